@@ -1,0 +1,1 @@
+"""Kernels: one function each, dispatched on the device."""
