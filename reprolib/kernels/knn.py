@@ -1,0 +1,148 @@
+r"""Exact k nearest neighbours of every row among the others, without an n x n matrix.
+
+The mathematics. For rows $x_1, \dots, x_n$ and a centre $c$, the squared distance is
+
+$$d_{ij}^2 = \lVert x_i - x_j \rVert^2 = \lVert z_i \rVert^2 + \bigl( \lVert z_j \rVert^2 - 2 z_i^\top z_j \bigr),
+\qquad z_i = x_i - c .$$
+
+The bracket, a matrix product, orders the neighbours of row $i$; the first term does not matter for that.
+A matrix product in float32 is fast but inexact: in any order of summation its error is at most
+
+$$E_{ij} = \gamma \bigl( 2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2 \bigr), \qquad
+\gamma = \frac{(d + 4) u}{1 - (d + 4) u}, \quad u = 2^{-24},$$
+
+so the bracket minus $E_{ij}$ is a lower bound, and both terms of $E_{ij}$ are free: one scales the
+bias of the matrix product, the other depends on the row only. Each row keeps the $k$ + a few
+smallest lower bounds, their distances are computed again from differences, and the row is finished
+when the largest kept bound exceeds its k-th exact distance. Other rows (ties, duplicates) get a
+second pass that looks at everything below the k-th distance found so far. Hence the result does not
+depend on how the matrix product rounds, on the blocks, or on the device.
+
+The distance is the float64 sum of squared differences of the float32 features, rounded to float32;
+neighbours are ordered by (distance, index). Equal rows have distance 0, and a row is never its own
+neighbour. Defined in the page "Kernels and their floors".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from reprolib.kernels import knn_cpu
+
+BACKENDS = ("auto", "cpu", "triton")
+
+
+def knn(
+    features: np.ndarray | torch.Tensor,
+    n_neighbors: int,
+    *,
+    backend: str = "auto",
+    block_rows: int | None = None,
+) -> tuple[np.ndarray, np.ndarray] | tuple[torch.Tensor, torch.Tensor]:
+    """Exact k nearest neighbours of each row among the other rows, by squared Euclidean distance.
+
+    Parameters: `features` (n, d), numpy or torch, any real dtype (used as float32);
+    `n_neighbors` = k >= 1; `backend` "cpu", "triton" or "auto" (Triton for a CUDA tensor);
+    `block_rows`, the rows handled at once on the CPU (default: chosen so that a block is 16 MB).
+
+    Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy,
+    torch tensors on the same device for torch. The row itself is excluded by its index, so
+    duplicates are neighbours at distance 0; ties go to the smaller index.
+
+    Raises ValueError (not 2-D, NaN or infinite values, values too large to square, too few rows,
+    unknown backend), TypeError (not real numbers), RuntimeError ("triton" without CUDA).
+
+    Source: JULE (Yang et al. 2016), the k-NN graph under equation 4.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
+    tensor = _as_tensor(features)
+    k = _check_neighbors(n_neighbors, tensor.shape[0])
+    _check_values(tensor)
+    if block_rows is not None and block_rows < 1:
+        raise ValueError(f"block_rows must be at least 1, got {block_rows}")
+    if backend == "triton" and not torch.cuda.is_available():
+        raise RuntimeError(
+            'backend="triton" needs a CUDA device, and torch sees none; use backend="cpu" or "auto"'
+        )
+    squared, indices = knn_cpu.knn_cpu(tensor.cpu().numpy(), k, block_rows)
+    if isinstance(features, np.ndarray):
+        return squared, indices
+    return torch.from_numpy(squared).to(tensor.device), torch.from_numpy(indices).to(tensor.device)
+
+
+def reference_knn(features: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The definition in plain PyTorch: all n x n distances in float64, sorted by (distance, index).
+
+    `features` (n, d) on any device; returns float32 (n, k) and int64 (n, k). O(n^2 d) memory, for
+    small n: the page and the tests compare `knn` with it.
+    """
+    x = features.float().double()
+    squared = ((x[:, None, :] - x[None, :, :]) ** 2).sum(-1).float()  # (n, n)
+    squared.fill_diagonal_(float("inf"))
+    squared, indices = squared.sort(dim=1, stable=True)  # stable: ties keep the index order
+    return squared[:, :n_neighbors].contiguous(), indices[:, :n_neighbors].contiguous()
+
+
+def cost(n: int, d: int, k: int, *, itemsize: int = 4) -> dict[str, float]:
+    """FLOPs and bytes of an exact k-NN search of n rows of d features among themselves.
+
+    `flops`: the matrix product, 2 n^2 d, plus 3 n k d to compute k distances a row again.
+    `bytes`: features read once as rows and once as columns (`itemsize` bytes a value), and
+    k distances (4 bytes) and k indices (4 bytes) a row written: what a fused kernel must move.
+    `bytes_materialised`: the same when the n x n float32 matrix is written and read once.
+    `selections`: n^2 comparisons with the running k-th distance.
+    """
+    fused = 2.0 * n * d * itemsize + 8.0 * n * k
+    return {
+        "flops": 2.0 * n * n * d + 3.0 * n * k * d,
+        "bytes": fused,
+        "bytes_materialised": fused + 8.0 * n * n,
+        "selections": float(n) * n,
+    }
+
+
+def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(features, np.ndarray):
+        if features.dtype.kind not in "fiu":
+            raise TypeError(f"features must hold real numbers, got dtype {features.dtype}")
+        tensor = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    elif isinstance(features, torch.Tensor):
+        if features.is_complex() or features.dtype == torch.bool:
+            raise TypeError(f"features must hold real numbers, got dtype {features.dtype}")
+        tensor = features.detach().to(torch.float32).contiguous()
+    else:
+        raise TypeError(
+            f"features must be a numpy array or a torch tensor, got {type(features).__name__}"
+        )
+    if tensor.ndim != 2 or tensor.shape[1] == 0:
+        raise ValueError(
+            f"features must be 2-D (samples, features), got shape {tuple(features.shape)}; flatten images first"
+        )
+    return tensor
+
+
+def _check_neighbors(n_neighbors: int, n: int) -> int:
+    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, (int, np.integer)):
+        raise TypeError(f"n_neighbors must be an integer, got {n_neighbors!r}")
+    k = int(n_neighbors)
+    if k < 1:
+        raise ValueError(f"n_neighbors must be at least 1, got {k}")
+    if n < k + 1:
+        raise ValueError(
+            f"n_neighbors={k} needs at least {k + 1} samples, got {n}: lower n_neighbors or pass more samples"
+        )
+    return k
+
+
+def _check_values(tensor: torch.Tensor) -> None:
+    low, high = torch.aminmax(tensor)
+    largest = max(abs(float(low)), abs(float(high)))  # NaN propagates through aminmax
+    if not np.isfinite(largest):
+        raise ValueError("features hold NaN or infinite values; clean or drop those rows first")
+    # A squared distance is at most d (2 max)^2 and must fit float32, with room for the error bound.
+    if tensor.shape[1] * (2.0 * largest) ** 2 > 1e37:
+        raise ValueError(
+            f"features as large as {largest:.3g} overflow float32 when squared; rescale them"
+        )
