@@ -1,0 +1,189 @@
+"""The one evaluation protocol: every score in the book is computed by a function of this file.
+
+All functions take `y`, the true classes, and `labels`, the clusters: two 1-D integer sequences of the
+same length with any ids >= 0. None depends on how clusters or classes are numbered. Page:
+book/foundations/evaluation.md.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from reprolib.checks import unknown_name
+
+AVERAGES = ("geometric", "arithmetic", "max")
+
+
+def _partition(values: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted distinct ids of one side and each sample's position in them (n,)."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{what} must be 1-D, one integer a sample; got shape {array.shape}. "
+            "For probabilities or one-hot rows take argmax(axis=1) first."
+        )
+    if array.size == 0:
+        raise ValueError(f"{what} is empty; a score needs at least one sample.")
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if the "
+            "values are whole numbers, or with numpy.unique(..., return_inverse=True)."
+        )
+    if array.min() < 0:
+        raise ValueError(
+            f"{what} holds the negative id {array.min()}. A negative id usually marks noise or a missing "
+            "label: drop those samples, or give them an id of their own, and say which in the report."
+        )
+    ids, position = np.unique(array, return_inverse=True)
+    return ids, position
+
+
+def _tables(y: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    classes, row = _partition(y, "y (the true classes)")
+    clusters, column = _partition(labels, "labels (the clusters)")
+    if len(row) != len(column):
+        raise ValueError(
+            f"y has {len(row)} samples and labels has {len(column)}; they must describe the same samples "
+            "in the same order."
+        )
+    cells = np.bincount(row * len(clusters) + column, minlength=len(classes) * len(clusters))
+    return cells.reshape(len(classes), len(clusters)), classes, clusters
+
+
+def confusion(y: Any, labels: Any) -> np.ndarray:
+    """Count the samples of each class in each cluster: int64 (n_classes, n_clusters).
+
+    Rows are the distinct values of y in ascending order, columns those of labels.
+
+    >>> confusion([0, 0, 1, 1, 2], [7, 7, 7, 3, 3])
+    array([[0, 2],
+           [1, 1],
+           [1, 0]])
+    """
+    return _tables(y, labels)[0]
+
+
+def match(y: Any, labels: Any) -> dict[int, int]:
+    """Map cluster ids to class ids, one to one, so that most samples agree (Hungarian method).
+
+    With more clusters than classes the clusters left over are absent from the map.
+
+    >>> match([0, 0, 0, 1, 1, 1], [5, 5, 9, 9, 9, 2])
+    {5: 0, 9: 1}
+    """
+    table, classes, clusters = _tables(y, labels)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return {int(clusters[c]): int(classes[r]) for c, r in sorted(zip(columns, rows, strict=True))}
+
+
+def accuracy(y: Any, labels: Any) -> float:
+    """Clustering accuracy ACC in [0, 1]: the agreement under the best one-to-one map of clusters to classes.
+
+    Any number of clusters: samples of clusters that get no class count as wrong.
+
+    >>> accuracy([0, 0, 0, 1, 1, 1], [1, 1, 0, 0, 0, 0])
+    0.8333333333333334
+    """
+    table = confusion(y, labels)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return float(table[rows, columns].sum() / table.sum())
+
+
+def purity(y: Any, labels: Any) -> float:
+    """Purity in [0, 1]: the agreement when each cluster takes its most frequent class (many to one).
+
+    Never below `accuracy`, and 1 when every sample is its own cluster.
+
+    >>> purity([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 3])
+    0.8333333333333334
+    """
+    table = confusion(y, labels)
+    return float(table.max(axis=0).sum() / table.sum())
+
+
+def _entropy(counts: np.ndarray) -> float:
+    p = counts[counts > 0] / counts.sum()
+    # `+ 0.0` turns the -0.0 of a single cluster into 0.0
+    return float(-(p * np.log(p)).sum() + 0.0)
+
+
+def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
+    """Normalised mutual information in [0, 1]: I(y; labels) divided by a mean of the two entropies.
+
+    average: "geometric" (JULE), "arithmetic" (SCAN's scikit-learn) or "max" (DCSS). A partition into one
+    block carries no information and scores 0, or 1 when both sides are one block.
+    Raises ValueError for an unknown average.
+
+    >>> y, labels = [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]
+    >>> [round(nmi(y, labels, average=a), 4) for a in AVERAGES]
+    [0.5295, 0.5158, 0.4206]
+    """
+    if average not in AVERAGES:
+        raise unknown_name("NMI average", average, AVERAGES)
+    table = confusion(y, labels)
+    if table.shape == (1, 1):
+        return 1.0
+    h_y, h_labels = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
+    if min(h_y, h_labels) == 0.0:
+        return 0.0
+    information = h_y + h_labels - _entropy(table.ravel())
+    normaliser = {
+        "geometric": np.sqrt(h_y * h_labels),
+        "arithmetic": (h_y + h_labels) / 2,
+        "max": max(h_y, h_labels),
+    }[average]
+    return float(np.clip(information / normaliser, 0.0, 1.0))
+
+
+def ari(y: Any, labels: Any) -> float:
+    """Adjusted Rand index, at most 1: agreement over pairs of samples, 0 on average for random labels.
+
+    >>> round(ari([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]), 4)
+    0.2424
+    """
+    table = confusion(y, labels)
+
+    def pairs(counts: np.ndarray) -> int:
+        counts = counts.astype(np.int64)
+        return int((counts * (counts - 1) // 2).sum())
+
+    together, in_y, in_labels = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    every = pairs(np.array([table.sum()]))
+    expected = in_y * in_labels / every if every else 0.0
+    most = (in_y + in_labels) / 2
+    # both sides one block, or both all singletons: the same partition
+    return 1.0 if most == expected else float((together - expected) / (most - expected))
+
+
+def batch_averaged(
+    metric: Callable[[np.ndarray, np.ndarray], float], y: Any, labels: Any, batch_size: int
+) -> float:
+    """Score consecutive batches one by one and average, weighted by size: paper 003's code, section 4.4.
+
+    Small batches inflate purity and NMI, since every batch gets a map of its own; ARI hardly moves. Kept
+    for comparing with such numbers only. Raises ValueError unless 1 <= batch_size <= n.
+
+    >>> batch_averaged(purity, [0, 1, 0, 1], [0, 0, 1, 1], batch_size=1), purity([0, 1, 0, 1], [0, 0, 1, 1])
+    (1.0, 0.5)
+    """
+    confusion(y, labels)  # the same refusals as every other score
+    y, labels = np.asarray(y), np.asarray(labels)
+    if not 1 <= batch_size <= len(y):
+        raise ValueError(f"batch_size must be from 1 to the number of samples, {len(y)}; got {batch_size}.")
+    starts = range(0, len(y), batch_size)
+    scores = [metric(y[i : i + batch_size], labels[i : i + batch_size]) for i in starts]
+    sizes = [min(batch_size, len(y) - i) for i in starts]
+    return float(np.average(scores, weights=sizes))
+
+
+def summary(y: Any, labels: Any) -> dict[str, float]:
+    """Compute what every run record stores: ACC, NMI under its three normalisers, ARI and purity.
+
+    >>> {k: round(v, 2) for k, v in summary([0, 0, 1, 1], [1, 1, 0, 0]).items()}
+    {'acc': 1.0, 'nmi_geometric': 1.0, 'nmi_arithmetic': 1.0, 'nmi_max': 1.0, 'ari': 1.0, 'purity': 1.0}
+    """
+    scores = {"acc": accuracy(y, labels)}
+    scores |= {f"nmi_{average}": nmi(y, labels, average=average) for average in AVERAGES}
+    return scores | {"ari": ari(y, labels), "purity": purity(y, labels)}
