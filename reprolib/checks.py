@@ -1,4 +1,4 @@
-"""Checks of input that several modules share; every message says what was expected, what came, what to do."""
+"""Checks of input that modules share; each message says what was expected and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,9 +7,10 @@ import numpy as np
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
-    """Return (not raise) the error for an unknown name: the nearest valid names first, then all of them.
+    """Return (not raise) the error for an unknown name: nearest valid names first, then all.
 
-    kind: what is being named, in words, as in "data set"; name: what came; valid: the accepted names.
+    kind: what is being named, in words, as in "data set"; name: what came; valid: the accepted
+    names.
     """
     names = sorted(str(v) for v in valid)
     folded = {n.casefold(): n for n in names}
@@ -21,8 +22,8 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
 def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
     """Return X as float32 features (n, d), C-contiguous.
 
-    Raises TypeError when X is not numeric; ValueError when it is not 2-D, has fewer than min_samples
-    rows or no column, or holds a value that is not finite in float32.
+    Raises TypeError when X is not numeric; ValueError when it is not 2-D, has fewer than
+    min_samples rows or no column, or holds a value that is not finite in float32.
     """
     array = np.asarray(X)
     if array.dtype.kind not in "fiub":
@@ -44,7 +45,8 @@ def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"features must be finite in float32; {int(bad.sum())} of {n} rows hold NaN, infinity or an "
+            f"features must be finite in float32; {int(bad.sum())} of {n} rows hold NaN, infinity "
+            "or an "
             f"overflow, the first is row {int(bad.argmax())}. Remove or repair them."
         )
     return features

@@ -1,7 +1,7 @@
 """The one evaluation protocol: every score in the book is computed by a function of this file.
 
-All functions take `y`, the true classes, and `labels`, the clusters: two 1-D integer sequences of the
-same length with any ids >= 0. None depends on how clusters or classes are numbered. Page:
+All functions take `y`, the true classes, and `labels`, the clusters: two 1-D integer sequences of
+the same length with any ids >= 0. None depends on how clusters or classes are numbered. Page:
 book/foundations/evaluation.md.
 """
 
@@ -33,8 +33,10 @@ def _partition(values: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
         )
     if array.min() < 0:
         raise ValueError(
-            f"{what} holds the negative id {array.min()}. A negative id usually marks noise or a missing "
-            "label: drop those samples, or give them an id of their own, and say which in the report."
+            f"{what} holds the negative id {array.min()}. A negative id usually marks noise or a "
+            "missing "
+            "label: drop those samples, or give them an id of their own, and say which in the "
+            "report."
         )
     ids, position = np.unique(array, return_inverse=True)
     return ids, position
@@ -45,7 +47,8 @@ def _tables(y: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     clusters, column = _partition(labels, "labels (the clusters)")
     if len(row) != len(column):
         raise ValueError(
-            f"y has {len(row)} samples and labels has {len(column)}; they must describe the same samples "
+            f"y has {len(row)} samples and labels has {len(column)}; they must describe the same "
+            "samples "
             "in the same order."
         )
     cells = np.bincount(row * len(clusters) + column, minlength=len(classes) * len(clusters))
@@ -79,7 +82,7 @@ def match(y: Any, labels: Any) -> dict[int, int]:
 
 
 def accuracy(y: Any, labels: Any) -> float:
-    """Clustering accuracy ACC in [0, 1]: the agreement under the best one-to-one map of clusters to classes.
+    """Clustering accuracy ACC in [0, 1]: agreement under the best one-to-one map to classes.
 
     Any number of clusters: samples of clusters that get no class count as wrong.
 
@@ -92,7 +95,7 @@ def accuracy(y: Any, labels: Any) -> float:
 
 
 def purity(y: Any, labels: Any) -> float:
-    """Purity in [0, 1]: the agreement when each cluster takes its most frequent class (many to one).
+    """Purity in [0, 1]: agreement when each cluster takes its most frequent class (many to one).
 
     Never below `accuracy`, and 1 when every sample is its own cluster.
 
@@ -112,9 +115,9 @@ def _entropy(counts: np.ndarray) -> float:
 def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     """Normalised mutual information in [0, 1]: I(y; labels) divided by a mean of the two entropies.
 
-    average: "geometric" (JULE), "arithmetic" (SCAN's scikit-learn) or "max" (DCSS). A partition into one
-    block carries no information and scores 0, or 1 when both sides are one block.
-    Raises ValueError for an unknown average.
+    average: "geometric" (JULE), "arithmetic" (SCAN's scikit-learn) or "max" (DCSS). A partition
+    into one block carries no information and scores 0, or 1 when both sides are one block. Raises
+    ValueError for an unknown average.
 
     >>> y, labels = [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]
     >>> [round(nmi(y, labels, average=a), 4) for a in AVERAGES]
@@ -138,7 +141,7 @@ def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
 
 
 def ari(y: Any, labels: Any) -> float:
-    """Adjusted Rand index, at most 1: agreement over pairs of samples, 0 on average for random labels.
+    """Adjusted Rand index, at most 1: agreement over pairs, 0 on average for random labels.
 
     >>> round(ari([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]), 4)
     0.2424
@@ -160,18 +163,21 @@ def ari(y: Any, labels: Any) -> float:
 def batch_averaged(
     metric: Callable[[np.ndarray, np.ndarray], float], y: Any, labels: Any, batch_size: int
 ) -> float:
-    """Score consecutive batches one by one and average, weighted by size: paper 003's code, section 4.4.
+    """Score consecutive batches one by one and average, weighted by size, as paper 003's code does.
 
-    Small batches inflate purity and NMI, since every batch gets a map of its own; ARI hardly moves. Kept
-    for comparing with such numbers only. Raises ValueError unless 1 <= batch_size <= n.
+    Small batches inflate purity and NMI, since every batch gets a map of its own; ARI hardly moves.
+    Kept for comparing with such numbers only. Raises ValueError unless 1 <= batch_size <= n.
 
-    >>> batch_averaged(purity, [0, 1, 0, 1], [0, 0, 1, 1], batch_size=1), purity([0, 1, 0, 1], [0, 0, 1, 1])
+    >>> y, labels = [0, 1, 0, 1], [0, 0, 1, 1]
+    >>> batch_averaged(purity, y, labels, batch_size=1), purity(y, labels)
     (1.0, 0.5)
     """
     confusion(y, labels)  # the same refusals as every other score
     y, labels = np.asarray(y), np.asarray(labels)
     if not 1 <= batch_size <= len(y):
-        raise ValueError(f"batch_size must be from 1 to the number of samples, {len(y)}; got {batch_size}.")
+        raise ValueError(
+            f"batch_size must be from 1 to the number of samples, {len(y)}; got {batch_size}."
+        )
     starts = range(0, len(y), batch_size)
     scores = [metric(y[i : i + batch_size], labels[i : i + batch_size]) for i in starts]
     sizes = [min(batch_size, len(y) - i) for i in starts]
@@ -181,8 +187,8 @@ def batch_averaged(
 def summary(y: Any, labels: Any) -> dict[str, float]:
     """Compute what every run record stores: ACC, NMI under its three normalisers, ARI and purity.
 
-    >>> {k: round(v, 2) for k, v in summary([0, 0, 1, 1], [1, 1, 0, 0]).items()}
-    {'acc': 1.0, 'nmi_geometric': 1.0, 'nmi_arithmetic': 1.0, 'nmi_max': 1.0, 'ari': 1.0, 'purity': 1.0}
+    >>> {k: round(v, 2) for k, v in summary([0, 0, 1, 1], [1, 1, 0, 0]).items()} {'acc': 1.0,
+    'nmi_geometric': 1.0, 'nmi_arithmetic': 1.0, 'nmi_max': 1.0, 'ari': 1.0, 'purity': 1.0}
     """
     scores = {"acc": accuracy(y, labels)}
     scores |= {f"nmi_{average}": nmi(y, labels, average=average) for average in AVERAGES}

