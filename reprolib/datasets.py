@@ -226,4 +226,5 @@ def verify(name: str, root: str | os.PathLike | None = None) -> str:
         return f"{name}: readable, {images.n} images; the book holds no hash of it. SHA-256 {found}"
     if found == known:
         return f"{name}: the arrays that the book used. SHA-256 {found}"
-    return f"{name}: another version than the book's ({known[:16]}...), {images.shape}. SHA-256 {found}"
+    shape = "x".join(map(str, images.shape))
+    return f"{name}: another version ({shape}) than the book's {known[:16]}.... SHA-256 {found}"
