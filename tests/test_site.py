@@ -1,0 +1,145 @@
+"""The built book: links, outside resources, typeset mathematics, console, narrow screens.
+
+Skips when the book is not built, or when no browser is installed. REPROLIB_REQUIRE_BROWSER=1
+(`make site-test`, .ci/run) turns every such skip into a failure.
+"""
+
+import os
+from urllib.parse import urlsplit
+
+import pytest
+
+from tools import browser, notebooks, site
+
+HTML = notebooks.ROOT / "_build" / "html"
+REQUIRED = os.environ.get("REPROLIB_REQUIRE_BROWSER") == "1"
+NARROW = 390  # pixels: a telephone held upright
+
+
+def unavailable(reason: str) -> None:
+    if REQUIRED:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def built() -> site.Site:
+    index = HTML / "index.html"
+    if not index.is_file():
+        unavailable("the book is not built; run `make book` first")
+    newest = max((notebooks.ROOT / "book").rglob("*.md"), key=lambda path: path.stat().st_mtime)
+    if newest.stat().st_mtime > index.stat().st_mtime:
+        unavailable(f"the built book is older than {newest.name}; run `make book` first")
+    return site.Site(HTML)
+
+
+@pytest.fixture(scope="module")
+def program() -> str:
+    found = browser.find_browser()
+    if found is None:
+        unavailable(f"none of {', '.join(browser.NAMES)} is installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def reports(built, program) -> list[browser.PageReport]:
+    return browser.visit(HTML, built.names(), program=program)
+
+
+def test_no_broken_internal_link(built):
+    assert built.names()
+    assert built.broken_links() == []
+
+
+def test_nothing_is_loaded_from_outside(built):
+    assert built.outside_resources() == []
+
+
+def test_no_request_leaves_the_machine(reports):
+    asked = {(report.path, url) for report in reports for url in report.requests}
+    assert len(asked) > len(reports)
+    schemes = {"data", "blob", "about"}
+    hosts = {urlsplit(url).hostname for _, url in asked if urlsplit(url).scheme not in schemes}
+    assert hosts == {"127.0.0.1"}
+
+
+def test_no_console_error(reports):
+    assert {report.path: report.console_errors for report in reports if report.console_errors} == {}
+
+
+def test_mathematics_is_typeset(reports):
+    assert sum(report.probe["formulas"] for report in reports) > 0
+    for report in reports:
+        assert report.probe["untypeset"] == [], report.path
+        assert report.probe["math_errors"] == [], report.path
+
+
+def test_pictures_load(reports):
+    for report in reports:
+        assert report.probe["broken_images"] == [], report.path
+
+
+def test_one_search_field(reports):
+    pages = [report for report in reports if report.path.startswith("book/")]
+    assert pages
+    for report in pages:
+        assert report.probe["search_fields"] == 1, report.path
+
+
+def test_no_page_scrolls_sideways_on_a_narrow_screen(built, program):
+    for report in browser.visit(HTML, built.names(), program=program, width=NARROW):
+        assert report.probe["overflow"] <= 0, report.path
+
+
+def write_site(folder, body: str) -> site.Site:
+    folder.mkdir(exist_ok=True)
+    (folder / "other.html").write_text('<h1 id="here">x</h1>')
+    (folder / "index.html").write_text(f"<body>{body}</body>")
+    return site.Site(folder)
+
+
+def test_checker_passes_a_sound_page(tmp_path):
+    body = '<a href="other.html#here">a</a><a href="https://example.com/x">b</a><img src="data:,">'
+    sound = write_site(tmp_path / "site", body)
+    assert sound.broken_links() == []
+    assert sound.outside_resources() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '<a href="no.html">x</a>',
+        '<a href="other.html#gone">x</a>',
+        '<a href="#gone">x</a>',
+        '<meta http-equiv="refresh" content="0; url=no.html">',
+    ],
+)
+def test_checker_finds_a_broken_link(tmp_path, body):
+    assert len(write_site(tmp_path / "site", body).broken_links()) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '<script src="https://example.com/a.js"></script>',
+        '<link rel="stylesheet" href="//example.com/a.css">',
+        "<style>@import 'https://example.com/a.css';</style>",
+        '<p style="background: url(http://example.com/a.png)">x</p>',
+    ],
+)
+def test_checker_finds_an_outside_resource(tmp_path, body):
+    assert len(write_site(tmp_path / "site", body).outside_resources()) == 1
+
+
+def test_browser_reports_errors_and_wide_pages(tmp_path, program):
+    body = (
+        '<div style="width: 3000px">wide</div><span class="math">x</span>'
+        '<script>console.error("first"); missing_function();</script><img src="gone.png">'
+    )
+    write_site(tmp_path / "site", body)
+    (report,) = browser.visit(tmp_path / "site", ["index.html"], program=program, width=NARROW)
+    said = "\n".join(report.console_errors)
+    assert "first" in said and "missing_function" in said and "404" in said
+    assert report.probe["overflow"] > 0
+    assert report.probe["untypeset"] == ["x"]
+    assert len(report.probe["broken_images"]) == 1
