@@ -1,0 +1,111 @@
+"""References in tests/notebooks: none missing, none out of date, none that checks nothing.
+
+nbval itself runs in `make test`, after these.
+"""
+
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import notebooks
+
+PAGES = notebooks.pages()
+PAGE = pytest.mark.parametrize("page", PAGES, ids=str)
+
+
+def stored(page: Path) -> nbformat.NotebookNode:
+    path = notebooks.ROOT / notebooks.reference(page)
+    assert path.is_file(), f"{path.name} is missing: make notebooks PAGES={page}"
+    return nbformat.read(path, as_version=4)
+
+
+@PAGE
+def test_reference_has_the_cells_of_its_page(page):
+    assert notebooks.cells(stored(page)) == notebooks.cells(notebooks.convert(page)), (
+        f"{page} has changed since its reference was made: make notebooks PAGES={page}"
+    )
+
+
+@PAGE
+def test_every_checked_cell_holds_an_output(page):
+    checked = [cell for cell in stored(page).cells if notebooks.is_checked(cell)]
+    assert checked, f"{page} has no cell tagged {notebooks.CHECKED}: nbval would compare nothing"
+    for cell in checked:
+        # nbval never compares a cell without an execution count
+        assert cell.execution_count is not None, cell.source
+        assert cell.outputs, f"a checked cell prints nothing:\n{cell.source}"
+
+
+@PAGE
+def test_no_checked_cell_failed(page):
+    kinds = {
+        output.output_type for cell in stored(page).cells for output in cell.get("outputs", [])
+    }
+    assert "error" not in kinds
+
+
+def test_no_reference_without_a_page():
+    found = {path.name for path in (notebooks.ROOT / notebooks.REFERENCES).glob("*.ipynb")}
+    assert found <= {notebooks.reference(page).name for page in PAGES}
+
+
+def test_no_ipynb_is_tracked_under_book():
+    listed = subprocess.run(
+        ["git", "ls-files", "--", "book/*.ipynb"],
+        cwd=notebooks.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout == ""
+
+
+def make_page(root: Path, body: str) -> Path:
+    page = root / "book" / "part" / "page.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(
+        "---\njupytext:\n  text_representation:\n    extension: .md\n    format_name: myst\n"
+        "kernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n" + body
+    )
+    return page.relative_to(root)
+
+
+def test_refresh_keeps_checked_outputs_and_only_those(tmp_path):
+    page = make_page(
+        tmp_path,
+        "# Title\n\n```{code-cell} ipython3\nprint('loose')\n```\n\n"
+        f"```{{code-cell}} ipython3\n:tags: [{notebooks.CHECKED}]\nprint(6 * 7)\n```\n",
+    )
+    assert notebooks.pages(tmp_path) == [page]
+    path = notebooks.refresh(page, tmp_path)
+    assert path == tmp_path / "tests" / "notebooks" / "part-page.ipynb"
+    kept = nbformat.read(path, as_version=4)
+    assert [len(cell.get("outputs", [])) for cell in kept.cells] == [0, 0, 1]
+    assert kept.cells[2].outputs[0].text == "42\n"
+    assert notebooks.cells(kept) == notebooks.cells(notebooks.convert(page, tmp_path))
+    first = path.read_bytes()
+    notebooks.refresh(page, tmp_path)
+    assert path.read_bytes() == first, "two refreshes of one page differ"
+
+
+def test_refresh_of_a_failing_page_writes_nothing(tmp_path):
+    page = make_page(tmp_path, "```{code-cell} ipython3\n1 / 0\n```\n")
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        notebooks.refresh(page, tmp_path)
+    assert not (tmp_path / notebooks.reference(page)).exists()
+
+
+def test_a_changed_tag_is_a_difference(tmp_path):
+    page = make_page(tmp_path, "```{code-cell} ipython3\n:tags: [hide-input]\nx = 1\n```\n")
+    before = notebooks.cells(notebooks.convert(page, tmp_path))
+    path = tmp_path / page
+    path.write_text(path.read_text().replace("hide-input", notebooks.CHECKED))
+    assert notebooks.cells(notebooks.convert(page, tmp_path)) != before
+
+
+def test_unknown_page_names_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        notebooks.main(["book/nothing.md"])
+    assert "book/foundations/machine.md" in capsys.readouterr().err
