@@ -41,7 +41,8 @@ def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
         raise ValueError(f"at least {min_samples} samples are needed; got {n}.")
     if d < 1:
         raise ValueError(f"features must have at least one column; got shape {array.shape}.")
-    features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
+    with np.errstate(over="ignore"):  # an overflow is refused just below
+        features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(

@@ -181,7 +181,8 @@ def as_pixels(X: Any) -> np.ndarray:
     if n < 2:
         raise ValueError(f"at least 2 images are needed; got {n}.")
     if array.dtype.kind == "f":
-        array = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # an overflow is refused just below
+            array = array.astype(np.float32)
         bad = ~np.isfinite(array.reshape(n, -1)).all(axis=1)
         if bad.any():
             raise ValueError(
@@ -245,7 +246,7 @@ def resize_pixels(pixels: np.ndarray, size: Any) -> np.ndarray:
     height, width = check_size(size)
     out = np.empty((*pixels.shape[:2], height, width), dtype=np.uint8)
     for start in range(0, len(pixels), 1024):
-        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + 1024])).float()
+        part = torch.tensor(pixels[start : start + 1024], dtype=torch.float32)
         part = interpolate(
             part, (height, width), mode="bilinear", antialias=True, align_corners=False
         )

@@ -74,9 +74,10 @@ def read_npz(path: Path, name: str) -> Images:
     images.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it is not a zip of arrays")
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it is not a zip of arrays")
+        with arrays:
             found = {key: arrays[key] for key in ("images", "labels") if key in arrays.files}
             keys = ", ".join(arrays.files) or "none"
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:

@@ -1,0 +1,216 @@
+"""Metrics against literal definitions and scikit-learn, and the properties that pages rely on."""
+
+import doctest
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import sklearn.metrics as oracle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reprolib import metrics
+
+small = st.integers(1, 30).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+    )
+)
+
+
+def literal_accuracy(y, labels):
+    """Try every one-to-one map of clusters to classes; -1 stands for no class."""
+    clusters, classes = sorted(set(labels)), sorted(set(y))
+    classes += [-1] * max(0, len(clusters) - len(classes))
+    best = 0
+    for chosen in itertools.permutations(classes, len(clusters)):
+        to_class = dict(zip(clusters, chosen, strict=True))
+        best = max(best, sum(to_class[b] == a for a, b in zip(y, labels, strict=True)))
+    return best / len(y)
+
+
+def literal_nmi(y, labels, average):
+    """Sum over the joint distribution as the definition has it, in float64."""
+    n = len(y)
+    joint, py, pl = Counter(zip(y, labels, strict=True)), Counter(y), Counter(labels)
+    information = sum(c / n * math.log(c * n / (py[a] * pl[b])) for (a, b), c in joint.items())
+    h_y = -sum(c / n * math.log(c / n) for c in py.values())
+    h_l = -sum(c / n * math.log(c / n) for c in pl.values())
+    if len(py) == len(pl) == 1:
+        return 1.0
+    mean = {
+        "geometric": math.sqrt(h_y * h_l),
+        "arithmetic": (h_y + h_l) / 2,
+        "max": max(h_y, h_l),
+    }[average]
+    return 0.0 if mean == 0 else information / mean
+
+
+def literal_ari(y, labels):
+    """Count pairs one by one."""
+    pairs = list(itertools.combinations(range(len(y)), 2))
+    if not pairs:
+        return 1.0
+    same_y = [y[i] == y[j] for i, j in pairs]
+    same_l = [labels[i] == labels[j] for i, j in pairs]
+    both = sum(a and b for a, b in zip(same_y, same_l, strict=True))
+    expected = sum(same_y) * sum(same_l) / len(pairs)
+    most = (sum(same_y) + sum(same_l)) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
+
+
+def literal_purity(y, labels):
+    groups = {c: [a for a, b in zip(y, labels, strict=True) if b == c] for c in set(labels)}
+    return sum(Counter(g).most_common(1)[0][1] for g in groups.values()) / len(y)
+
+
+@given(small)
+def test_scores_equal_their_literal_definitions(pair):
+    y, labels = pair
+    assert metrics.accuracy(y, labels) == pytest.approx(literal_accuracy(y, labels), abs=1e-12)
+    assert metrics.purity(y, labels) == pytest.approx(literal_purity(y, labels), abs=1e-12)
+    assert metrics.ari(y, labels) == pytest.approx(literal_ari(y, labels), abs=1e-12)
+    for average in metrics.AVERAGES:
+        ours = metrics.nmi(y, labels, average=average)
+        assert ours == pytest.approx(max(0.0, literal_nmi(y, labels, average)), abs=1e-9)
+
+
+@pytest.mark.parametrize("n_clusters", [1, 3, 10, 25])
+def test_scores_equal_scikit_learn(n_clusters):
+    rng = np.random.default_rng(n_clusters)
+    y = rng.integers(0, 10, 2000)
+    labels = np.where(rng.random(2000) < 0.6, y % n_clusters, rng.integers(0, n_clusters, 2000))
+    for average in metrics.AVERAGES:
+        expected = oracle.normalized_mutual_info_score(y, labels, average_method=average)
+        # scikit-learn's geometric mean of a zero entropy is a tiny number, not zero
+        assert metrics.nmi(y, labels, average=average) == pytest.approx(expected, abs=1e-9)
+    assert metrics.ari(y, labels) == pytest.approx(oracle.adjusted_rand_score(y, labels), abs=1e-12)
+    table = oracle.cluster.contingency_matrix(y, labels)
+    np.testing.assert_array_equal(metrics.confusion(y, labels), table)
+
+
+@given(small, st.randoms(use_true_random=False))
+def test_scores_do_not_depend_on_the_numbering(pair, random):
+    y, labels = np.array(pair[0]), np.array(pair[1])
+    ids = random.sample(range(1000), 5)
+    order = random.sample(range(len(y)), len(y))
+    before = metrics.summary(y, labels)
+    after = metrics.summary(y[order] + 7, np.array(ids)[labels][order])
+    assert after == pytest.approx(before, abs=1e-12)
+
+
+@given(small)
+def test_orders_between_scores(pair):
+    s = metrics.summary(*pair)
+    assert s["nmi_max"] <= s["nmi_arithmetic"] + 1e-12
+    assert s["nmi_arithmetic"] <= s["nmi_geometric"] + 1e-12
+    assert s["acc"] <= s["purity"]
+    assert all(math.isfinite(v) for v in s.values())
+    assert s["ari"] <= 1
+    assert all(0 <= v <= 1 for k, v in s.items() if k != "ari")
+
+
+@given(small, st.integers(1, 30))
+def test_batch_purity_is_never_below_global_purity(pair, batch_size):
+    y, labels = pair
+    batch_size = min(batch_size, len(y))
+    batched = metrics.batch_averaged(metrics.purity, y, labels, batch_size)
+    assert batched >= metrics.purity(y, labels) - 1e-12
+
+
+def test_batch_averaged_is_the_plain_mean_over_equal_batches():
+    rng = np.random.default_rng(0)
+    y, labels = rng.integers(0, 3, 60), rng.integers(0, 3, 60)
+    by_hand = np.mean([metrics.ari(y[i : i + 20], labels[i : i + 20]) for i in (0, 20, 40)])
+    assert metrics.batch_averaged(metrics.ari, y, labels, 20) == pytest.approx(by_hand)
+    assert metrics.batch_averaged(metrics.ari, y, labels, 60) == metrics.ari(y, labels)
+
+
+def test_a_short_last_batch_weighs_by_its_size():
+    y, labels = [0, 1, 0, 1, 0], [0, 0, 0, 0, 0]
+    scores = metrics.batch_averaged(metrics.purity, y, labels, 4)
+    assert scores == pytest.approx((4 * 0.5 + 1 * 1.0) / 5)
+
+
+def test_perfect_and_trivial_partitions():
+    y = [0, 0, 1, 1, 2]
+    perfect = metrics.summary(y, [4, 4, 9, 9, 0])
+    assert perfect == pytest.approx(dict.fromkeys(perfect, 1.0))
+    one = metrics.summary(y, [0] * 5)
+    assert [one[k] for k in one if k.startswith("nmi")] == [0.0, 0.0, 0.0]
+    assert one["ari"] == 0.0 and one["acc"] == one["purity"] == 0.4
+    assert set(metrics.summary([3, 3], [1, 1]).values()) == {1.0}
+    assert metrics.summary([0], [0])["ari"] == 1.0
+    singletons = metrics.summary(y, range(5))
+    assert singletons["purity"] == 1.0 and singletons["acc"] == 0.6
+
+
+def test_random_labels_look_good_in_small_batches_but_not_to_ari():
+    """reference_code.md, finding 1: batches of 100, 10 classes."""
+    rng = np.random.default_rng(0)
+    y, labels = rng.integers(0, 10, 10_000), rng.integers(0, 10, 10_000)
+    scores = [
+        metrics.batch_averaged(m, y, labels, 100)
+        for m in (metrics.purity, metrics.nmi, metrics.ari)
+    ]
+    assert scores == pytest.approx([0.27, 0.21, 0.0], abs=0.015)
+    assert metrics.accuracy(y, labels) < 0.13
+
+
+def test_match_is_one_to_one_and_gives_the_accuracy():
+    rng = np.random.default_rng(1)
+    y, labels = rng.integers(0, 4, 200), rng.integers(10, 17, 200)
+    mapping = metrics.match(y, labels)
+    assert len(mapping) == len(set(mapping.values())) == 4
+    agree = np.mean([mapping.get(b, -1) == a for a, b in zip(y, labels, strict=True)])
+    assert agree == metrics.accuracy(y, labels)
+
+
+def test_large_ids_need_no_large_table():
+    assert metrics.accuracy([0, 2**62], [2**62, 5]) == 1.0
+
+
+def test_any_integer_type_and_no_overflow():
+    y = np.repeat(np.arange(10, dtype=np.uint8), 20_000)
+    assert metrics.ari(y, y.astype(np.int16)) == 1.0
+    assert metrics.accuracy(list(y[:30]), y[:30].astype(np.uint64)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("y", "labels", "error", "says"),
+    [
+        ([0, 1], [0, 1, 2], ValueError, "2 samples and labels has 3"),
+        ([], [], ValueError, "empty"),
+        ([[0, 1]], [[0, 1]], ValueError, "argmax"),
+        ([0.0, 1.0], [0, 1], TypeError, "dtype float64"),
+        ([0, 1], [0.0, float("nan")], TypeError, "labels.*integers"),
+        ([0, 1], [-1, 0], ValueError, "negative id -1.*noise"),
+        (["a", "b"], [0, 1], TypeError, "return_inverse"),
+        ([True, False], [0, 1], TypeError, "bool"),
+    ],
+)
+def test_bad_input_is_refused(y, labels, error, says):
+    for score in (metrics.accuracy, metrics.nmi, metrics.ari, metrics.purity, metrics.summary):
+        with pytest.raises(error, match=says):
+            score(y, labels)
+    with pytest.raises(error, match=says):
+        metrics.batch_averaged(metrics.ari, y, labels, 1)
+
+
+def test_unknown_normaliser_names_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'arithmetic'"):
+        metrics.nmi([0, 1], [0, 1], average="arithmetical")
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 5])
+def test_batch_size_must_fit(batch_size):
+    with pytest.raises(ValueError, match="batch_size must be from 1"):
+        metrics.batch_averaged(metrics.ari, [0, 1, 0, 1], [0, 1, 1, 1], batch_size)
+
+
+def test_the_docstrings_tell_the_truth():
+    outcome = doctest.testmod(metrics)
+    assert outcome.attempted > 5 and outcome.failed == 0
