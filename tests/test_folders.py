@@ -1,4 +1,4 @@
-"""Image folders of one's own, and the zip of cifar10-jpeg: what is read, and what is refused how."""
+"""Image folders of one's own, and the zip of cifar10-jpeg: what is read and what is refused."""
 
 import os
 import zipfile
