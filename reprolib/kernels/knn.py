@@ -1,22 +1,24 @@
 r"""Exact k nearest neighbours of every row among the others, without an n x n matrix.
 
-The mathematics. For rows $x_1, \dots, x_n$ and a centre $c$, the squared distance is
+The mathematics. For rows $x_1, \dots, x_n$ and their mean $c$, let $z_i$ be $x_i - c$ rounded to
+the precision of the products. The squared distance of the rounded rows is
 
-$$d_{ij}^2 = \lVert x_i - x_j \rVert^2 = \lVert z_i \rVert^2 + \bigl( \lVert z_j \rVert^2 - 2 z_i^\top z_j \bigr),
-\qquad z_i = x_i - c .$$
+$$\lVert z_i - z_j \rVert^2 = \lVert z_i \rVert^2 + \bigl(\lVert z_j \rVert^2 - 2 p_{ij}\bigr),
+\qquad p_{ij} = z_i^\top z_j .$$
 
-The bracket, a matrix product, orders the neighbours of row $i$; the first term does not matter for that.
-A matrix product in float32 is fast but inexact: in any order of summation its error is at most
+The bracket, a matrix product, orders the neighbours of row $i$. Its computed value is wrong by at
+most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ whatever the order of
+summation (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), with
+$\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in bfloat16, else 0. Subtracting
+the bound costs nothing (it scales the bias and the product), and gives a lower bound of the
+distance between rounded rows; the true distance is shorter than that by at most
+$e_i + \max_j e_j$, where $e_i = \lVert x_i - c - z_i \rVert$ is measured.
 
-$$E_{ij} = \gamma \bigl( 2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2 \bigr), \qquad
-\gamma = \frac{(d + 4) u}{1 - (d + 4) u}, \quad u = 2^{-24},$$
-
-so the bracket minus $E_{ij}$ is a lower bound, and both terms of $E_{ij}$ are free: one scales the
-bias of the matrix product, the other depends on the row only. Each row keeps the $k$ + a few
-smallest lower bounds, their distances are computed again from differences, and the row is finished
-when the largest kept bound exceeds its k-th exact distance. Other rows (ties, duplicates) get a
-second pass that looks at everything below the k-th distance found so far. Hence the result does not
-depend on how the matrix product rounds, on the blocks, or on the device.
+So each row keeps the $k$ + a few smallest lower bounds, their distances are computed again from
+differences, and the row is finished when the next lower bound exceeds its k-th distance. The other
+rows (ties, many duplicates, very close neighbours) get a second pass over everything that might be
+nearer than the k-th distance found so far. Hence the result does not depend on how products are
+rounded, on the blocks, or on the device.
 
 The distance is the float64 sum of squared differences of the float32 features, rounded to float32;
 neighbours are ordered by (distance, index). Equal rows have distance 0, and a row is never its own
@@ -44,7 +46,7 @@ def knn(
 
     Parameters: `features` (n, d), numpy or torch, any real dtype (used as float32);
     `n_neighbors` = k >= 1; `backend` "cpu", "triton" or "auto" (Triton for a CUDA tensor);
-    `block_rows`, the rows handled at once on the CPU (default: chosen so that a block is 16 MB).
+    `block_rows`, the rows handled at once on the CPU (default 2048).
 
     Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy,
     torch tensors on the same device for torch. The row itself is excluded by its index, so
@@ -118,7 +120,8 @@ def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
         )
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         raise ValueError(
-            f"features must be 2-D (samples, features), got shape {tuple(features.shape)}; flatten images first"
+            "features must be 2-D (samples, features), got shape "
+            f"{tuple(features.shape)}; flatten images first"
         )
     return tensor
 
@@ -131,7 +134,8 @@ def _check_neighbors(n_neighbors: int, n: int) -> int:
         raise ValueError(f"n_neighbors must be at least 1, got {k}")
     if n < k + 1:
         raise ValueError(
-            f"n_neighbors={k} needs at least {k + 1} samples, got {n}: lower n_neighbors or pass more samples"
+            f"n_neighbors={k} needs at least {k + 1} samples, got {n}: "
+            "lower n_neighbors or pass more samples"
         )
     return k
 

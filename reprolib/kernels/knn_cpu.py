@@ -1,101 +1,147 @@
 """The CPU path of the exact k-NN search: blocked matrix products and numba selection.
 
 `reprolib.kernels.knn` holds the mathematics, the checks and the public function. Working memory is
-one centred copy of the features and one block of scores, whatever n.
+one centred copy of the features and one block of products, whatever n.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
 import torch
 
 UNIT = 2.0**-24  # unit roundoff of float32
-BLOCK_BYTES = 16 * 2**20
-BLOCK_COLUMNS = 4096
-SPARE = 8  # candidates beyond k; fewer make more rows need the second pass
+UNIT_BF16 = 2.0**-8
+BLOCK_ROWS, BLOCK_COLUMNS = 2048, 2048
+# Candidates beyond k. Fewer send more rows to the second pass, more cost insertions.
+SPARE = {"float32": 6, "bfloat16": 16}
 CHUNK = 32  # scores tested against the running bound at once
-FAST = {"reassoc", "contract", "arcp", "nsz"}  # nnan/ninf are left out: bounds start at infinity
+EMPTY = 0x7F800000 << 32  # key of an infinite score
+FAST = {"reassoc", "contract", "nsz"}  # not nnan, ninf: lists start at infinity
 
 
-def knn_cpu(x: np.ndarray, k: int, block_rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """k nearest other rows of each row of finite, contiguous float32 `x` (n, d), as `knn` defines it.
+@dataclass(frozen=True)
+class Bounds:
+    """What turns products z_i . z_j into lower bounds of squared distances.
 
+    Lower bound = bias_j - 2 p_ij - loss |p_ij| + offset_i, for distances between the rounded rows;
+    `slack_i` is how much longer than those the true distances of row i can be made by rounding.
+    """
+
+    bias: np.ndarray  # float32 (n,)
+    offset: np.ndarray  # float64 (n,)
+    slack: np.ndarray  # float64 (n,)
+    loss: np.float32
+
+
+def default_precision(n: int, d: int) -> str:
+    """Precision of the products: bfloat16 where tile instructions make it fast, else float32."""
+    # Older torch cannot tell, and then float32 is right everywhere.
+    tiles = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
+    # oneDNN leaves small products to loops of its own that need not sum in float32.
+    return "bfloat16" if tiles and n >= 2048 and d >= 16 else "float32"
+
+
+def knn_cpu(
+    x: np.ndarray, k: int, block_rows: int | None = None, precision: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """k nearest other rows of each row of finite, contiguous float32 `x` (n, d), as in `knn`.
+
+    `precision` of the products, "float32" or "bfloat16", changes the time and not the result.
     Returns squared distances float32 (n, k) and indices int64 (n, k).
     """
     n, d = x.shape
-    gamma = (d + 4) * UNIT / (1 - (d + 4) * UNIT)
-    z, norms, errors = _centre(x, x.mean(axis=0, dtype=np.float64).astype(np.float32))
-    # The bias carries the column's half of the error bound, so that scores are lower bounds.
-    bias = torch.from_numpy((norms * (1 - 2 * gamma)).astype(np.float32))
-    # Lower bound of a squared distance = score + offset of its row; the last term is for underflow.
-    offset = norms * (1 - gamma) - (d + 4) * 2.0**-146
-    slack = errors + errors.max()
-    features = torch.from_numpy(z)
-    columns = min(n, BLOCK_COLUMNS)
-    rows = block_rows or max(64, min(n, BLOCK_BYTES // (4 * columns)))
-    n_kept = min(k + SPARE, n - 1)
+    precision = precision or default_precision(n, d)
+    z, bounds = _prepare(x, precision)
+    rows = block_rows or BLOCK_ROWS
+    n_kept = min(k + SPARE[precision], n - 1)
     squared = np.empty((n, k), np.float32)
     indices = np.empty((n, k), np.int64)
     finished = np.zeros(n, np.bool_)
 
     for start in range(0, n, rows):
         ids = np.arange(start, min(start + rows, n))
-        bounds = np.full((ids.size, n_kept), np.inf, np.float32)
-        kept = np.full((ids.size, n_kept), -1, np.int32)
-        for first, scores in _score_blocks(features, features[start : start + rows], bias, columns):
-            _keep_smallest(scores, first, ids, bounds, kept)
-        _rerank(x, ids, bounds, kept, offset, slack, squared, indices, finished)
+        keys = np.full((ids.size, n_kept), EMPTY, np.int64)
+        for first, products, shift in _product_blocks(z, z[start : start + rows]):
+            _keep_smallest(products, shift, first, ids, bounds.bias, bounds.loss, keys)
+        _rerank(x, ids, keys, bounds.offset, bounds.slack, squared, indices, finished)
 
     pending = np.flatnonzero(~finished)
     for start in range(0, pending.size, rows):
         ids = pending[start : start + rows]
-        limits = _score_limits(squared[ids, -1], offset[ids], slack[ids])
+        reach = np.sqrt(squared[ids, -1] * (1 + 4 * UNIT), dtype=np.float64) + bounds.slack[ids]
+        limits = reach**2 * (1 + 1e-12) - bounds.offset[ids]
         squared[ids], indices[ids] = np.inf, n
-        for first, scores in _score_blocks(features, features[ids], bias, columns):
-            _rescan(x, scores, first, ids, limits, squared, indices)
+        for first, products, shift in _product_blocks(z, z[ids]):
+            _rescan(
+                x, products, shift, first, ids, bounds.bias, bounds.loss, limits, squared, indices
+            )
     return squared, indices
 
 
-def _score_blocks(features, block, bias, columns):
-    """Yield (first column, scores (rows, columns)) with scores = bias_j - 2 z_i . z_j."""
-    n = features.shape[0]
-    buffer = torch.empty(block.shape[0] * columns)
-    for first in range(0, n, columns):
-        last = min(first + columns, n)
-        out = buffer[: block.shape[0] * (last - first)].view(block.shape[0], last - first)
-        torch.addmm(bias[first:last], block, features[first:last].T, alpha=-2.0, out=out)
-        yield first, out.numpy()
+def _prepare(x: np.ndarray, precision: str) -> tuple[torch.Tensor | np.ndarray, Bounds]:
+    """Centred rows in the precision of the products, and the bounds that belong to them."""
+    n, d = x.shape
+    centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    gamma = (d + 8) * UNIT / (1 - (d + 8) * UNIT)
+    norms, errors = np.empty(n), np.empty(n)
+    if precision == "bfloat16":
+        z = torch.empty(n, d, dtype=torch.bfloat16)
+        for start in range(0, n, BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            z[part] = torch.from_numpy(x[part] - centre)
+            _measure(x[part], centre, z[part].float().numpy(), norms[part], errors[part])
+        # Products come back in bfloat16 too: |p| (1 + u) is the largest value that rounds to p.
+        loss = 2 * UNIT_BF16 * (1 + 2 * UNIT_BF16)
+    else:
+        z = x - centre
+        _measure(x, centre, z, norms, errors)
+        loss = 0.0
+    return z, Bounds(
+        bias=(norms * (1 - 2 * gamma)).astype(np.float32),
+        # The last term stands for underflow: tile instructions flush factors and sums to zero.
+        offset=norms * (1 - gamma) - (d + 8) * 2.0**-124 * (1 + math.sqrt(norms.max())),
+        slack=errors + errors.max(),
+        loss=np.float32(loss),
+    )
 
 
-def _score_limits(largest: np.ndarray, offset: np.ndarray, slack: np.ndarray) -> np.ndarray:
-    """Scores above this belong to rows that are farther than `largest`, after all rounding."""
-    reach = np.sqrt(largest.astype(np.float64) * (1 + 4 * UNIT)) + slack
-    limits = reach**2 * (1 + 1e-12) - offset
-    return np.nextafter(limits.astype(np.float32), np.float32(np.inf))
+def _product_blocks(z, block) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Yield (first column, products as the high bits of a float32, shift that puts them there).
+
+    Float32 goes through numpy, since torch may be told to round float32 products to bfloat16.
+    """
+    n, rows = z.shape[0], block.shape[0]
+    half = isinstance(z, torch.Tensor)
+    buffer = torch.empty(rows * BLOCK_COLUMNS, dtype=torch.bfloat16 if half else torch.float32)
+    for first in range(0, n, BLOCK_COLUMNS):
+        columns = z[first : first + BLOCK_COLUMNS]
+        out = buffer[: rows * columns.shape[0]].view(rows, columns.shape[0])
+        if half:
+            torch.mm(block, columns.T, out=out)
+            yield first, out.view(torch.uint16).numpy(), 16
+        else:
+            np.matmul(block, columns.T, out=out.numpy())
+            yield first, out.numpy().view(np.uint32), 0
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _centre(x, centre):
-    """z = x - centre in float32, its squared norms, and the norm of its rounding error."""
-    n, d = x.shape
-    z = np.empty_like(x)
-    norms = np.empty(n)
-    errors = np.empty(n)
-    for i in nb.prange(n):
+def _measure(x, centre, z, norms, errors):
+    """Squared norms of z, and the norms of what rounding took from x - centre."""
+    for i in nb.prange(x.shape[0]):
         total = 0.0
         lost = 0.0
-        for j in range(d):
-            exact = np.float64(x[i, j]) - np.float64(centre[j])
-            z[i, j] = np.float32(exact)
-            rounded = np.float64(z[i, j])
+        for c in range(x.shape[1]):
+            rounded = np.float64(z[i, c])
+            difference = np.float64(x[i, c]) - np.float64(centre[c]) - rounded
             total += rounded * rounded
-            lost += (exact - rounded) ** 2
+            lost += difference * difference
         norms[i] = total
         errors[i] = math.sqrt(lost)
-    return z, norms, errors
 
 
 @nb.njit(inline="always")
@@ -107,35 +153,68 @@ def _squared_distance(x, i, j):
     return np.float32(total)
 
 
+@nb.njit(inline="never", fastmath=FAST)
+def _scores(products, shift, bias, loss, words, values):
+    """Scores of one row of products into `values`; `words` is the same memory as bits."""
+    for t in range(products.size):
+        words[t] = np.uint32(products[t]) << shift
+    for t in range(products.size):
+        p = values[t]
+        values[t] = bias[t] - (np.float32(2.0) * p + loss * abs(p))
+
+
+@nb.njit(inline="never", fastmath=FAST)
+def _count_below(values, limit):
+    count = 0
+    for t in range(values.size):
+        count += np.int32(values[t] < limit)
+    return count
+
+
+@nb.njit(inline="always")
+def _key(score, index):
+    """One integer that sorts like (score, index)."""
+    bits = np.int64(np.float32(score).view(np.int32))
+    if bits < 0:
+        bits ^= 0x7FFFFFFF
+    return (bits << 32) | np.int64(index)
+
+
+@nb.njit(inline="always")
+def _score_of(key):
+    bits = key >> 32
+    if bits < 0:
+        bits ^= 0x7FFFFFFF
+    return np.int32(bits).view(np.float32)
+
+
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _keep_smallest(scores, first, ids, bounds, kept):
-    """Merge a block of scores (rows, columns) into each row's sorted list of smallest scores."""
-    n_rows, n_columns = scores.shape
-    n_kept = bounds.shape[1]
+def _keep_smallest(products, shift, first, ids, bias, loss, keys):
+    """Merge a block of products (rows, columns) into each row's sorted list of smallest scores."""
+    n_rows, n_columns = products.shape
+    last = keys.shape[1] - 1
+    shift = np.uint32(shift)
     for r in nb.prange(n_rows):
-        row = scores[r]
-        own = ids[r] - first
-        if 0 <= own < n_columns:
-            row[own] = np.inf
-        worst = bounds[r, n_kept - 1]
+        words = np.empty(n_columns, np.uint32)
+        values = words.view(np.float32)
+        _scores(products[r], shift, bias[first : first + n_columns], loss, words, values)
+        if first <= ids[r] < first + n_columns:
+            values[ids[r] - first] = np.inf
+        row = keys[r]
+        worst = _score_of(row[last])
         for begin in range(0, n_columns, CHUNK):
-            end = min(begin + CHUNK, n_columns)
-            smallest = np.float32(np.inf)
-            for j in range(begin, end):
-                smallest = min(smallest, row[j])
-            if smallest >= worst:
+            chunk = values[begin : begin + CHUNK]
+            if _count_below(chunk, worst) == 0:
                 continue
-            for j in range(begin, end):
-                value = row[j]
-                if value < worst:
-                    slot = n_kept - 1
-                    while slot > 0 and bounds[r, slot - 1] > value:
-                        bounds[r, slot] = bounds[r, slot - 1]
-                        kept[r, slot] = kept[r, slot - 1]
+            for t in range(chunk.size):
+                if chunk[t] < worst:
+                    key = _key(chunk[t], first + begin + t)
+                    slot = last
+                    while slot > 0 and row[slot - 1] > key:
+                        row[slot] = row[slot - 1]
                         slot -= 1
-                    bounds[r, slot] = value
-                    kept[r, slot] = first + j
-                    worst = bounds[r, n_kept - 1]
+                    row[slot] = key
+                    worst = _score_of(row[last])
 
 
 @nb.njit(inline="always")
@@ -156,42 +235,43 @@ def _insert(distances, neighbors, distance, j):
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _rerank(x, ids, bounds, kept, offset, slack, squared, indices, finished):
+def _rerank(x, ids, keys, offset, slack, squared, indices, finished):
     """Exact distances of the kept candidates; mark rows that no other row can change."""
     n, k = x.shape[0], squared.shape[1]
-    n_kept = kept.shape[1]
+    n_kept = keys.shape[1]
     for r in nb.prange(ids.size):
         i = ids[r]
-        for slot in range(k):
-            squared[i, slot] = np.inf
-            indices[i, slot] = n
-        done = n_kept == n - 1
-        for slot in range(n_kept):
-            largest = np.float64(squared[i, k - 1])
-            reach = math.sqrt(largest * (1 + 4 * UNIT)) + slack[i]
-            # A score is a lower bound, and later candidates have larger scores.
-            if np.float64(bounds[r, slot]) + offset[i] > reach * reach * (1 + 1e-12):
-                done = True
+        squared[i] = np.inf
+        indices[i] = n
+        finished[i] = n_kept == n - 1
+        # Scores ascend: one beyond the reach of the k-th distance ends the search.
+        for slot in range(n_kept + 1):
+            key = keys[r, min(slot, n_kept - 1)]
+            reach = math.sqrt(np.float64(squared[i, k - 1]) * (1 + 4 * UNIT)) + slack[i]
+            if np.float64(_score_of(key)) + offset[i] > reach * reach * (1 + 1e-12):
+                finished[i] = True
                 break
-            j = kept[r, slot]
-            _insert(squared[i], indices[i], _squared_distance(x, i, j), j)
-        if not done:
-            largest = np.float64(squared[i, k - 1])
-            reach = math.sqrt(largest * (1 + 4 * UNIT)) + slack[i]
-            done = np.float64(bounds[r, n_kept - 1]) + offset[i] > reach * reach * (1 + 1e-12)
-        finished[i] = done
+            if slot < n_kept:
+                j = key & 0x7FFFFFFF
+                _insert(squared[i], indices[i], _squared_distance(x, i, j), j)
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _rescan(x, scores, first, ids, limits, squared, indices):
+def _rescan(x, products, shift, first, ids, bias, loss, limits, squared, indices):
     """Exact distance of every row whose score is within the limit, in the order of the index."""
-    k = squared.shape[1]
+    n_columns, k = products.shape[1], squared.shape[1]
+    shift = np.uint32(shift)
     for r in nb.prange(ids.size):
         i = ids[r]
-        for column in range(scores.shape[1]):
-            # k duplicates with smaller indices: nothing later can enter.
-            if squared[i, k - 1] == 0.0:
-                break
-            j = first + column
-            if scores[r, column] <= limits[r] and j != i:
+        # k duplicates with smaller indices: nothing later can enter.
+        if squared[i, k - 1] == 0.0:
+            continue
+        words = np.empty(n_columns, np.uint32)
+        values = words.view(np.float32)
+        _scores(products[r], shift, bias[first : first + n_columns], loss, words, values)
+        for t in range(n_columns):
+            j = first + t
+            if values[t] <= limits[r] and j != i:
                 _insert(squared[i], indices[i], _squared_distance(x, i, j), j)
+                if squared[i, k - 1] == 0.0:
+                    break
