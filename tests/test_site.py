@@ -7,6 +7,7 @@ Skips when the book is not built, or when no browser is installed. REPROLIB_REQU
 import os
 from urllib.parse import urlsplit
 
+import nbformat
 import pytest
 
 from tools import browser, notebooks, site
@@ -49,6 +50,15 @@ def reports(built, program) -> list[browser.PageReport]:
 def test_no_broken_internal_link(built):
     assert built.names()
     assert built.broken_links() == []
+
+
+def test_every_notebook_page_offers_its_executed_notebook(built):
+    for page in notebooks.pages():
+        html = HTML / page.with_suffix(".html")
+        links = [link for link in built.pages[html.resolve()].links if link.endswith(".ipynb")]
+        assert len(links) == 1, page
+        download = nbformat.read((html.parent / links[0]).resolve(), as_version=4)
+        assert any(cell.get("execution_count") for cell in download.cells), page
 
 
 def test_nothing_is_loaded_from_outside(built):

@@ -69,10 +69,8 @@ def test_everything_imported_is_declared():
         code = [cell for cell in notebooks.convert(page).cells if cell.cell_type == "code"]
         lines = "\n".join(cell.source for cell in code).splitlines()
         sources[str(page)] = "\n".join(line for line in lines if line[:1] not in "%!")
-    local = {"reprolib", "tools", "tests"}
-    # triton comes with torch, where torch has it; kernels fall back without it. myst_nb comes
-    # with jupyter-book
-    local |= {"triton", "myst_nb"}
+    # triton comes with torch, where torch has it; kernels fall back without it
+    local = {"reprolib", "tools", "tests", "triton"}
     for name, source in sources.items():
         outside = imported(source) - set(sys.stdlib_module_names) - local
         for module in outside:
