@@ -18,7 +18,7 @@ class DataSet:
 
 TABLE = {
     "digits": DataSet(
-        "handwritten digits of scikit-learn, 0..16 rescaled to 0..255",
+        "digits of scikit-learn",
         1797,
         (1, 8, 8),
         "built in",
@@ -41,7 +41,7 @@ TABLE = {
         sha256="75f9a1cd18a758d625bec866d80c770830e327036239ee44773a59773002ac46",
     ),
     "usps": DataSet(
-        "postal digits, train then test (not Roweis' 11,000)",
+        "postal digits, train then test",
         9298,
         (1, 16, 16),
         "torchvision",
@@ -50,20 +50,20 @@ TABLE = {
         sha256="3cfeb86f10734efc3c035f74b11b22ea372fd5b6bf49f0167f0a8a8d6e93922b",
     ),
     "cifar10": DataSet(
-        "photographs, 10 classes, train then test", 60000, (3, 32, 32), "torchvision", n_train=50000
+        "photographs, train then test", 60000, (3, 32, 32), "torchvision", n_train=50000
     ),
     "cifar100-20": DataSet(
-        "photographs, CIFAR-100's 20 super-classes",
+        "photographs, 20 coarse classes",
         60000,
         (3, 32, 32),
         "torchvision",
         n_train=50000,
     ),
     "stl10": DataSet(
-        "photographs, the labelled 5,000 + 8,000", 13000, (3, 96, 96), "torchvision", n_train=5000
+        "photographs, the labelled part", 13000, (3, 96, 96), "torchvision", n_train=5000
     ),
     "cifar10-jpeg": DataSet(
-        "a part of CIFAR-10 re-compressed as JPEG; not CIFAR-10",
+        "lossy part of CIFAR-10, not it",
         20000,
         (3, 32, 32),
         "cifar10-jpeg.zip in the data root",
@@ -71,7 +71,7 @@ TABLE = {
         sha256="ff15db02e55230a0f011a08602519c8e3a1d370885ed2afdc295932b670b8ec7",
     ),
     "coil20": DataSet(
-        "20 turned objects, at 32x32 (papers used 128x128)",
+        "20 turned objects",
         1440,
         (1, 32, 32),
         "coil20.npz or COIL20.mat in the data root",
@@ -86,7 +86,7 @@ TABLE = {
         mat=("coil100",),
     ),
     "orl": DataSet(
-        "faces of 40 people, at 32x32",
+        "faces of 40 people",
         400,
         (1, 32, 32),
         "orl.npz or ORL_32x32.mat in the data root; scikit-learn's Olivetti faces are 64x64",
@@ -94,7 +94,7 @@ TABLE = {
         sha256="90b770ceb36659e5f23dd55cf77fd287c2f05bea55676e6026e724123b4adce9",
     ),
     "umist": DataSet(
-        "faces of 20 people, turning",
+        "faces of 20 turning people",
         575,
         (1, 112, 92),
         "umist.npz or umist_cropped.mat in the data root",
