@@ -1,6 +1,6 @@
 """Make assignment.npz: k-means on MNIST-test, the stored assignments that evaluation.md scores.
 
-Run from the repository's root, with mnist.npz in the data root: python book/foundations/make_assignment.py
+With MNIST in the data root, run: python book/foundations/make_assignment.py
 Under a minute on one CPU core. The same versions on the same machine give the same bytes.
 """
 
@@ -20,7 +20,7 @@ OUT = Path(__file__).with_name("assignment.npz")
 
 
 def main() -> None:
-    """Cluster the L2-normalised pixels for every seed, iteration by iteration, and with 30 clusters."""
+    """Cluster the L2-normalised pixels for every seed, by iterations, and with 30 clusters."""
     images = load("mnist-test")
     features = as_features(images)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
