@@ -1,0 +1,265 @@
+"""Run records: written atomically, aged by code and not by words, re-scored from the commit."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reprolib import datasets, metrics, profiles, provenance, records
+
+CODE = {"commit": None, "dirty": None, "source_sha256": "0" * 64, "sources": []}
+COMMITTED = [r for p in profiles.papers() for r in records.load_records(p)]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return datasets.load("digits")
+
+
+def write(folder, images, *, seed=0, labels=None, **changed):
+    ids = np.random.default_rng(seed).integers(0, 10, images.n) if labels is None else labels
+    given = dict(
+        paper="jule",
+        method="KMeans",
+        images=images,
+        dataset="digits",
+        profile="smoke",
+        parameters={"n_clusters": 10},
+        random_state=seed,
+        assignments={"labels": ids},
+        code=CODE,
+        seconds={"fit": 1.0 + seed},
+        root=folder,
+    )
+    return records.record(**given | changed)
+
+
+def at_hand(entry):
+    """The record's data set if this machine has it; digits are always there."""
+    name, size = entry["dataset"]["name"], entry["dataset"]["transforms"]
+    known = profiles.profiles(entry["paper"])["profiles"][entry["profile"]]
+    try:
+        return datasets.load(name, **(known.get(name, {}).get("load") or {}))
+    except FileNotFoundError:
+        assert name != "digits", size
+        return None
+
+
+@pytest.mark.parametrize("entry", COMMITTED, ids=[Path(r["path"]).stem for r in COMMITTED])
+def test_committed_records_are_rescored_from_their_assignment(entry):
+    images = at_hand(entry)
+    assert entry["metrics"], "a committed record without metrics proves nothing"
+    assert records.rescore(entry, images) == entry["metrics"]
+    parts = [entry[k] for k in ("method",)] + [entry["dataset"]["name"], entry["profile"]]
+    assert Path(entry["path"]).stem == records.stem(*parts, entry["tag"], entry["random_state"])
+
+
+def test_a_record_holds_what_the_scores_and_the_reader_need(tmp_path, digits):
+    path = write(tmp_path, digits, arrays={"pca_0": np.zeros((5, 3), np.float16)})
+    (entry,) = records.load_records("jule", root=tmp_path)
+    assert path.name == "KMeans-digits-smoke-main-seed0.json" == Path(entry["path"]).name
+    assert entry["dataset"]["sha256"] == digits.sha256
+    assert entry["dataset"]["n"] == 1797
+    arrays = records.load_arrays(entry)
+    assert {k: v.dtype for k, v in arrays.items()} == {
+        "labels": np.uint8,
+        "y": np.uint8,
+        "pca_0": np.float16,
+    }
+    expected = metrics.summary(digits.labels, arrays["labels"])
+    assert entry["metrics"]["labels"] == pytest.approx(expected, abs=1e-6)
+    assert entry["peak_memory_mb"] > 10
+    assert {"python", "torch", "numpy", "scipy", "scikit-learn", "numba"} <= set(entry["versions"])
+
+
+def test_writing_the_same_run_twice_gives_the_same_bytes(tmp_path, digits):
+    first = write(tmp_path / "a", digits).with_suffix(".npz").read_bytes()
+    assert first == write(tmp_path / "b", digits).with_suffix(".npz").read_bytes()
+
+
+def test_a_changed_assignment_does_not_pass_for_the_recorded_one(tmp_path, digits):
+    path = write(tmp_path, digits)
+    (entry,) = records.load_records("jule", root=tmp_path)
+    np.savez_compressed(path.with_suffix(".npz"), labels=digits.labels, y=digits.labels)
+    with pytest.raises(ValueError, match="not the file its record was written with"):
+        records.rescore(entry)
+
+
+def test_rescoring_refuses_another_version_of_the_data(tmp_path, digits):
+    write(tmp_path, digits)
+    (entry,) = records.load_records("jule", root=tmp_path)
+    assert records.rescore(entry, digits) == records.rescore(entry) == entry["metrics"]
+    with pytest.raises(ValueError, match="another version of the data set"):
+        records.rescore(entry, digits.take(slice(0, 1000)))
+
+
+def test_a_wrong_number_in_the_json_is_found(tmp_path, digits):
+    path = write(tmp_path, digits)
+    entry = json.loads(path.read_text())
+    entry["metrics"]["labels"]["acc"] = 0.99
+    path.write_text(json.dumps(entry))
+    entry = records.read(path)
+    assert records.rescore(entry) != entry["metrics"]
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(
+    tmp_path, digits, monkeypatch, broken
+):
+    path = write(tmp_path, digits)
+    before, names = path.read_bytes(), sorted(os.listdir(tmp_path))
+    calls, replace = [], os.replace
+
+    def failing(source, target):
+        calls.append(target)
+        if len(calls) == broken:
+            raise OSError("disk full")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path, digits, labels=np.zeros(digits.n, int))
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == names
+    entry = records.read(path)
+    if broken == 1:
+        assert records.rescore(entry) == entry["metrics"]
+    else:  # the .npz is new, the JSON old: the pair must not count as a finished run
+        with pytest.raises(ValueError, match="Restore both"):
+            records.load_arrays(entry)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(assignments={}), "assignments is empty"),
+        (dict(assignments={"labels": np.zeros(3, int)}), "must be 1797 integers"),
+        (dict(assignments={"labels": np.full(1797, -1)}), "must be 1797 integers"),
+        (dict(assignments={"labels": np.zeros(1797)}), "must be 1797 integers"),
+        (dict(arrays={"y": np.zeros(3)}), "taken"),
+        (dict(arrays={"labels": np.zeros(3)}), "taken"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, digits, changed, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, digits, **changed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_without_labels_are_recorded_without_metrics(tmp_path, digits):
+    blind = datasets.Images(digits.pixels, None, name="mine")
+    write(tmp_path, blind)
+    (entry,) = records.load_records("jule", root=tmp_path)
+    assert entry["metrics"] == {} == records.rescore(entry)
+    assert "y" not in records.load_arrays(entry)
+
+
+def test_filters_select_and_unknown_keys_name_the_nearest(tmp_path, digits):
+    for seed in range(3):
+        write(tmp_path, digits, seed=seed)
+    write(tmp_path, digits, tag="other")
+    assert len(records.load_records("jule", root=tmp_path)) == 4
+    assert len(records.load_records("jule", root=tmp_path, tag="main")) == 3
+    assert len(records.load_records("jule", root=tmp_path, random_state=[0, 1], tag="main")) == 2
+    assert not records.load_records("jule", root=tmp_path, dataset="usps")
+    with pytest.raises(ValueError, match="Did you mean 'dataset'"):
+        records.load_records("jule", root=tmp_path, datset="usps")
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 99}', "[]"])
+def test_a_file_that_is_no_record_is_named(tmp_path, text):
+    (tmp_path / "odd.json").write_text(text)
+    with pytest.raises(ValueError, match="odd.json"):
+        records.load_records("jule", root=tmp_path)
+
+
+def test_mean_and_spread_over_seeds(tmp_path, digits):
+    for seed in range(3):
+        write(tmp_path, digits, seed=seed)
+    write(tmp_path, digits, tag="alone")
+    entries = records.load_records("jule", root=tmp_path)
+    rows = {row["tag"]: row for row in records.aggregate(entries)}
+    scores = [e["metrics"]["labels"]["acc"] for e in entries if e["tag"] == "main"]
+    assert rows["main"]["n_seeds"] == 3 and rows["main"]["seeds"] == [0, 1, 2]
+    assert rows["main"]["mean"]["acc"] == pytest.approx(sum(scores) / 3)
+    variance = sum((s - sum(scores) / 3) ** 2 for s in scores) / 2
+    assert rows["main"]["std"]["acc"] == pytest.approx(variance**0.5)
+    assert rows["main"]["seconds"] == pytest.approx(2.0)
+    assert rows["alone"]["std"]["acc"] is None
+    assert rows["main"]["stale"] is True, "no source has the hash 000..."
+
+
+def hashed(folder, text):
+    (folder / "code.py").write_text(text)
+    os.utime(folder / "code.py", ns=(hashed.clock, hashed.clock))
+    hashed.clock += 1_000_000_000
+    return provenance.source_hash(["code.py"], root=folder)
+
+
+hashed.clock = 10**18
+
+PLAIN = "def f(x):\n    return x + 1\n\n\nclass A:\n    b = 1\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '"""Module."""\n' + PLAIN,
+        PLAIN.replace("(x):\n", '(x):\n    """Add one.\n\n    More."""\n'),
+        PLAIN.replace("class A:\n", "class A:\n    '''A.'''\n"),
+        PLAIN.replace("x + 1", "(x\n        + 1)  # one more"),
+        "# comment\n" + PLAIN,
+    ],
+)
+def test_words_and_layout_do_not_age_a_record(tmp_path, words):
+    assert words != PLAIN
+    assert hashed(tmp_path, words) == hashed(tmp_path, PLAIN)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        PLAIN.replace("x + 1", "x + 2"),
+        PLAIN.replace("x + 1", "x - 1"),
+        PLAIN.replace("(x)", "(x=1)"),
+        PLAIN.replace("b = 1", "b = 1.0"),
+        PLAIN.replace("b = 1", "b = None"),
+        PLAIN.replace("return x + 1", "return 'x + 1'"),
+        PLAIN + "\n'a'\n'text that is no docstring'\n",
+        "@f\n" + PLAIN,
+    ],
+)
+def test_code_ages_a_record(tmp_path, code):
+    assert code != PLAIN
+    assert hashed(tmp_path, code) != hashed(tmp_path, PLAIN)
+
+
+def test_staleness_follows_the_recorded_sources(tmp_path):
+    module = provenance.REPOSITORY / "reprolib/metrics.py"
+    entry = {"sources": ["reprolib/metrics.py"], "source_sha256": ""}
+    assert records.is_stale(entry)
+    entry["source_sha256"] = provenance.source_hash(entry["sources"])
+    assert module.is_file() and not records.is_stale(entry)
+    assert records.is_stale({**entry, "sources": ["reprolib/gone.py"]})
+
+
+def test_sources_are_followed_through_imports():
+    found = provenance.sources_of("reprolib.methods.jule")
+    assert "reprolib/methods/jule.py" in found
+    assert {"reprolib/graph/linkage.py", "reprolib/losses.py", "reprolib/networks.py"} <= set(found)
+    assert not {"reprolib/metrics.py", "reprolib/datasets.py", "reprolib/records.py"} & set(found)
+    with pytest.raises(FileNotFoundError, match="reprolib.methods.nothing"):
+        provenance.sources_of("reprolib.methods.nothing")
+
+
+def test_relative_imports_are_resolved(tmp_path):
+    package = tmp_path / "reprolib" / "sub"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("def f():\n    from . import b\n    from ..c import g\n")
+    (package / "b.py").write_text("")
+    (tmp_path / "reprolib" / "c.py").write_text("import reprolib.metrics\n")
+    expected = [f"reprolib/{name}" for name in ("c.py", "sub/__init__.py", "sub/a.py", "sub/b.py")]
+    assert provenance.sources_of("reprolib.sub.a", root=tmp_path) == expected
