@@ -1,0 +1,171 @@
+"""Profiles: the hyper-parameters of a paper's experiment by data set, and who prescribes them.
+
+`book/<paper>/profiles.yml` holds `method` (the paper's own), `default` (its parameters on every
+data set), `baselines` (parameters of the methods it is compared with) and `profiles`: smoke | cpu |
+paper, by data set.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reprolib.checks import unknown_name
+from reprolib.provenance import REPOSITORY
+
+BOOK = REPOSITORY / "book"
+NAMES = ("smoke", "cpu", "paper")
+
+# Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced
+ABOUT = ("load", "source", "reduced")
+
+METHODS = {
+    "JULE": "reprolib.methods.jule",
+    "ACGDL": "reprolib.methods.agglomerative",
+    "ACPIC": "reprolib.methods.agglomerative",
+    "ACZell": "reprolib.methods.agglomerative",
+    "KMeans": "reprolib.methods.classical",
+}
+
+
+def papers() -> list[str]:
+    """Name the papers that have an experiment: folders of the book with a profiles.yml."""
+    return sorted(path.parent.name for path in BOOK.glob("*/profiles.yml"))
+
+
+def paper_folder(paper: str) -> Path:
+    """Return book/<paper>. Raises ValueError for an unknown paper, naming the nearest ones."""
+    if paper not in papers():
+        raise unknown_name("paper", paper, papers())
+    return BOOK / paper
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file of the book. Raises ValueError, naming the file, when it does not parse."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+
+
+def profiles(paper: str) -> dict:
+    """Read book/<paper>/profiles.yml: keys `method`, `default`, `baselines`, `profiles`.
+
+    Raises ValueError for an unknown paper, an unknown profile name, or an entry without `source` or
+    `n_clusters`.
+    """
+    path = paper_folder(paper) / "profiles.yml"
+    found = load_yaml(path)
+    for profile, entries in found["profiles"].items():
+        if profile not in NAMES:
+            raise unknown_name(f"profile in {path.name}", profile, NAMES)
+        for dataset, entry in entries.items():
+            if missing := [key for key in ("source", "n_clusters") if not entry.get(key)]:
+                raise ValueError(f"{path.name}, {profile}/{dataset}: {', '.join(missing)} missing.")
+    return found
+
+
+def profile_entry(paper: str, dataset: str, profile: str) -> dict:
+    """Return one data set's entry of a profile, parameters and ABOUT keys together.
+
+    Images of one's own (`folder:PATH`) take the defaults. Raises ValueError for unknown names.
+    """
+    by_profile = profiles(paper)["profiles"]
+    if profile not in by_profile:
+        raise unknown_name("profile", profile, by_profile)
+    if dataset.startswith("folder:"):
+        return {"source": "defaults of profiles.yml; the data set is the user's own"}
+    if dataset not in by_profile[profile]:
+        elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
+        if not elsewhere:
+            raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})
+        raise ValueError(
+            f"profile {profile!r} has no setting for {dataset!r}; {' and '.join(elsewhere)} have "
+            f"one: add -p profile={elsewhere[0]}."
+        )
+    return dict(by_profile[profile][dataset])
+
+
+def resolve(
+    paper: str,
+    dataset: str,
+    profile: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    method: str | None = None,
+    variant: str = "paper",
+) -> dict[str, Any]:
+    """Return every parameter that `method` is built with, `random_state` excepted.
+
+    method: by default the paper's own. It takes profiles.yml's `default` and all of the data set's
+    entry; another method takes its `baselines` and, of the entry, only n_clusters. Overrides come
+    last. What then is None and set by the variant gets the variant's value.
+    Raises ValueError for unknown names and where n_clusters is given nowhere, TypeError for a value
+    of the wrong type.
+    """
+    declared = profiles(paper)
+    method = method or declared["method"]
+    known, variants = signature(method), variants_of(method)
+    if variant not in variants:
+        raise unknown_name(f"variant of {method}", variant, variants)
+    entry = profile_entry(paper, dataset, profile)
+    if method == declared["method"]:
+        layers = [declared["default"], {k: v for k, v in entry.items() if k not in ABOUT}]
+    else:
+        number = {k: v for k, v in entry.items() if k == "n_clusters"}
+        layers = [declared["baselines"].get(method) or {}, number]
+    merged = {}
+    for name, value in [pair for layer in [*layers, overrides or {}] for pair in layer.items()]:
+        if name not in known:
+            raise unknown_name(f"parameter of {method}", name, known)
+        # a parameter that the variant sets has the default None; the paper's value has the type
+        merged[name] = _typed(method, name, value, variants["paper"].get(name, known[name]))
+    if "n_clusters" not in merged:
+        raise ValueError(
+            f"the number of clusters of {dataset!r} is not known: add -p n_clusters=..."
+        )
+    chosen = {name: value for name, value in merged.items() if value is not None}
+    named = {"variant": variant} if len(variants) > 1 else {}
+    return known | variants[variant] | chosen | named
+
+
+def variants_of(method: str) -> dict[str, dict[str, Any]]:
+    """Return what each named variant of a method sets; without any, only {"paper": {}}."""
+    module = importlib.import_module(estimator_class(method).__module__)
+    return getattr(module, "VARIANTS", {"paper": {}})
+
+
+def signature(method: str) -> dict[str, Any]:
+    """Return a method's parameters and their defaults, `random_state` and `variant` excepted.
+
+    Raises ValueError for an unknown method.
+    """
+    found = inspect.signature(estimator_class(method)).parameters
+    return {k: p.default for k, p in found.items() if k not in ("random_state", "variant")}
+
+
+def estimator_class(method: str) -> type:
+    """Return the estimator class of a method's name. Raises ValueError for an unknown one."""
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    return getattr(importlib.import_module(METHODS[method]), method)
+
+
+def _typed(method: str, name: str, value: Any, default: Any) -> Any:
+    """Check a value against the type of the default; whole numbers may stand for floats."""
+    if default is None or value is None:
+        return value
+    expected = type(default)
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        raise TypeError(
+            f"{name} of {method} must be {expected.__name__}, like {default!r}; "
+            f"got {value!r} ({type(value).__name__})."
+        )
+    return value
