@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -98,6 +99,8 @@ def _run(args: argparse.Namespace) -> int:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     options = {"jobs": args.jobs, "force": args.force}
     options["runs_dir"] = parameters.pop("runs_dir", None)
+    # a queue or a service stops with SIGTERM: end the notebooks too, as after ctrl-c
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         paths = experiment.run(args.paper, parameters, seeds, **options)
     except experiment.RunFailed as error:

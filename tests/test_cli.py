@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -161,3 +162,24 @@ def test_the_module_is_a_program(tmp_path):
     )
     assert done.returncode == 2 and "Did you mean 'profile'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_stopped_command_ends_its_notebook_and_says_how_to_go_on(tmp_path):
+    argv = ["run", "jule", "-p", "n_epochs=1000", "-p", "tag=long", "-p", f"runs_dir={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reprolib", *argv],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("checkpoints/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from the checkpoint" in err
+    (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")
+    time.sleep(1)  # an epoch takes less: a notebook still alive would write again
+    written = checkpoint.stat().st_mtime_ns
+    time.sleep(2)
+    assert checkpoint.stat().st_mtime_ns == written
