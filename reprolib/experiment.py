@@ -166,7 +166,8 @@ def _environment(jobs: int) -> dict[str, str]:
 
 def _outcome(item: _Running) -> list[str]:
     """Say what went wrong with a process that has ended: nothing, or one message."""
-    if item.process.returncode == 0 and item.plan.is_finished():
+    # not `is_finished`: code that changed while the run went on makes it stale, not failed
+    if item.process.returncode == 0 and item.plan.finished_record():
         return []
     reason = _last_line(item.log) or f"exit status {item.process.returncode}"
     if item.process.returncode == 0:

@@ -121,18 +121,19 @@ class Plan:
         self.checkpoint.with_suffix(".stages").unlink(missing_ok=True)
         return path
 
-    def is_finished(self) -> bool:
-        """Tell whether a record of this run exists, intact, same parameters, today's sources."""
-        path = self.runs / f"{self.stem}.json"
-        if not path.is_file():
-            return False
+    def finished_record(self) -> dict[str, Any] | None:
+        """Return the record of this run if it is there, intact and made with these parameters."""
         try:
-            entry = records.read(path)
+            entry = records.read(self.runs / f"{self.stem}.json")
             records.load_arrays(entry)
         except (OSError, ValueError):
-            return False
-        same = entry["parameters"] == json.loads(json.dumps(self.recorded))
-        return same and not records.is_stale(entry)
+            return None
+        return entry if entry["parameters"] == json.loads(json.dumps(self.recorded)) else None
+
+    def is_finished(self) -> bool:
+        """Tell whether the run need not be done again: its record is there and not stale."""
+        entry = self.finished_record()
+        return entry is not None and not records.is_stale(entry)
 
 
 def plan(paper: str, given: Mapping[str, Any]) -> Plan:

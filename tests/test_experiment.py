@@ -79,6 +79,8 @@ def test_a_record_that_does_not_answer_the_plan_is_no_finished_run(run_once, tmp
         (tmp_path / path.name).with_suffix(".npz").write_bytes(b"PK")
     (tmp_path / path.name).write_text(json.dumps(entry))
     assert not plan.is_finished()
+    # stale is not failed: only the other two are no record of this run
+    assert (plan.finished_record() is not None) == (damage == "source_sha256")
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(run_once, tmp_path):
