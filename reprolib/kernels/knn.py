@@ -9,10 +9,10 @@ $$\lVert z_i - z_j \rVert^2 = \lVert z_i \rVert^2 + \bigl(\lVert z_j \rVert^2 - 
 The bracket, a matrix product, orders the neighbours of row $i$. Its computed value is wrong by at
 most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ whatever the order of
 summation (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), with
-$\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in bfloat16, else 0. Subtracting
-the bound costs nothing (it scales the bias and the product), and gives a lower bound of the
-distance between rounded rows; the true distance is shorter than that by at most
-$e_i + \max_j e_j$, where $e_i = \lVert x_i - c - z_i \rVert$ is measured.
+$\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in
+bfloat16, else 0. Subtracting the bound costs nothing (it scales the bias and the product), and
+gives a lower bound of the distance between rounded rows; the true distance is shorter than that
+by at most $e_i + \max_j e_j$, where $e_i = \lVert x_i - c - z_i \rVert$ is measured.
 
 So each row keeps the $k$ + a few smallest lower bounds, their distances are computed again from
 differences, and the row is finished when the next lower bound exceeds its k-th distance. The other
@@ -27,10 +27,12 @@ neighbour. Defined in the page "Kernels and their floors".
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 
-from reprolib.kernels import knn_cpu
+from reprolib.kernels.knn_cpu import knn_cpu
 
 BACKENDS = ("auto", "cpu", "triton")
 
@@ -64,14 +66,22 @@ def knn(
     _check_values(tensor)
     if block_rows is not None and block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
-    if backend == "triton" and not torch.cuda.is_available():
+    if backend == "triton" and not (torch.cuda.is_available() or _interpreted()):
         raise RuntimeError(
-            'backend="triton" needs a CUDA device, and torch sees none; use backend="cpu" or "auto"'
+            'backend="triton" needs a CUDA device, and torch sees none; '
+            'use backend="cpu" or backend="auto"'
         )
-    squared, indices = knn_cpu.knn_cpu(tensor.cpu().numpy(), k, block_rows)
+    device = tensor.device
+    if backend == "triton" or (backend == "auto" and device.type == "cuda" and k <= 64):
+        from reprolib.kernels.knn_triton import knn_triton  # Triton is not there on every platform
+
+        squared, indices = knn_triton(tensor if _interpreted() else tensor.cuda(), k)
+    else:
+        found = knn_cpu(tensor.cpu().numpy(), k, block_rows)
+        squared, indices = torch.from_numpy(found[0]), torch.from_numpy(found[1])
     if isinstance(features, np.ndarray):
-        return squared, indices
-    return torch.from_numpy(squared).to(tensor.device), torch.from_numpy(indices).to(tensor.device)
+        return squared.cpu().numpy(), indices.cpu().numpy()
+    return squared.to(device), indices.to(device)
 
 
 def reference_knn(features: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,6 +113,10 @@ def cost(n: int, d: int, k: int, *, itemsize: int = 4) -> dict[str, float]:
         "bytes_materialised": fused + 8.0 * n * n,
         "selections": float(n) * n,
     }
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -47,39 +47,50 @@ def default_precision(n: int, d: int) -> str:
 
 
 def knn_cpu(
-    x: np.ndarray, k: int, block_rows: int | None = None, precision: str | None = None
+    x: np.ndarray,
+    k: int,
+    block_rows: int | None = None,
+    *,
+    rows: np.ndarray | None = None,
+    precision: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """k nearest other rows of each row of finite, contiguous float32 `x` (n, d), as in `knn`.
 
-    `precision` of the products, "float32" or "bfloat16", changes the time and not the result.
-    Returns squared distances float32 (n, k) and indices int64 (n, k).
+    `rows` int (m,), the rows that ask (default: all); `precision` of the products, "float32" or
+    "bfloat16", changes the time and not the result.
+    Returns squared distances float32 (m, k) and indices int64 (m, k).
     """
     n, d = x.shape
     precision = precision or default_precision(n, d)
     z, bounds = _prepare(x, precision)
-    rows = block_rows or BLOCK_ROWS
+    rows = np.arange(n) if rows is None else rows
+    step = block_rows or BLOCK_ROWS
     n_kept = min(k + SPARE[precision], n - 1)
-    squared = np.empty((n, k), np.float32)
-    indices = np.empty((n, k), np.int64)
-    finished = np.zeros(n, np.bool_)
+    squared = np.empty((rows.size, k), np.float32)
+    indices = np.empty((rows.size, k), np.int64)
+    finished = np.zeros(rows.size, np.bool_)
 
-    for start in range(0, n, rows):
-        ids = np.arange(start, min(start + rows, n))
+    for start in range(0, rows.size, step):
+        part = slice(start, start + step)
+        ids = rows[part]
         keys = np.full((ids.size, n_kept), EMPTY, np.int64)
-        for first, products, shift in _product_blocks(z, z[start : start + rows]):
+        for first, products, shift in _product_blocks(z, z[ids]):
             _keep_smallest(products, shift, first, ids, bounds.bias, bounds.loss, keys)
-        _rerank(x, ids, keys, bounds.offset, bounds.slack, squared, indices, finished)
+        _rerank(
+            x, ids, keys, bounds.offset, bounds.slack, squared[part], indices[part], finished[part]
+        )
 
     pending = np.flatnonzero(~finished)
-    for start in range(0, pending.size, rows):
-        ids = pending[start : start + rows]
-        reach = np.sqrt(squared[ids, -1] * (1 + 4 * UNIT), dtype=np.float64) + bounds.slack[ids]
+    for start in range(0, pending.size, step):
+        part = pending[start : start + step]
+        ids = rows[part]
+        reach = np.sqrt(squared[part, -1] * (1 + 4 * UNIT), dtype=np.float64) + bounds.slack[ids]
         limits = reach**2 * (1 + 1e-12) - bounds.offset[ids]
-        squared[ids], indices[ids] = np.inf, n
+        exact = np.full((ids.size, k), np.inf, np.float32)
+        found = np.full((ids.size, k), n, np.int64)
         for first, products, shift in _product_blocks(z, z[ids]):
-            _rescan(
-                x, products, shift, first, ids, bounds.bias, bounds.loss, limits, squared, indices
-            )
+            _rescan(x, products, shift, first, ids, bounds.bias, bounds.loss, limits, exact, found)
+        squared[part], indices[part] = exact, found
     return squared, indices
 
 
@@ -241,19 +252,19 @@ def _rerank(x, ids, keys, offset, slack, squared, indices, finished):
     n_kept = keys.shape[1]
     for r in nb.prange(ids.size):
         i = ids[r]
-        squared[i] = np.inf
-        indices[i] = n
-        finished[i] = n_kept == n - 1
+        squared[r] = np.inf
+        indices[r] = n
+        finished[r] = n_kept == n - 1
         # Scores ascend: one beyond the reach of the k-th distance ends the search.
         for slot in range(n_kept + 1):
             key = keys[r, min(slot, n_kept - 1)]
-            reach = math.sqrt(np.float64(squared[i, k - 1]) * (1 + 4 * UNIT)) + slack[i]
+            reach = math.sqrt(np.float64(squared[r, k - 1]) * (1 + 4 * UNIT)) + slack[i]
             if np.float64(_score_of(key)) + offset[i] > reach * reach * (1 + 1e-12):
-                finished[i] = True
+                finished[r] = True
                 break
             if slot < n_kept:
                 j = key & 0x7FFFFFFF
-                _insert(squared[i], indices[i], _squared_distance(x, i, j), j)
+                _insert(squared[r], indices[r], _squared_distance(x, i, j), j)
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
@@ -264,7 +275,7 @@ def _rescan(x, products, shift, first, ids, bias, loss, limits, squared, indices
     for r in nb.prange(ids.size):
         i = ids[r]
         # k duplicates with smaller indices: nothing later can enter.
-        if squared[i, k - 1] == 0.0:
+        if squared[r, k - 1] == 0.0:
             continue
         words = np.empty(n_columns, np.uint32)
         values = words.view(np.float32)
@@ -272,6 +283,6 @@ def _rescan(x, products, shift, first, ids, bias, loss, limits, squared, indices
         for t in range(n_columns):
             j = first + t
             if values[t] <= limits[r] and j != i:
-                _insert(squared[i], indices[i], _squared_distance(x, i, j), j)
-                if squared[i, k - 1] == 0.0:
+                _insert(squared[r], indices[r], _squared_distance(x, i, j), j)
+                if squared[r, k - 1] == 0.0:
                     break
