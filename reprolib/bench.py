@@ -1,0 +1,158 @@
+"""Time the kernels beside named peers and beside the matrix product that bounds them.
+
+`python -m reprolib bench [knn] [acgdl] [--quick] [--json PATH]`. Everything runs one after the
+other in this process. Each number is the smallest of a few repeats, since other work on the machine
+only adds time. Nothing is asserted, and nothing is written unless `--json` asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reprolib import checks, datasets, storage
+from reprolib.kernels.knn import cost, knn
+from reprolib.kernels.knn_cpu import default_precision, knn_cpu
+from reprolib.machine import machine
+
+N_NEIGHBORS = 20
+BLOCK = 2048
+
+
+def gemm_ceiling(d: int, precision: str, *, repeats: int = 5) -> float:
+    """FLOP/s of torch's blocked product of (2048, d) by (d, 2048), the best of `repeats`.
+
+    `precision` "float32" or "bfloat16". The number that floors on this machine are computed from.
+    """
+    a = torch.randn(BLOCK, d).to(getattr(torch, precision))
+    out = torch.empty(BLOCK, BLOCK, dtype=a.dtype)
+    rounds = max(1, int(2e10 / (2 * BLOCK**2 * d)))
+
+    def product() -> None:
+        for _ in range(rounds):
+            torch.mm(a, a.T, out=out)
+
+    return rounds * 2 * BLOCK**2 * d / _best(product, repeats)
+
+
+def bench_knn(features: np.ndarray, repeats: int) -> dict[str, float]:
+    """Seconds of the k-NN graph of unit rows `features` (n, d): ours, peers, and floors."""
+    n, d = features.shape
+    flops = cost(n, d, N_NEIGHBORS)["flops"]
+    chosen = default_precision(n, d)
+    rows = {"reprolib": _best(lambda: knn(features, N_NEIGHBORS), repeats)}
+    if chosen != "float32":
+        rows["reprolib, float32 products"] = _best(
+            lambda: knn_cpu(features, N_NEIGHBORS, precision="float32"), repeats
+        )
+    rows |= {name: _best(peer, repeats) for name, peer in _peers(features).items()}
+    rows |= {f"floor, {p}": flops / gemm_ceiling(d, p) for p in {chosen, "float32"}}
+    print(f"\nk-NN graph, n = {n:,}, d = {d}, k = {N_NEIGHBORS}; products in {chosen}")
+    _table(rows, "reprolib")
+    print(f"fraction of the {chosen} floor: {rows[f'floor, {chosen}'] / rows['reprolib']:.2f}")
+    print(f"fraction of the float32 floor: {rows['floor, float32'] / rows['reprolib']:.2f}")
+    return rows
+
+
+def bench_acgdl(features: np.ndarray, repeats: int) -> dict[str, float]:
+    """Seconds of AC-GDL as a whole and of the k-NN graph inside it."""
+    from reprolib.methods import ACGDL
+
+    rows = {
+        "k-NN graph": _best(lambda: knn(features, N_NEIGHBORS), repeats),
+        "AC-GDL": _best(lambda: ACGDL(n_clusters=10).fit(features), repeats),
+    }
+    print(f"\nAC-GDL, n = {features.shape[0]:,}, d = {features.shape[1]}, 10 clusters")
+    _table(rows, "k-NN graph")
+    return rows
+
+
+BENCHES = {"knn": bench_knn, "acgdl": bench_acgdl}
+
+
+def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[str, float]]:
+    """Run the named benches (default: all) and print them; return their seconds by row.
+
+    `quick`: digits and two repeats instead of MNIST's test images and five. Raises ValueError for
+    an unknown name.
+    """
+    names = names or list(BENCHES)
+    for name in names:
+        if name not in BENCHES:
+            raise checks.unknown_name("bench", name, BENCHES)
+    here = machine()
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    print(f"{here['cpu']}; {here['threads']} threads; load {load}")
+    title, features = _features(quick)
+    print(f"{title}; smallest of {2 if quick else 5} repeats")
+    knn(features, N_NEIGHBORS)  # compiles, so that no repeat does
+    return {name: BENCHES[name](features, 2 if quick else 5) for name in names}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line `[NAME ...] [--quick] [--json PATH]` and run; return 0."""
+    parser = argparse.ArgumentParser(prog="reprolib bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
+    parser.add_argument("--quick", action="store_true", help="the built-in digits, two repeats")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the seconds there")
+    options = parser.parse_args(arguments)
+    seconds = run(options.names, options.quick)
+    if options.json:
+        text = json.dumps({"machine": machine(), "seconds": seconds}, indent=1)
+        storage.write_atomically(options.json, lambda file: file.write(text.encode()))
+    return 0
+
+
+def _features(quick: bool) -> tuple[str, np.ndarray]:
+    """Unit rows of MNIST's test images where the data root has them, else of the digits."""
+    name = "digits"
+    if not quick:
+        try:
+            images = datasets.load("mnist-test")
+            name = "mnist-test"
+        except (OSError, ValueError) as error:
+            print(f"mnist-test is not there ({error}); digits instead")
+    if name == "digits":
+        images = datasets.load("digits")
+    x = images.pixels.reshape(images.n, -1).astype(np.float32)
+    return name, x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def _peers(features: np.ndarray) -> dict[str, Callable[[], object]]:
+    from sklearn.neighbors import NearestNeighbors
+
+    brute = NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute")
+    peers = {"scikit-learn, brute": lambda: brute.fit(features).kneighbors()}
+    if importlib.util.find_spec("faiss") is None:
+        print("faiss is not installed; it is left out")
+        return peers
+    import faiss
+
+    def flat() -> None:
+        index = faiss.IndexFlatL2(features.shape[1])
+        index.add(features)
+        index.search(features, N_NEIGHBORS + 1)  # one more: its lists hold the row itself
+
+    return peers | {"faiss, IndexFlatL2": flat}
+
+
+def _best(work: Callable[[], object], repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _table(rows: dict[str, float], unit: str) -> None:
+    for name, seconds in sorted(rows.items(), key=lambda row: row[1]):
+        print(f"{name:28} {seconds:9.4f} s  {seconds / rows[unit]:6.2f} x {unit}")
