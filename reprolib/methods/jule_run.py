@@ -1,0 +1,321 @@
+"""The training loop of JULE: periods of CNN updates and merges, with everything a resume needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from reprolib.graph.digraph import Digraph, knn_digraph
+from reprolib.graph.initial import one_link_clusters
+from reprolib.graph.linkage import graph_degree_linkage
+from reprolib.losses import sample_triplets, squared_distances, weighted_triplet_loss
+from reprolib.methods.base import join_disconnected, unit_rows
+from reprolib.networks import ConvEmbedding
+from reprolib.training import (
+    CheckpointError,
+    inverse_decay,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+    to_float_images,
+)
+
+if TYPE_CHECKING:
+    from reprolib.methods.jule import JULE
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a monitor sees after each clustering: copies, so that it cannot influence the run.
+
+    `period` counts from 0 (the initial clusters); `embedding` float32 (n, d): unit pixels at period 0,
+    CNN features later.
+    """
+
+    period: int
+    n_clusters: int
+    labels: np.ndarray
+    embedding: np.ndarray
+
+
+def period_lengths(n_initial: int, n_clusters: int, unrolling_rate: float) -> list[int]:
+    """Numbers of clusters at the end of each period (paper 002, section 3.6), n_initial first.
+
+    A period merges ceil(eta * n_c) times but never below the target: 1762, 176, 17, 10 for eta 0.9.
+    """
+    if not 0.0 < unrolling_rate <= 1.0:
+        raise ValueError(f"unrolling_rate must be in (0, 1], got {unrolling_rate}")
+    counts = [n_initial]
+    while counts[-1] > n_clusters:
+        merged = math.ceil(unrolling_rate * counts[-1])
+        counts.append(max(counts[-1] - merged, n_clusters))
+    return counts
+
+
+@torch.no_grad()
+def embed(
+    network: ConvEmbedding, images: torch.Tensor, *, batch_size: int = 1000, statistics: str = "running"
+) -> np.ndarray:
+    """Unit embedding float32 (n, d) of float images (n, c, h, w), in order.
+
+    `statistics="batch"` normalises each block of `batch_size` images by its own mean and variance,
+    as JULE.torch does between periods.
+    """
+    network.train(statistics == "batch")
+    momentum = [norm.momentum for norm in network.norms]
+    for norm in network.norms:
+        norm.momentum = 0.0  # leave the running statistics as training made them
+    device = next(network.parameters()).device
+    parts = [network(block.to(device)).cpu() for block in images.split(batch_size)]
+    for norm, value in zip(network.norms, momentum, strict=True):
+        norm.momentum = value
+    return torch.cat(parts).numpy()
+
+
+class Run:
+    """State of one fit: everything that a checkpoint must restore."""
+
+    def __init__(
+        self,
+        model: JULE,
+        pixels: np.ndarray,
+        monitor: Callable[[Stage], None] | None,
+        checkpoint: str | os.PathLike | None,
+    ) -> None:
+        self.model, self.settings = model, model.settings()
+        self.monitor, self.checkpoint = monitor, checkpoint
+        self.device = pick_device(model.device)
+        self.images = to_float_images(pixels)
+        self.generator = torch.Generator().manual_seed(model.random_state)
+        self.network = ConvEmbedding(
+            pixels.shape[1:],
+            model.embedding_dim,
+            model.channels,
+            self.settings["scale_init"],
+            self.generator,
+        ).to(self.device)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=model.learning_rate,
+            momentum=model.momentum,
+            dampening=self.settings["dampening"],
+            weight_decay=model.weight_decay,
+        )
+        self.period, self.epoch, self.step = 0, 0, 0
+        self.history: list[dict[str, Any]] = []
+        self.fingerprint = self._fingerprint(pixels)
+        raw = unit_rows(pixels)
+        nearest = knn_digraph(raw, model.n_neighbors, model.bandwidth).indices[:, 0]
+        self.labels = one_link_clusters(nearest)
+        self.counts = period_lengths(
+            self._checked_initial(), model.n_clusters, model.unrolling_rate
+        )
+        if checkpoint is not None and os.path.exists(checkpoint):
+            self._restore()
+        if self.period == 0 and self.epoch == 0:
+            self._report(raw)
+
+    def _checked_initial(self) -> int:
+        n_initial = int(self.labels.max()) + 1
+        if self.model.n_clusters > n_initial:
+            raise ValueError(
+                f"n_clusters={self.model.n_clusters} is more than the {n_initial} initial clusters that "
+                f"{len(self.labels)} images give: ask for at most {n_initial}"
+            )
+        return n_initial
+
+    def train(self) -> None:
+        """Alternate CNN updates and merges until the target is reached (Algorithm 1)."""
+        n_periods = len(self.counts) - 1
+        total = n_periods * self.model.n_epochs
+        done = self.period * self.model.n_epochs + self.epoch
+        with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
+            while self.period < n_periods:
+                sigma2 = self._feature_sigma2()
+                while self.epoch < self.model.n_epochs:
+                    entry = self._train_epoch(sigma2)
+                    self.epoch += 1
+                    self.history.append(entry)
+                    self._save()
+                    bar.set_postfix(
+                        period=f"{self.period + 1}/{n_periods}",
+                        clusters=self.counts[self.period],
+                        loss=f"{entry['loss']:.4f}",
+                    )
+                    bar.update()
+                self._merge()
+
+    def _feature_sigma2(self) -> float:
+        if self.settings["triplet_loss"] != "affinity":
+            return 1.0
+        sigma2 = self._digraph(self.embed()).sigma2
+        return sigma2 if sigma2 > 0 else 1.0
+
+    def _train_epoch(self, sigma2: float) -> dict[str, Any]:
+        began = time.perf_counter()
+        if self.settings["decay_restarts"] and self.epoch == 0:
+            self.step = 0
+        self.network.train()
+        labels = torch.from_numpy(self.labels.astype(np.int64))
+        loss_sum, n_triplets, n_batches = 0.0, 0, 0
+        order = torch.randperm(len(self.images), generator=self.generator)
+        for batch in order.split(self.model.batch_size):
+            if len(batch) < 2:  # batch statistics of one image are undefined
+                continue
+            loss, count = self._train_step(batch, labels[batch], sigma2)
+            loss_sum += loss * count
+            n_triplets += count
+            n_batches += 1
+        return dict(
+            period=self.period,
+            epoch=self.epoch,
+            n_clusters=self.counts[self.period],
+            loss=loss_sum / max(n_triplets, 1),
+            n_triplets=n_triplets,
+            n_batches=n_batches,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _train_step(
+        self, batch: torch.Tensor, labels: torch.Tensor, sigma2: float
+    ) -> tuple[float, int]:
+        s, model = self.settings, self.model
+        rate = inverse_decay(self.step, model.learning_rate, model.decay, model.power)
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.step += 1
+        x = self.network(self.images[batch].to(self.device))  # (b, d)
+        others = x
+        if s["gradient"] == "released":
+            # its in-place arithmetic leaves the other two gradients scaled by gamma - 1
+            others = x.detach() + (s["gamma"] - 1.0) * (x - x.detach())
+        distances = squared_distances(x, others)  # (b, b)
+        triplets = sample_triplets(
+            labels,
+            s["n_negatives"],
+            negatives=s["negatives"],
+            distances=distances.cpu(),
+            ordered=s["ordered_pairs"],
+            generator=self.generator,
+        )
+        count = triplets.negative.numel()
+        self.optimizer.zero_grad(set_to_none=False)
+        value = 0.0
+        if count:
+            loss = weighted_triplet_loss(
+                distances,
+                triplets,
+                kind=s["triplet_loss"],
+                gamma=s["gamma"],
+                margin=s["margin"],
+                sigma2=sigma2,
+            )
+            loss.backward()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss became {value} in period {self.period}, epoch {self.epoch}: lower learning_rate"
+                )
+        self.optimizer.step()
+        return value, count
+
+    def embed(self) -> np.ndarray:
+        """Representation X of all images under the variant's batch statistics."""
+        statistics = self.settings["feature_statistics"]
+        size = self.model.batch_size if statistics == "batch" else 1000
+        return embed(self.network, self.images, batch_size=size, statistics=statistics)
+
+    def _digraph(self, features: np.ndarray) -> Digraph:
+        return knn_digraph(features, self.model.n_neighbors, self.model.bandwidth)
+
+    def _link(self, digraph: Digraph, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+        return graph_degree_linkage(
+            digraph,
+            labels,
+            n_clusters,
+            local_weight=self.model.local_weight,
+            n_neighbor_clusters=self.model.n_neighbor_clusters,
+            mode=self.settings["linkage_mode"],
+        ).labels
+
+    def _merge(self) -> None:
+        features = self.embed()
+        target = self.counts[self.period + 1]
+        labels = self._link(self._digraph(features), self.labels, target)
+        self.labels = join_disconnected(features, labels, target)
+        self.period, self.epoch = self.period + 1, 0
+        # before the checkpoint: killed in between, the stage is reported twice rather than never
+        self._report(features)
+        self._save()
+
+    def cluster_again(self, features: np.ndarray) -> np.ndarray:
+        """OURS-RC: the initial clusters and all merges anew on the final representation."""
+        digraph = self._digraph(features)
+        labels = one_link_clusters(digraph.indices[:, 0])
+        n_initial = int(labels.max()) + 1
+        if n_initial <= self.model.n_clusters:
+            return labels
+        for target in period_lengths(n_initial, self.model.n_clusters, self.model.unrolling_rate):
+            labels = self._link(digraph, labels, target)
+        return join_disconnected(features, labels, self.model.n_clusters)
+
+    def _report(self, embedding: np.ndarray) -> None:
+        if self.monitor is not None:
+            stage = Stage(
+                self.period, self.counts[self.period], self.labels.copy(), embedding.copy()
+            )
+            self.monitor(stage)
+
+    def _fingerprint(self, pixels: np.ndarray) -> str:
+        parameters = self.model.get_params() | self.settings
+        for irrelevant in ("device", "verbose"):
+            parameters.pop(irrelevant)
+        digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+        digest.update(str((pixels.shape, pixels.dtype)).encode())
+        digest.update(pixels.tobytes())
+        return digest.hexdigest()
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            buffer = self.optimizer.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{name}"] = buffer
+        tensors["labels"] = torch.from_numpy(self.labels)
+        tensors["generator"] = self.generator.get_state()
+        state = dict(
+            fingerprint=self.fingerprint,
+            period=self.period,
+            epoch=self.epoch,
+            step=self.step,
+            history=self.history,
+        )
+        save_checkpoint(self.checkpoint, tensors, state)
+
+    def _restore(self) -> None:
+        tensors, state = load_checkpoint(self.checkpoint)
+        if state.get("fingerprint") != self.fingerprint:
+            raise CheckpointError(
+                f"{self.checkpoint} was written with other images or parameters: delete it, or name another"
+            )
+        weights = {k[8:]: v for k, v in tensors.items() if k.startswith("network.")}
+        self.network.load_state_dict(weights)
+        for name, parameter in self.network.named_parameters():
+            buffer = tensors.get(f"momentum.{name}")
+            if buffer is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer.to(self.device)
+        self.labels = tensors["labels"].numpy()
+        self.generator.set_state(tensors["generator"])
+        self.period, self.epoch, self.step = state["period"], state["epoch"], state["step"]
+        self.history = state["history"]

@@ -1,0 +1,101 @@
+"""Networks: the convolutional embedding of paper 002, section 4.1.2."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+KERNEL = 5
+# another block is stacked while the smaller side is at least this; the paper aims at about 10 x 10
+STACK_FROM = 12
+# a pool is left out where it would bring the smaller side below this
+POOL_DOWN_TO = 5
+
+
+class Block(NamedTuple):
+    """One convolution block of the architecture rule: output height and width, and whether it pools."""
+
+    height: int
+    width: int
+    pooled: bool
+
+
+def embedding_blocks(height: int, width: int) -> list[Block]:
+    """Blocks of the architecture rule for images of this size (paper 002, section 4.1.2).
+
+    Convolutions 5x5 without padding are stacked until the feature map is about 10x10; each is followed
+    by a 2x2 pool (ceil mode) unless that leaves less than 5 pixels a side. The rule gives the released
+    models' flattened sizes for USPS (16), MNIST (28), CMU-PIE and FRGC (32) and COIL (128).
+    Raises ValueError for images smaller than 5x5.
+    """
+    if min(height, width) < KERNEL:
+        raise ValueError(
+            f"images must be at least {KERNEL}x{KERNEL} pixels for a {KERNEL}x{KERNEL} convolution, "
+            f"got {height}x{width}: load them with size=..."
+        )
+    blocks: list[Block] = []
+    while not blocks or min(height, width) >= STACK_FROM:
+        height, width = height - KERNEL + 1, width - KERNEL + 1
+        pooled = math.ceil(min(height, width) / 2) >= POOL_DOWN_TO
+        if pooled:
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+        blocks.append(Block(height, width, pooled))
+    return blocks
+
+
+class ConvEmbedding(nn.Module):
+    """CNN f_r of equation 5a: images (b, c, h, w) to unit vectors (b, embedding_dim).
+
+    Blocks of convolution 5x5, batch normalisation, ReLU and pool by `embedding_blocks`, one inner
+    product layer and L2 normalisation (paper 002, section 4.1.2). Weights start from N(0, 0.01^2),
+    biases from 0. `scale_init="uniform"` draws the scales of the batch normalisation from U(0, 1), as
+    Torch7 did; "ones" is today's default.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        embedding_dim: int = 160,
+        channels: int = 50,
+        scale_init: str = "ones",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        in_channels, height, width = image_shape
+        self.convolutions = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        self.blocks = embedding_blocks(height, width)
+        for _ in self.blocks:
+            self.convolutions.append(nn.Conv2d(in_channels, channels, KERNEL))
+            self.norms.append(nn.BatchNorm2d(channels))
+            in_channels = channels
+        flat = channels * self.blocks[-1].height * self.blocks[-1].width
+        self.inner_product = nn.Linear(flat, embedding_dim)
+        for module in (*self.convolutions, self.inner_product):
+            nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
+            nn.init.zeros_(module.bias)
+        if scale_init == "uniform":
+            for norm in self.norms:
+                nn.init.uniform_(norm.weight, generator=generator)
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Outputs of every block and of the inner product layer, before the L2 normalisation."""
+        maps = []
+        for convolution, norm, block in zip(
+            self.convolutions, self.norms, self.blocks, strict=True
+        ):
+            images = norm(convolution(images))  # (b, channels, h, w)
+            if block.pooled:
+                images = F.max_pool2d(images, 2, ceil_mode=True)
+            # ReLU and maximum commute; after the pool it touches a quarter of the memory
+            images = F.relu(images)
+            maps.append(images)
+        maps.append(self.inner_product(images.flatten(1)))  # (b, embedding_dim)
+        return maps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit vectors float32 (b, embedding_dim) of float32 images (b, c, h, w)."""
+        return F.normalize(self.features(images)[-1], dim=1, eps=1e-8)

@@ -1,0 +1,67 @@
+"""What every trainer shares: devices, batches, the learning-rate policy, checkpoints that survive a kill."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used: damaged, or written by another run."""
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """Torch device by name; "auto" is CUDA where there is one. ValueError names what is missing."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}: use 'auto', 'cpu' or 'cuda'") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda' was asked for, but torch sees no CUDA device: use 'auto'")
+    return chosen
+
+
+def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:
+    """Caffe's inverse policy: base * (1 + gamma * step) ** -power (paper 002, section 4.1.2)."""
+    return base * (1.0 + gamma * step) ** -power
+
+
+def to_float_images(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 images (n, c, h, w) to float32 in [0, 1], channels last; float images keep their values."""
+    images = torch.from_numpy(pixels)
+    images = images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def save_checkpoint(path: str | os.PathLike, tensors: dict[str, torch.Tensor], state: Any) -> None:
+    """Write tensors and a JSON-ready state to one safetensors file, atomically.
+
+    Raises OSError with the folder's name when it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(dense, temporary, metadata={"state": json.dumps(state)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error}; choose a folder that can be written") from error
+
+
+def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], Any]:
+    """Tensors and state of `save_checkpoint`; CheckpointError when the file is damaged. Runs no code."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()["state"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of reprolib ({error}); delete it") from error
