@@ -162,12 +162,12 @@ def _refuse_constant(flat: np.ndarray, what: str) -> None:
         )
 
 
-def as_pixels(X: Any) -> np.ndarray:
+def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     """Return images as an array (n, c, h, w): uint8 stays uint8, any float becomes float32.
 
     X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Values are not
-    rescaled. Raises TypeError for another dtype; ValueError for another shape, fewer than 2 images,
-    NaN or infinity, images that are all constant or all identical.
+    rescaled. Raises TypeError for another dtype; ValueError for another shape, NaN or infinity, and
+    when they are to be clustered for fewer than 2 images, all constant or all identical.
     """
     array = X.pixels if isinstance(X, Images) else np.asarray(X)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
@@ -178,8 +178,8 @@ def as_pixels(X: Any) -> np.ndarray:
         )
     array = _with_channels(array)
     n = len(array)
-    if n < 2:
-        raise ValueError(f"at least 2 images are needed; got {n}.")
+    if n < (2 if to_cluster else 1):
+        raise ValueError(f"at least {2 if to_cluster else 1} images are needed; got {n}.")
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # an overflow is refused just below
             array = array.astype(np.float32)
@@ -190,6 +190,8 @@ def as_pixels(X: Any) -> np.ndarray:
                 "infinity or an "
                 f"overflow, the first is image {int(bad.argmax())}. Remove or repair them."
             )
+    if not to_cluster:
+        return np.ascontiguousarray(array)
     flat = array.reshape(n, -1)
     if (flat == flat[:, :1]).all():
         raise ValueError(

@@ -1,5 +1,6 @@
 """What every trainer shares: devices, batches, the learning-rate policy, checkpoints that survive a kill."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -47,14 +48,17 @@ def save_checkpoint(path: str | os.PathLike, tensors: dict[str, torch.Tensor], s
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(dense, temporary, metadata={"state": json.dumps(state)})
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error}; choose a folder that can be written") from error
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(
+            f"cannot write {path}: {error}; choose a folder that can be written"
+        ) from error
 
 
 def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], Any]:
@@ -64,4 +68,6 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], A
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(file.metadata()["state"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of reprolib ({error}); delete it") from error
+        raise CheckpointError(
+            f"{path} is not a checkpoint of reprolib ({error}); delete it"
+        ) from error

@@ -10,7 +10,9 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.neighbors import KNeighborsClassifier
 
 from reprolib.checks import unknown_name
+from reprolib.graph.linkage import MODES
 from reprolib.images import as_pixels, sealed_labels
+from reprolib.losses import NEGATIVES, TRIPLET_LOSSES
 from reprolib.methods.base import check_counts
 from reprolib.methods.jule_run import Run, Stage, embed
 from reprolib.networks import ConvEmbedding
@@ -19,9 +21,10 @@ from reprolib.training import load_checkpoint, save_checkpoint, to_float_images
 # Every knob on which the paper and the two released codes differ, or on which the paper is silent.
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": dict(
-        triplet_loss="linear",
+        triplet_loss="affinity",
         gamma=2.0,
         margin=0.0,
+        loss_scale=0.25,  # lambda / (K_c - 1) before the sum of equation 11
         negatives="nearest",
         n_negatives=5,
         ordered_pairs=True,
@@ -36,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         triplet_loss="hinge",
         gamma=1.0,
         margin=0.2,
+        loss_scale=1.0,
         negatives="random",
         n_negatives=10,
         ordered_pairs=True,
@@ -50,6 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         triplet_loss="hinge",
         gamma=1.0,
         margin=0.2,
+        loss_scale=1.0,
         negatives="random",
         n_negatives=20,
         ordered_pairs=False,
@@ -61,6 +66,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
         scale_init="uniform",
     ),
 }
+
+# What the parameters that are names may be
+CHOICES: dict[str, tuple[str, ...]] = {
+    "triplet_loss": TRIPLET_LOSSES,
+    "negatives": NEGATIVES,
+    "gradient": ("exact", "released"),
+    "linkage_mode": tuple(MODES),
+    "feature_statistics": ("running", "batch"),
+    "scale_init": ("ones", "uniform"),
+}
+AT_LEAST = {"n_epochs": 1, "batch_size": 2, "embedding_dim": 1, "channels": 1, "n_negatives": 1}
 
 
 class JULE(ClusterMixin, BaseEstimator):
@@ -99,6 +115,7 @@ class JULE(ClusterMixin, BaseEstimator):
         triplet_loss: str | None = None,
         gamma: float | None = None,
         margin: float | None = None,
+        loss_scale: float | None = None,
         negatives: str | None = None,
         n_negatives: int | None = None,
         ordered_pairs: bool | None = None,
@@ -131,6 +148,7 @@ class JULE(ClusterMixin, BaseEstimator):
         self.triplet_loss = triplet_loss
         self.gamma = gamma
         self.margin = margin
+        self.loss_scale = loss_scale
         self.negatives = negatives
         self.n_negatives = n_negatives
         self.ordered_pairs = ordered_pairs
@@ -145,13 +163,26 @@ class JULE(ClusterMixin, BaseEstimator):
         self.verbose = verbose
 
     def settings(self) -> dict[str, Any]:
-        """Values of the variant's parameters in force: the variant's, or the override."""
+        """Values of the variant's parameters in force: the variant's, or the override.
+
+        Raises ValueError for an unknown variant or choice, and for a number out of range.
+        """
         if self.variant not in VARIANTS:
             raise unknown_name("variant", self.variant, VARIANTS)
-        return {
+        settings = {
             name: value if getattr(self, name) is None else getattr(self, name)
             for name, value in VARIANTS[self.variant].items()
         }
+        for name, valid in CHOICES.items():
+            if settings[name] not in valid:
+                raise unknown_name(name, settings[name], valid)
+        for name, lowest in AT_LEAST.items():
+            value = settings.get(name, getattr(self, name))
+            if value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        return settings
 
     def fit(
         self,
@@ -183,7 +214,7 @@ class JULE(ClusterMixin, BaseEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """Unit embedding float32 (n, embedding_dim) of images of the fitted shape."""
-        pixels = as_pixels(X)
+        pixels = as_pixels(X, to_cluster=False)
         if pixels.shape[1:] != tuple(self.image_shape_):
             raise ValueError(
                 f"this model was fitted on images of shape {tuple(self.image_shape_)}, got {pixels.shape[1:]}"

@@ -64,7 +64,11 @@ def period_lengths(n_initial: int, n_clusters: int, unrolling_rate: float) -> li
 
 @torch.no_grad()
 def embed(
-    network: ConvEmbedding, images: torch.Tensor, *, batch_size: int = 1000, statistics: str = "running"
+    network: ConvEmbedding,
+    images: torch.Tensor,
+    *,
+    batch_size: int = 1000,
+    statistics: str = "running",
 ) -> np.ndarray:
     """Unit embedding float32 (n, d) of float images (n, c, h, w), in order.
 
@@ -112,6 +116,7 @@ class Run:
             weight_decay=model.weight_decay,
         )
         self.period, self.epoch, self.step = 0, 0, 0
+        self.sigma2 = 1.0
         self.history: list[dict[str, Any]] = []
         self.fingerprint = self._fingerprint(pixels)
         raw = unit_rows(pixels)
@@ -141,9 +146,10 @@ class Run:
         done = self.period * self.model.n_epochs + self.epoch
         with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
             while self.period < n_periods:
-                sigma2 = self._feature_sigma2()
+                if self.epoch == 0:
+                    self.sigma2 = self._feature_sigma2()
                 while self.epoch < self.model.n_epochs:
-                    entry = self._train_epoch(sigma2)
+                    entry = self._train_epoch()
                     self.epoch += 1
                     self.history.append(entry)
                     self._save()
@@ -161,7 +167,7 @@ class Run:
         sigma2 = self._digraph(self.embed()).sigma2
         return sigma2 if sigma2 > 0 else 1.0
 
-    def _train_epoch(self, sigma2: float) -> dict[str, Any]:
+    def _train_epoch(self) -> dict[str, Any]:
         began = time.perf_counter()
         if self.settings["decay_restarts"] and self.epoch == 0:
             self.step = 0
@@ -172,7 +178,7 @@ class Run:
         for batch in order.split(self.model.batch_size):
             if len(batch) < 2:  # batch statistics of one image are undefined
                 continue
-            loss, count = self._train_step(batch, labels[batch], sigma2)
+            loss, count = self._train_step(batch, labels[batch])
             loss_sum += loss * count
             n_triplets += count
             n_batches += 1
@@ -186,9 +192,7 @@ class Run:
             seconds=time.perf_counter() - began,
         )
 
-    def _train_step(
-        self, batch: torch.Tensor, labels: torch.Tensor, sigma2: float
-    ) -> tuple[float, int]:
+    def _train_step(self, batch: torch.Tensor, labels: torch.Tensor) -> tuple[float, int]:
         s, model = self.settings, self.model
         rate = inverse_decay(self.step, model.learning_rate, model.decay, model.power)
         self.optimizer.param_groups[0]["lr"] = rate
@@ -217,9 +221,9 @@ class Run:
                 kind=s["triplet_loss"],
                 gamma=s["gamma"],
                 margin=s["margin"],
-                sigma2=sigma2,
+                sigma2=self.sigma2,
             )
-            loss.backward()
+            (s["loss_scale"] * loss).backward()
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise FloatingPointError(
@@ -299,6 +303,7 @@ class Run:
             period=self.period,
             epoch=self.epoch,
             step=self.step,
+            sigma2=self.sigma2,
             history=self.history,
         )
         save_checkpoint(self.checkpoint, tensors, state)
@@ -318,4 +323,4 @@ class Run:
         self.labels = tensors["labels"].numpy()
         self.generator.set_state(tensors["generator"])
         self.period, self.epoch, self.step = state["period"], state["epoch"], state["step"]
-        self.history = state["history"]
+        self.sigma2, self.history = state["sigma2"], state["history"]
