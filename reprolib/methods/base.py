@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.preprocessing import normalize
 
 from reprolib.images import as_features
@@ -42,6 +43,22 @@ def cluster_means(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sums = np.zeros((len(counts), features.shape[1]))
     np.add.at(sums, labels, features)
     return sums / counts[:, None]
+
+
+def join_isolated(features: np.ndarray, labels: np.ndarray, isolated: np.ndarray) -> np.ndarray:
+    """Join each isolated cluster to the one with the nearest mean among the others.
+
+    `features` (n, d), `labels` int (n,) in 0..c-1, `isolated` bool (c,) as from `isolated_clusters`.
+    Returns int32 (n,) labels without gaps; unchanged when no or every cluster is isolated. JULE.torch
+    does this before it merges; paper 002 does not mention it.
+    """
+    if not isolated.any() or isolated.all():
+        return labels
+    means = cluster_means(features, labels)
+    kept = np.flatnonzero(~isolated)
+    target = np.arange(len(isolated))
+    target[isolated] = kept[pairwise_distances_argmin(means[isolated], means[kept])]
+    return np.unique(target[labels], return_inverse=True)[1].astype(np.int32)
 
 
 def join_disconnected(features: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:

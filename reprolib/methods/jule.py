@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         dampening=0.0,
         decay_restarts=True,
         linkage_mode="exact",
+        join_isolated="always",
         feature_statistics="running",
         scale_init="ones",
     ),
@@ -47,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         dampening=0.0,
         decay_restarts=True,
         linkage_mode="exact",
+        join_isolated="always",
         feature_statistics="running",
         scale_init="ones",
     ),
@@ -62,6 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         dampening=0.9,
         decay_restarts=False,
         linkage_mode="released",
+        join_isolated="many",
         feature_statistics="batch",
         scale_init="uniform",
     ),
@@ -73,7 +76,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "negatives": NEGATIVES,
     "gradient": ("exact", "released"),
     "linkage_mode": tuple(MODES),
-    "feature_statistics": ("running", "batch"),
+    "join_isolated": ("always", "many", "never"),
+    "feature_statistics": ("population", "running", "batch"),
     "scale_init": ("ones", "uniform"),
 }
 AT_LEAST = {"n_epochs": 1, "batch_size": 2, "embedding_dim": 1, "channels": 1, "n_negatives": 1}
@@ -123,6 +127,7 @@ class JULE(ClusterMixin, BaseEstimator):
         dampening: float | None = None,
         decay_restarts: bool | None = None,
         linkage_mode: str | None = None,
+        join_isolated: str | None = None,
         feature_statistics: str | None = None,
         scale_init: str | None = None,
         device: str = "auto",
@@ -156,6 +161,7 @@ class JULE(ClusterMixin, BaseEstimator):
         self.dampening = dampening
         self.decay_restarts = decay_restarts
         self.linkage_mode = linkage_mode
+        self.join_isolated = join_isolated
         self.feature_statistics = feature_statistics
         self.scale_init = scale_init
         self.device = device

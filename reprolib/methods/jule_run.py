@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from reprolib.graph.digraph import Digraph, knn_digraph
 from reprolib.graph.initial import one_link_clusters
-from reprolib.graph.linkage import graph_degree_linkage
+from reprolib.graph.linkage import graph_degree_linkage, isolated_clusters
 from reprolib.losses import sample_triplets, squared_distances, weighted_triplet_loss
-from reprolib.methods.base import join_disconnected, unit_rows
+from reprolib.methods.base import join_disconnected, join_isolated, unit_rows
 from reprolib.networks import ConvEmbedding
 from reprolib.training import (
     CheckpointError,
@@ -62,28 +62,58 @@ def period_lengths(n_initial: int, n_clusters: int, unrolling_rate: float) -> li
     return counts
 
 
+EMBED_ROWS = 1000
+
+
 @torch.no_grad()
 def embed(
     network: ConvEmbedding,
     images: torch.Tensor,
     *,
-    batch_size: int = 1000,
+    batch_size: int = EMBED_ROWS,
     statistics: str = "running",
 ) -> np.ndarray:
     """Unit embedding float32 (n, d) of float images (n, c, h, w), in order.
 
     `statistics="batch"` normalises each block of `batch_size` images by its own mean and variance,
-    as JULE.torch does between periods.
+    as JULE.torch does between periods; the running statistics stay as they were.
     """
     network.train(statistics == "batch")
     momentum = [norm.momentum for norm in network.norms]
     for norm in network.norms:
-        norm.momentum = 0.0  # leave the running statistics as training made them
+        norm.momentum = 0.0
     device = next(network.parameters()).device
     parts = [network(block.to(device)).cpu() for block in images.split(batch_size)]
     for norm, value in zip(network.norms, momentum, strict=True):
         norm.momentum = value
     return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def measure_statistics(network: ConvEmbedding, images: torch.Tensor) -> None:
+    """Replace the running statistics by the mean over all images (n, c, h, w), block by block.
+
+    A moving average remembers the last ten batches only; the representation of a whole data set
+    should not depend on which those were. Training is unaffected: it uses each batch's own.
+    """
+    network.train()
+    momentum = [norm.momentum for norm in network.norms]
+    for norm in network.norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # equal weights
+    device = next(network.parameters()).device
+    for block in images.tensor_split(max(1, round(len(images) / EMBED_ROWS))):
+        network(block.to(device))
+    for norm, value in zip(network.norms, momentum, strict=True):
+        norm.momentum = value
+
+
+# JULE.torch joins isolated clusters while there are more than this many times the target
+RELEASED_MANY = 20
+
+
+def _count(labels: np.ndarray) -> int:
+    return int(labels.max()) + 1
 
 
 class Run:
@@ -131,7 +161,7 @@ class Run:
             self._report(raw)
 
     def _checked_initial(self) -> int:
-        n_initial = int(self.labels.max()) + 1
+        n_initial = _count(self.labels)
         if self.model.n_clusters > n_initial:
             raise ValueError(
                 f"n_clusters={self.model.n_clusters} is more than the {n_initial} initial clusters that "
@@ -141,11 +171,10 @@ class Run:
 
     def train(self) -> None:
         """Alternate CNN updates and merges until the target is reached (Algorithm 1)."""
-        n_periods = len(self.counts) - 1
-        total = n_periods * self.model.n_epochs
+        total = (len(self.counts) - 1) * self.model.n_epochs
         done = self.period * self.model.n_epochs + self.epoch
         with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
-            while self.period < n_periods:
+            while self.period < len(self.counts) - 1:
                 if self.epoch == 0:
                     self.sigma2 = self._feature_sigma2()
                 while self.epoch < self.model.n_epochs:
@@ -154,7 +183,7 @@ class Run:
                     self.history.append(entry)
                     self._save()
                     bar.set_postfix(
-                        period=f"{self.period + 1}/{n_periods}",
+                        period=f"{self.period + 1}/{len(self.counts) - 1}",
                         clusters=self.counts[self.period],
                         loss=f"{entry['loss']:.4f}",
                     )
@@ -164,7 +193,8 @@ class Run:
     def _feature_sigma2(self) -> float:
         if self.settings["triplet_loss"] != "affinity":
             return 1.0
-        sigma2 = self._digraph(self.embed()).sigma2
+        model = self.model
+        sigma2 = knn_digraph(self.embed(), model.n_neighbors, model.bandwidth).sigma2
         return sigma2 if sigma2 > 0 else 1.0
 
     def _train_epoch(self) -> dict[str, Any]:
@@ -233,29 +263,39 @@ class Run:
         return value, count
 
     def embed(self) -> np.ndarray:
-        """Representation X of all images under the variant's batch statistics."""
+        """Representation X of all images under the variant's statistics of the normalisation."""
         statistics = self.settings["feature_statistics"]
-        size = self.model.batch_size if statistics == "batch" else 1000
-        return embed(self.network, self.images, batch_size=size, statistics=statistics)
+        if statistics == "batch":
+            size = self.model.batch_size
+            return embed(self.network, self.images, batch_size=size, statistics="batch")
+        if statistics == "population":
+            measure_statistics(self.network, self.images)
+        return embed(self.network, self.images)
 
-    def _digraph(self, features: np.ndarray) -> Digraph:
-        return knn_digraph(features, self.model.n_neighbors, self.model.bandwidth)
-
-    def _link(self, digraph: Digraph, labels: np.ndarray, n_clusters: int) -> np.ndarray:
-        return graph_degree_linkage(
+    def _link(self, features: np.ndarray, digraph: Digraph, labels: np.ndarray) -> np.ndarray:
+        """The merges of one period on one representation: labels int32 (n,) in and out."""
+        model = self.model
+        target = period_lengths(_count(labels), model.n_clusters, model.unrolling_rate)[1]
+        rule = self.settings["join_isolated"]
+        many = _count(labels) > RELEASED_MANY * model.n_clusters
+        if rule == "always" or (rule == "many" and many):
+            isolated = isolated_clusters(digraph, labels)
+            if (~isolated).sum() >= target:
+                labels = join_isolated(features, labels, isolated)
+        labels = graph_degree_linkage(
             digraph,
             labels,
-            n_clusters,
-            local_weight=self.model.local_weight,
-            n_neighbor_clusters=self.model.n_neighbor_clusters,
+            target,
+            local_weight=model.local_weight,
+            n_neighbor_clusters=model.n_neighbor_clusters,
             mode=self.settings["linkage_mode"],
         ).labels
+        return join_disconnected(features, labels, target)
 
     def _merge(self) -> None:
         features = self.embed()
-        target = self.counts[self.period + 1]
-        labels = self._link(self._digraph(features), self.labels, target)
-        self.labels = join_disconnected(features, labels, target)
+        digraph = knn_digraph(features, self.model.n_neighbors, self.model.bandwidth)
+        self.labels = self._link(features, digraph, self.labels)
         self.period, self.epoch = self.period + 1, 0
         # before the checkpoint: killed in between, the stage is reported twice rather than never
         self._report(features)
@@ -263,20 +303,15 @@ class Run:
 
     def cluster_again(self, features: np.ndarray) -> np.ndarray:
         """OURS-RC: the initial clusters and all merges anew on the final representation."""
-        digraph = self._digraph(features)
+        digraph = knn_digraph(features, self.model.n_neighbors, self.model.bandwidth)
         labels = one_link_clusters(digraph.indices[:, 0])
-        n_initial = int(labels.max()) + 1
-        if n_initial <= self.model.n_clusters:
-            return labels
-        for target in period_lengths(n_initial, self.model.n_clusters, self.model.unrolling_rate):
-            labels = self._link(digraph, labels, target)
-        return join_disconnected(features, labels, self.model.n_clusters)
+        while _count(labels) > self.model.n_clusters:
+            labels = self._link(features, digraph, labels)
+        return labels
 
     def _report(self, embedding: np.ndarray) -> None:
         if self.monitor is not None:
-            stage = Stage(
-                self.period, self.counts[self.period], self.labels.copy(), embedding.copy()
-            )
+            stage = Stage(self.period, _count(self.labels), self.labels.copy(), embedding.copy())
             self.monitor(stage)
 
     def _fingerprint(self, pixels: np.ndarray) -> str:
