@@ -89,25 +89,6 @@ def embed(
     return torch.cat(parts).numpy()
 
 
-@torch.no_grad()
-def measure_statistics(network: ConvEmbedding, images: torch.Tensor) -> None:
-    """Replace the running statistics by the mean over all images (n, c, h, w), block by block.
-
-    A moving average remembers the last ten batches only; the representation of a whole data set
-    should not depend on which those were. Training is unaffected: it uses each batch's own.
-    """
-    network.train()
-    momentum = [norm.momentum for norm in network.norms]
-    for norm in network.norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # equal weights
-    device = next(network.parameters()).device
-    for block in images.tensor_split(max(1, round(len(images) / EMBED_ROWS))):
-        network(block.to(device))
-    for norm, value in zip(network.norms, momentum, strict=True):
-        norm.momentum = value
-
-
 # JULE.torch joins isolated clusters while there are more than this many times the target
 RELEASED_MANY = 20
 
@@ -265,12 +246,8 @@ class Run:
     def embed(self) -> np.ndarray:
         """Representation X of all images under the variant's statistics of the normalisation."""
         statistics = self.settings["feature_statistics"]
-        if statistics == "batch":
-            size = self.model.batch_size
-            return embed(self.network, self.images, batch_size=size, statistics="batch")
-        if statistics == "population":
-            measure_statistics(self.network, self.images)
-        return embed(self.network, self.images)
+        size = self.model.batch_size if statistics == "batch" else EMBED_ROWS
+        return embed(self.network, self.images, batch_size=size, statistics=statistics)
 
     def _link(self, features: np.ndarray, digraph: Digraph, labels: np.ndarray) -> np.ndarray:
         """The merges of one period on one representation: labels int32 (n,) in and out."""
