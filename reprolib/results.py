@@ -8,7 +8,7 @@ from typing import Any
 
 from reprolib import records
 from reprolib.checks import unknown_name
-from reprolib.profiles import load_yaml, paper_folder, profiles
+from reprolib.profiles import load_yaml, paper_folder, profiles, variants_of
 
 # Numbers in the papers carry two or three digits: a gap below this says nothing
 TOLERANCE = 0.01
@@ -38,17 +38,56 @@ def published(paper: str) -> list[dict]:
     return tables
 
 
+def other_tables(paper: str) -> dict[str, dict]:
+    """Read the printed tables that compare no method on a data set, by id (`others`).
+
+    Each has `title`, `source`, `columns` and `rows` of `name` and `values` (one a column, None where
+    the paper prints none), a row optionally the `parameter` that it sets. Raises ValueError, naming
+    the row, for missing or unknown keys and for a row of another length.
+    """
+    path = paper_folder(paper) / "published.yml"
+    found = {}
+    for entry in load_yaml(path).get("others", []):
+        where = f"{path.name}, {entry.get('id', 'no id')}"
+        _need(where, entry, {"id", "title", "source", "columns", "rows"}, {"note"})
+        for row in entry["rows"]:
+            _need(f"{where}, row {row.get('name')!r}", row, {"name", "values"}, {"parameter"})
+            if len(row["values"]) != len(entry["columns"]):
+                raise ValueError(
+                    f"{where}, row {row['name']!r}: {len(row['values'])} values for "
+                    f"{len(entry['columns'])} columns."
+                )
+        found[entry["id"]] = entry
+    return found
+
+
+def dataset_names(paper: str) -> dict[str, str]:
+    """Names of the data sets as the paper prints them, in its order, by our name."""
+    return dict(load_yaml(paper_folder(paper) / "published.yml").get("names", {}))
+
+
 def deviations(paper: str) -> list[dict]:
     """Read book/<paper>/deviations.yml: where paper, released code and this book differ.
 
-    Each has `id`, `paper`, `released`, `ours`, `why` and `effect` (measured, or why it was not).
-    Raises ValueError when a key is missing or unknown.
+    Each has `id`, `topic`, `paper`, `released`, `ours` and `why`; then `effect` (known otherwise, or
+    why it was not measured), or `runs`: tags whose records measure it against those of the tag
+    `base`, by default "main". {name} in `ours` stands for a parameter of the method as the variant
+    "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
     """
     path = paper_folder(paper) / "deviations.yml"
-    entries = load_yaml(path)["deviations"]
-    for entry in entries:
-        keys = {"id", "paper", "released", "ours", "why", "effect"}
-        _need(f"{path.name}, {entry.get('id', 'no id')}", entry, keys, {"runs"})
+    declared = profiles(paper)
+    settings = variants_of(declared["method"])["paper"] | declared["default"]
+    entries = []
+    for entry in load_yaml(path)["deviations"]:
+        where = f"{path.name}, {entry.get('id', 'no id')}"
+        keys = {"id", "topic", "paper", "released", "ours", "why"}
+        _need(where, entry, keys, {"effect", "runs", "base"})
+        if not ("runs" in entry or "effect" in entry):
+            raise ValueError(f"{where}: give `runs`, tags that measure it, or `effect`, in words.")
+        try:
+            entries.append({"runs": [], **entry, "ours": entry["ours"].format(**settings)})
+        except KeyError as error:
+            raise unknown_name(f"parameter in {where}", error.args[0], settings) from None
     return entries
 
 

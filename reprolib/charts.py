@@ -1,0 +1,173 @@
+"""Figures of a results page, drawn from run records; without a record each says that it was not run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+from reprolib.figures import MARKERS, PALETTE10, PALETTE20
+from reprolib.records import load_arrays
+
+NMI = "NMI (geometric)"
+
+
+def missing(what: str) -> Figure:
+    """A figure that says what was not run."""
+    figure, axes = plt.subplots(figsize=(7, 1.4))
+    axes.text(0.5, 0.5, f"not run: {what}", ha="center", va="center", color="0.35")
+    axes.set_axis_off()
+    return figure
+
+
+def stages(entry: Mapping[str, Any] | None, periods: Sequence[int] | None = None) -> Figure:
+    """Three stages of a run in the first principal components (paper 002, Figure 1).
+
+    entry: a record with arrays `pca_<period>` (m, 3) and `clusters_<period>` (m,), as
+    `reprolib.stages` writes them; periods: by default the first, the last but one and the last.
+    """
+    if entry is None:
+        return missing("no record with the points of its stages")
+    arrays = load_arrays(entry)
+    counts = {stage["period"]: stage["n_clusters"] for stage in entry["stages"]}
+    known = sorted(period for period in counts if f"pca_{period}" in arrays)
+    if not known:
+        return missing("the record holds no points")
+    shown = periods or list(dict.fromkeys([known[0], known[max(len(known) - 2, 0)], known[-1]]))
+    final = arrays[f"clusters_{known[-1]}"]
+    figure = plt.figure(figsize=(8, 3.5))
+    for place, period in enumerate(shown, 1):
+        axes = figure.add_subplot(1, len(shown), place, projection="3d")
+        points = arrays[f"pca_{period}"].astype(float)
+        colors = ancestor_colors(arrays[f"clusters_{period}"], final)
+        axes.scatter(*points.T, s=5, c=colors, linewidths=0, depthshade=False)
+        what = "pixels" if period == 0 else f"after period {period}"
+        axes.set_title(f"{counts[period]:,} clusters\n{what}", y=0.98)
+        axes.set(xticklabels=[], yticklabels=[], zticklabels=[])
+        axes.set(xlabel="PC 1", ylabel="PC 2", zlabel="PC 3")
+        for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+            axis.labelpad = -10
+        axes.set_box_aspect((1, 1, 1), zoom=0.88)
+    figure.suptitle(
+        f"{entry['method']} on {entry['dataset']['name']}, seed {entry['random_state']}"
+    )
+    return figure
+
+
+def ancestor_colors(clusters: np.ndarray, final: np.ndarray) -> list[str]:
+    """Colour each cluster (n,) so that the same final cluster keeps its colour on every panel.
+
+    The largest part of a final cluster takes its colour, further parts take the colours of the second
+    ten in turn; above 20 clusters all 20 repeat, and colours only tell neighbours apart.
+    """
+    names, compact = np.unique(clusters, return_inverse=True)
+    if len(names) > len(PALETTE20):
+        return [PALETTE20[c % len(PALETTE20)] for c in compact]
+    chosen: dict[int, str] = {}
+    spare = 0
+    sizes = np.bincount(compact)
+    for c in np.argsort(-sizes, kind="stable"):
+        home = int(np.bincount(final[compact == c]).argmax())
+        color = PALETTE10[home % len(PALETTE10)]
+        if color in chosen.values():
+            color = PALETTE20[len(PALETTE10) + spare % len(PALETTE10)]
+            spare += 1
+        chosen[int(c)] = color
+    return [chosen[int(c)] for c in compact]
+
+
+def paths(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Figure:
+    """NMI against the number of clusters along the periods of each run, one colour a data set."""
+    runs = [entry for entry in records if entry["stages"]]
+    if not runs:
+        return missing("no record with the metrics of its stages")
+    figure, axes = plt.subplots(figsize=(7.5, 4.2))
+    order = [d for d in names if any(entry["dataset"]["name"] == d for entry in runs)]
+    for place, dataset in enumerate(order):
+        same = [entry for entry in runs if entry["dataset"]["name"] == dataset]
+        color, marker = PALETTE10[place], MARKERS[place % len(MARKERS)]
+        for number, entry in enumerate(same):
+            counts = [stage["n_clusters"] for stage in entry["stages"]]
+            scores = [stage["nmi_geometric"] for stage in entry["stages"]]
+            label = (
+                f"{names[dataset]}, {len(same)} seed{'s' * (len(same) > 1)}" if not number else None
+            )
+            axes.plot(counts, scores, color=color, marker=marker, markersize=5, lw=1.2, label=label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.invert_xaxis()
+    axes.set(xlabel="clusters left after each period (time runs to the right)", ylabel=NMI)
+    axes.set_title("What merging keeps: NMI after each period")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def dots(
+    measured: Sequence[Mapping[str, Any]],
+    tags: Sequence[str],
+    names: Mapping[str, str],
+    metric: str = "nmi_geometric",
+) -> Figure:
+    """Each seed as a ring, mean and standard deviation as a filled mark: settings by data sets.
+
+    measured: rows of `ablations.measured`; tags: the order from top to bottom, the base first.
+    """
+    datasets = [d for d in names if any(row["dataset"] == d for row in measured)]
+    shown = [tag for tag in tags if any(row["tag"] == tag for row in measured)]
+    if len(shown) < 2:
+        return missing(", ".join(tags[1:]))
+    columns = min(len(datasets), 2)
+    lines = -(-len(datasets) // columns)
+    height = lines * (1.3 + 0.5 * len(shown)) + 0.4
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(8, height), sharey=True, squeeze=False, layout="constrained"
+    )
+    looks = {"SF": (PALETTE10[0], "o", -0.13), "RC": (PALETTE10[5], "s", 0.13)}
+    for axes, dataset in zip(grid.flat, datasets, strict=False):
+        for row in (row for row in measured if row["dataset"] == dataset):
+            color, marker, shift = looks[row["result"]]
+            place = shown.index(row["tag"]) + shift
+            values, mean, std = row["values"][metric], row["mean"][metric], row["std"][metric]
+            axes.plot(values, [place] * len(values), marker, mfc="none", mec=color, ms=6, alpha=0.8)
+            axes.errorbar(mean, place, xerr=std, fmt=marker, color=color, ms=7, capsize=3, lw=1.5)
+        axes.set(title=names[dataset], xlabel=NMI)
+        axes.locator_params(axis="x", nbins=5)
+    for axes in grid.flat[len(datasets) :]:
+        axes.set_axis_off()
+    grid[0][0].set_yticks(range(len(shown)), shown)
+    grid[0][0].set_ylim(len(shown) - 0.5, -0.5)
+    for result, (color, marker, _) in looks.items():
+        grid[0][0].plot([], [], marker, color=color, label=f"OURS-{result}")
+    figure.legend(loc="outside upper right", ncols=2)
+    figure.suptitle("Rings: seeds; filled: mean ± standard deviation", x=0.02, ha="left")
+    return figure
+
+
+def sizes(entries: Sequence[Mapping[str, Any]]) -> Figure:
+    """Images in each cluster of stored assignments, largest first, on a logarithmic scale."""
+    if not entries:
+        return missing("no record on this data set")
+    panels = [(entry, result) for entry in entries for result in entry["metrics"]]
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(2.7 * columns, 2.4 * lines + 0.4), sharey=True, squeeze=False
+    )
+    for axes, (entry, result) in zip(grid.flat, panels, strict=False):
+        counts = np.sort(np.bincount(load_arrays(entry)[result]))[::-1]
+        axes.bar(np.arange(1, len(counts) + 1), counts, color=PALETTE10[0])
+        name = entry["method"] if result == "labels" else f"{entry['method']} {result}"
+        axes.set(title=name, xlabel="cluster, by size", yscale="log")
+        axes.axhline(counts.sum() / len(counts), color=PALETTE10[5], ls="--", lw=1.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(axis="x", visible=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("images")
+    figure.suptitle("Images in each cluster")
+    return figure

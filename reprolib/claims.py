@@ -1,0 +1,196 @@
+"""The claims of the papers (book/claims.yml) and a verdict on each, computed from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reprolib import ablations, records, results
+from reprolib.checks import unknown_name
+from reprolib.profiles import BOOK, load_yaml
+
+VERDICTS = ("holds", "holds in part", "does not hold", "not run", "not started")
+GOOD = ("above", "reached", "within spread")
+METRIC = "nmi_geometric"
+OPTIONS = {
+    "cells": ({"table", "rows"}, {"datasets", "agree"}),
+    "better": ({"first", "than", "datasets"}, {"most"}),
+    "alike": ({"table", "rows", "datasets"}, set()),
+    "stages": ({"dataset", "clusters"}, set()),
+    "ablation": ({"tags"}, set()),
+}
+
+
+def papers() -> list[dict]:
+    """Read book/claims.yml: papers with `id`, `number`, `cite`, `title` and `claims`.
+
+    Raises ValueError, naming the claim, for missing or unknown keys.
+    """
+    path = BOOK / "claims.yml"
+    found = load_yaml(path)["papers"]
+    for paper in found:
+        for entry in paper["claims"]:
+            where = f"{path.name}, {paper['id']}, {entry.get('claim', '?')!r}"
+            _need(where, entry, {"claim", "where"}, {"check", "open"})
+            if check := entry.get("check"):
+                if check.get("kind") not in OPTIONS:
+                    raise unknown_name(f"kind of check in {where}", check.get("kind"), OPTIONS)
+                needed, optional = OPTIONS[check["kind"]]
+                _need(where, check, needed | {"kind"}, optional)
+    return found
+
+
+def judged(paper: str, *, root: Path | None = None) -> list[dict]:
+    """Judge a paper's claims: `claim`, `where`, `verdict` (one of VERDICTS) and `evidence` in words.
+
+    root: folder of the records. A check counts comparisons, each as `results.verdict` does:
+
+    - cells: numbers of a published table; good when the verdict is in `agree`, by default at least
+      within the spread of the paper's
+    - better: each of `first` (method/result) against the best of `than`, by data set; good when above;
+      `most`: holds when more than half are
+    - alike: a row of a table on two data sets; good when they differ by no more than the paper's own
+      numbers do, or by two standard deviations
+    - stages: the numbers of clusters that the records of a data set went through
+    - ablation: the records tagged "main" against those of a tag; good when main is above
+
+    Raises ValueError for an unknown paper.
+    """
+    known = {entry["id"]: entry for entry in papers()}
+    if paper not in known:
+        raise unknown_name("paper", paper, known)
+    rows = []
+    for entry in known[paper]["claims"]:
+        row = {"claim": entry["claim"], "where": entry["where"]}
+        if check := entry.get("check"):
+            options = {k: v for k, v in check.items() if k not in ("kind", "most")}
+            found = CHECKS[check["kind"]](paper, root=root, **options)
+            row |= decide(found, most=check.get("most", False))
+        elif "open" in entry:
+            row |= {"verdict": "not run", "evidence": entry["open"]}
+        else:
+            row |= {"verdict": "not started", "evidence": "the chapter is not written"}
+        rows.append(row)
+    return rows
+
+
+def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> dict[str, str]:
+    """Verdict and evidence from comparisons (what was compared, whether it is good)."""
+    if not comparisons:
+        return {"verdict": "not run", "evidence": "no record"}
+    good = [name for name, fine in comparisons if fine]
+    bad = [name for name, fine in comparisons if not fine]
+    if not bad or (most and len(good) > len(bad)):
+        verdict = "holds"
+    else:
+        verdict = "holds in part" if good else "does not hold"
+    evidence = f"{len(good)} of {len(comparisons)}"
+    if bad:
+        evidence += f"; not: {', '.join(bad)}"
+    return {"verdict": verdict, "evidence": evidence}
+
+
+def _cells(
+    paper: str,
+    *,
+    table: str,
+    rows: Sequence[str],
+    datasets: Sequence[str] | None = None,
+    agree: Sequence[str] = GOOD,
+    root: Path | None,
+) -> list[tuple[str, bool]]:
+    cells = results.table(paper, table, datasets=datasets, root=root)
+    run = [c for c in cells if c["row"] in rows and c["mean"] is not None]
+    names = results.dataset_names(paper)
+    return [(f"{_short(c['row'])} on {names[c['dataset']]}", c["verdict"] in agree) for c in run]
+
+
+def _better(
+    paper: str,
+    *,
+    first: Sequence[str],
+    than: Sequence[str],
+    datasets: Sequence[str],
+    root: Path | None,
+) -> list[tuple[str, bool]]:
+    scores = _main_scores(paper, root)
+    names = results.dataset_names(paper)
+    found = []
+    for dataset in datasets:
+        others = [scores[o, dataset] for o in than if (o, dataset) in scores]
+        for one in first:
+            if others and (one, dataset) in scores:
+                mean, std = scores[one, dataset]
+                best, spread = max(others)
+                joint = (std**2 + spread**2) ** 0.5
+                name = f"{one.removesuffix('/labels').replace('/', ' ')} on {names[dataset]}"
+                found.append((name, results.verdict(best, mean, joint) == "above"))
+    return found
+
+
+def _alike(
+    paper: str, *, table: str, rows: Sequence[str], datasets: Sequence[str], root: Path | None
+) -> list[tuple[str, bool]]:
+    cells = results.table(paper, table, datasets=datasets, root=root)
+    found = []
+    for row in rows:
+        one, other = (c for c in cells if c["row"] == row)
+        if one["mean"] is None or other["mean"] is None:
+            continue
+        spread = 2 * ((one["std"] or 0) ** 2 + (other["std"] or 0) ** 2) ** 0.5
+        allowed = max(abs(one["paper"] - other["paper"]), spread, results.TOLERANCE)
+        found.append((_short(row), abs(one["mean"] - other["mean"]) <= allowed))
+    return found
+
+
+def _stages(
+    paper: str, *, dataset: str, clusters: Sequence[int], root: Path | None
+) -> list[tuple[str, bool]]:
+    runs = records.load_records(paper, root=root, dataset=dataset, tag="main")
+    seen = {stage["n_clusters"] for entry in runs for stage in entry["stages"]}
+    return [(f"{number} clusters", number in seen) for number in clusters] if seen else []
+
+
+def _ablation(paper: str, *, tags: Sequence[str], root: Path | None) -> list[tuple[str, bool]]:
+    names = results.dataset_names(paper)
+    return [
+        (
+            f"{row['result']} on {names.get(row['dataset'], row['dataset'])}",
+            results.verdict(row["mean"], row["base_mean"], row["std"]) == "above",
+        )
+        for row in ablations.effects(paper, tags, root=root)
+    ]
+
+
+def _main_scores(paper: str, root: Path | None) -> dict[tuple[str, str], tuple[float, float]]:
+    """Mean and std (0 for one seed) of NMI by (method/result, data set), paper profile preferred."""
+    found = {}
+    rows = records.aggregate(
+        records.load_records(paper, root=root, tag="main", profile=["paper", "cpu"])
+    )
+    for row in sorted(rows, key=lambda row: row["profile"]):  # "cpu" first: "paper" replaces it
+        key = f"{row['method']}/{row['result']}", row["dataset"]
+        found[key] = row["mean"][METRIC], row["std"][METRIC] or 0.0
+    return found
+
+
+def _short(row: str) -> str:
+    return row.split(" [")[0]
+
+
+def _need(where: str, entry: Mapping[str, Any], needed: set[str], optional: set[str]) -> None:
+    if missing := sorted(needed - set(entry)):
+        raise ValueError(f"{where}: {', '.join(missing)} missing.")
+    for key in entry:
+        if key not in needed | optional:
+            raise unknown_name(f"key in {where}", key, needed | optional)
+
+
+CHECKS = {
+    "cells": _cells,
+    "better": _better,
+    "alike": _alike,
+    "stages": _stages,
+    "ablation": _ablation,
+}

@@ -1,0 +1,328 @@
+"""Tables, effects of a changed setting and verdicts on claims, from records made for the test."""
+
+import math
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+
+from reprolib import ablations, charts, claims, datasets, profiles, records, results, tables
+
+matplotlib.use("Agg")
+# a record without sources is never stale
+CODE = {"commit": None, "dirty": None, "source_sha256": records.source_hash([]), "sources": []}
+NAMES = {"digits": "Digits", "usps": "USPS"}
+# NMI of each seed is 1 minus about twice this share of random labels
+NOISE = {"main": (0.10, 0.11, 0.12), "worse": (0.3, 0.31), "single": (0.2,)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three seeds of `main`, two of `worse`, one of `single`; a baseline; on digits."""
+    root = tmp_path_factory.mktemp("runs")
+    images = datasets.load("digits")
+    rng = np.random.default_rng(0)
+
+    def noisy(share):
+        labels = images.labels.copy()
+        hit = rng.random(images.n) < share
+        labels[hit] = rng.integers(0, 10, hit.sum())
+        return labels
+
+    settings = profiles.resolve("jule", "digits", "cpu")
+    common = dict(
+        paper="jule", images=images, dataset="digits", profile="cpu", code=CODE, root=root
+    )
+    for tag, shares in NOISE.items():
+        for seed, share in enumerate(shares):
+            changed = {} if tag == "main" else {"local_weight": 0.0, "unrolling_rate": 0.5}
+            records.record(
+                **common,
+                method="JULE",
+                tag=tag,
+                random_state=seed,
+                parameters=settings | changed,
+                assignments={"SF": noisy(share), "RC": noisy(share / 2)},
+                stages=[
+                    {"period": p, "n_clusters": c, "nmi_geometric": 0.5 + 0.1 * p}
+                    for p, c in enumerate((30, 17, 10))
+                ],
+                arrays={"pca_0": rng.random((7, 3)), "clusters_0": np.arange(7)}
+                | {"pca_2": rng.random((7, 3)), "clusters_2": np.arange(7) % 3},
+                seconds={"fit": 60.0 * (1 + seed)},
+            )
+    records.record(
+        **common,
+        method="KMeans",
+        random_state=0,
+        parameters={"n_clusters": 10},
+        assignments={"labels": noisy(0.5)},
+        seconds={"fit": 3.0},
+    )
+    return root
+
+
+def nmi(folder, tag, result="SF"):
+    found = records.load_records("jule", root=folder, tag=tag, method="JULE")
+    return [entry["metrics"][result]["nmi_geometric"] for entry in found]
+
+
+def test_a_table_is_html_that_scrolls_and_text_that_aligns():
+    table = tables.Table(["", "a<b"], [["one", "x\ny & z"], ["three", ""]], "caption")
+    html = table._repr_html_()
+    assert html.startswith('<div class="book-table"><table class="table"><caption>caption')
+    assert '<th scope="col">a&lt;b</th>' in html and "<td>x<br>y &amp; z</td>" in html
+    assert '<th scope="row">three</th>' in html
+    assert repr(table).splitlines() == ["caption", "       a<b", "one    x; y & z", "three"]
+    with pytest.raises(ValueError, match="1 cells in a row, 2 in the head"):
+        tables.Table(["a", "b"], [["alone"]])
+
+
+def test_a_number_and_its_spread_never_break_apart():
+    text = tables.spread(0.9134, 0.0041)
+    assert text == "0.913\u00a0±\u00a00.004" and " " not in text
+    assert tables.spread(0.9134, None) == "0.913"
+    assert tables.spread(None, None) == "not run"
+    assert tables.spread(0.5, None, stale=True).endswith("(stale)")
+    assert tables.signed(0.0123, 0.004) == "+0.012\u00a0±\u00a00.004"
+    assert tables.signed(-0.05, None) == "−0.050"
+
+
+@pytest.mark.parametrize("verdict", [*results.VERDICTS, "not in paper", *claims.VERDICTS])
+def test_every_verdict_can_be_shown(verdict):
+    assert tables.marked(verdict).endswith(verdict)
+
+
+def cell(row, dataset, **changed):
+    empty = dict(mean=None, std=None, n_seeds=0, stale=None, profile=None, devices=None)
+    return {"row": row, "dataset": dataset, "paper": 0.9, "reported": None} | empty | changed
+
+
+def test_a_comparison_has_every_row_and_column_of_the_paper():
+    ours = dict(mean=0.95, std=0.01, n_seeds=3, stale=False, verdict="above")
+    cells = [
+        cell("A", "digits", **ours),
+        cell("A", "usps", paper=None, reported=0.8),
+        cell("B", "usps", **ours | {"n_seeds": 1, "std": None, "stale": True}),
+    ]
+    table = tables.comparison(cells, NAMES)
+    assert table.head == ["", "Digits", "USPS"]
+    plain = [[c.replace("\u00a0", " ") for c in row] for row in table.rows]
+    assert plain[0] == ["A", "0.900\nhere 0.950 ± 0.010\n3 seeds, ▲ above", "– / 0.800"]
+    assert plain[1] == ["B", "–", "0.900\nhere 0.950 (stale)\n1 seed, ▲ above"]
+
+
+def test_the_papers_table_stands_complete_without_any_record(tmp_path):
+    printed = next(t for t in results.published("jule") if t["id"] == "table-3")
+    names = results.dataset_names("jule")
+    table = tables.comparison(results.table("jule", "table-3", root=tmp_path), names)
+    assert [row[0] for row in table.rows] == [row["name"] for row in printed["rows"]]
+    shown = " ".join(cell for row in table.rows for cell in row)
+    for row in printed["rows"]:
+        for value in [*row["values"].values(), *row.get("reported", {}).values()]:
+            assert value is None or f"{value:.3f}" in shown
+    assert "here" not in shown
+    assert (
+        tables.scales([], names).rows[0][0] == tables.scores([], {}, names).rows[0][0] == "not run"
+    )
+    assert tables.cost([], names).rows[0][0] == "not run"
+
+
+def test_other_printed_tables_keep_their_digits_and_refuse_ragged_rows(monkeypatch):
+    found = results.other_tables("jule")
+    assert set(found) == {"table-1", "table-2", "table-5", "table-6", "table-7", "table-8"}
+    assert tables.as_printed(found["table-8"]).rows[0] == [
+        *("5k", "0.6281", "0.6305", "0.6310", "0.6350")
+    ]
+    assert tables.as_printed(found["table-6"]).rows[1][-1] == "–"
+    ragged = dict(
+        id="t", title="t", source="s", columns=["a"], rows=[dict(name="r", values=[1, 2])]
+    )
+    monkeypatch.setattr(results, "load_yaml", lambda path: {"others": [ragged]})
+    with pytest.raises(ValueError, match="row 'r': 2 values for 1 columns"):
+        results.other_tables("jule")
+
+
+def test_data_sets_and_settings_come_from_the_records(folder):
+    runs = records.load_records("jule", root=folder, tag="main", method="JULE")
+    printed = {
+        "columns": ["digits", "usps", "ytf"],
+        "rows": [{"values": v} for v in ([1797, 11000, 5], [10, 10, 2], [8, 16, 3], [8, 16, 3])],
+    }
+    rows = tables.data_sets(printed, runs, {"usps": 10}, NAMES).rows
+    assert [row[0] for row in rows] == ["Digits", "USPS", "ytf"]
+    assert [row[3] for row in rows] == ["same", "differs, not run", "cannot be loaded"]
+    assert rows[1][2] == "9,298 images of 16×16\n10 categories"
+    table_2 = results.other_tables("jule")["table-2"]
+    shown = {row[0]: row[1:] for row in tables.settings(table_2, runs, NAMES).rows}
+    assert shown["η, unrolling_rate"] == ["0.9 or 0.2", "0.9"]
+    assert shown["K_s, n_neighbors"] == ["20", "20"]
+    everything = records.load_records("jule", root=folder, method="JULE")
+    both = tables.in_force("unrolling_rate", everything, NAMES)
+    assert both == "0.9: Digits\n0.5: Digits"
+    assert tables.in_force("unrolling_rate", [], NAMES) == "not run"
+
+
+def test_cost_is_the_mean_over_seeds(folder):
+    rows = tables.cost(records.load_records("jule", root=folder, tag="main"), NAMES).rows
+    assert [row[:5] for row in rows] == [
+        ["Digits", "JULE", "cpu", rows[0][3], "2.0"],
+        ["Digits", "KMeans", "cpu", rows[0][3], "0.05"],
+    ]
+
+
+def test_an_effect_is_a_difference_of_means_with_both_spreads(folder):
+    (effect,) = (
+        e for e in ablations.effects("jule", ["worse"], root=folder) if e["result"] == "SF"
+    )
+    main, worse = nmi(folder, "main"), nmi(folder, "worse")
+    assert effect["difference"] == pytest.approx(np.mean(worse) - np.mean(main))
+    both = math.sqrt(np.var(main, ddof=1) + np.var(worse, ddof=1))
+    assert effect["std"] == pytest.approx(both)
+    assert effect["n_seeds"] == (2, 3)
+    assert effect["changed"] == {"local_weight": (1.0, 0.0), "unrolling_rate": (0.9, 0.5)}
+    assert all(e["std"] is None for e in ablations.effects("jule", ["single"], root=folder))
+    assert ablations.effects("jule", ["absent"], root=folder) == []
+    assert ablations.effects("jule", ["worse"], base="absent", root=folder) == []
+
+
+def test_an_ablation_says_what_differs_and_what_was_not_run(folder):
+    table = ablations.table("jule", ["worse", "absent"], NAMES, root=folder)
+    main, worse, absent = table.rows
+    assert main[2] == main[4] == "–" and worse[4].startswith("−")
+    assert worse[2].split("\n")[0] == "local_weight 1.0\u00a0→\u00a00.0"
+    assert absent[:2] == ["absent", "not run"]
+    assert table.head[3:5] == ["SF", "SF, change"]
+    many = {f"p{i}": (0, 1) for i in range(5)}
+    assert ablations.differences(many) == "5 parameters: p0, p1, p2, p3, p4"
+
+
+def test_a_base_is_shown_only_where_something_is_compared_with_it(folder):
+    assert ablations.measured("jule", ["main", "absent"], root=folder) == []
+    tags = [row["tag"] for row in ablations.measured("jule", ["main", "worse"], root=folder)]
+    assert tags == ["main", "main", "worse", "worse"]
+
+
+def test_deviations_carry_the_measured_effect(folder, monkeypatch):
+    entry = dict(id="d", topic="T", paper="p", released="r", ours="λ {local_weight}", why="w")
+    listed = [entry | {"runs": ["worse", "absent"]}, entry | {"effect": "none by design"}]
+    monkeypatch.setattr(results, "load_yaml", lambda path: {"deviations": listed})
+    first, second = ablations.deviations("jule", NAMES, root=folder).rows
+    assert first[3] == "λ 1.0" and second[-1] == "none by design"
+    lines = first[-1].split("\n")
+    assert lines[0] == "worse against main:" and lines[2] == "absent: not run"
+    assert re.fullmatch(r"Digits SF\s−0\.\d{3}\s±\s0\.\d{3}, RC\s−0\.\d{3}\s±\s0\.\d{3}", lines[1])
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"ours": "{gama}"}, "Did you mean 'gamma'"),
+        ({"runs": None, "effect": None}, "give `runs`"),
+        ({"efect": "x"}, "Did you mean 'effect'"),
+    ],
+)
+def test_a_wrong_deviation_is_named(monkeypatch, changed, message):
+    entry = dict(id="d", topic="T", paper="p", released="r", ours="o", why="w", effect="e")
+    entry = {k: v for k, v in {**entry, **changed}.items() if v is not None}
+    monkeypatch.setattr(results, "load_yaml", lambda path: {"deviations": [entry]})
+    with pytest.raises(ValueError, match=message):
+        results.deviations("jule")
+
+
+@pytest.mark.parametrize(
+    "good, most, verdict",
+    [
+        ([], False, "not run"),
+        ([True, True], False, "holds"),
+        ([True, False], False, "holds in part"),
+        ([False, False], False, "does not hold"),
+        ([True, True, False], True, "holds"),
+        ([True, False], True, "holds in part"),
+    ],
+)
+def test_a_claim_is_decided_by_its_comparisons(good, most, verdict):
+    compared = [(f"c{i}", fine) for i, fine in enumerate(good)]
+    found = claims.decide(compared, most=most)
+    assert found["verdict"] == verdict
+    assert ("not: " in found["evidence"]) == (False in good)
+
+
+def judge(monkeypatch, folder, **check):
+    claim = {"claim": "c", "where": "w", "check": check}
+    paper = {"id": "jule", "claims": [claim]}
+    monkeypatch.setattr(claims, "papers", lambda: [paper])
+    (row,) = claims.judged("jule", root=folder)
+    return row["verdict"], row["evidence"]
+
+
+def test_checks_compare_the_records(monkeypatch, folder):
+    monkeypatch.setattr(results, "dataset_names", lambda paper: NAMES)
+    better = dict(kind="better", first=["JULE/SF"], than=["KMeans/labels"], datasets=["digits"])
+    assert judge(monkeypatch, folder, **better) == ("holds", "1 of 1")
+    worse = better | {"first": ["KMeans/labels"], "than": ["JULE/SF", "JULE/RC"]}
+    assert judge(monkeypatch, folder, **worse) == ("does not hold", "0 of 1; not: KMeans on Digits")
+    assert judge(monkeypatch, folder, **better | {"datasets": ["usps"]})[0] == "not run"
+    stages = dict(kind="stages", dataset="digits", clusters=[30, 17, 11])
+    assert judge(monkeypatch, folder, **stages) == ("holds in part", "2 of 3; not: 11 clusters")
+    assert judge(monkeypatch, folder, kind="ablation", tags=["worse"])[0] == "holds"
+    assert judge(monkeypatch, folder, kind="ablation", tags=["absent"])[0] == "not run"
+
+
+def test_cells_and_likeness_follow_the_printed_table(monkeypatch, folder):
+    def printed(*values):
+        cells = [
+            cell("R [1]", d, paper=p, mean=m, std=None, verdict=results.verdict(p, m, None))
+            for d, p, m in values
+        ]
+        monkeypatch.setattr(results, "table", lambda *args, **kwargs: cells)
+        monkeypatch.setattr(results, "dataset_names", lambda paper: NAMES)
+
+    cells = dict(kind="cells", table="t", rows=["R [1]"])
+    alike = dict(kind="alike", table="t", rows=["R [1]"], datasets=["digits", "usps"])
+    printed(("digits", 0.9, 0.92), ("usps", 0.85, 0.8))
+    assert judge(monkeypatch, folder, **cells) == ("holds in part", "1 of 2; not: R on USPS")
+    # 0.12 apart, 0.05 in the paper
+    assert judge(monkeypatch, folder, **alike)[0] == "does not hold"
+    printed(("digits", 0.9, 0.82), ("usps", 0.85, 0.8))
+    assert judge(monkeypatch, folder, **alike)[0] == "holds"
+    printed(("digits", 0.9, None), ("usps", 0.85, 0.8))
+    assert judge(monkeypatch, folder, **alike)[0] == "not run"
+
+
+def test_every_claim_of_every_paper_has_a_verdict():
+    assert [paper["number"] for paper in claims.papers()] == ["002", "001", "003", "000", "004"]
+    for paper in claims.papers():
+        rows = claims.judged(paper["id"])
+        assert rows and {row["verdict"] for row in rows} <= set(claims.VERDICTS)
+        assert len(tables.claims(rows).rows) == len(paper["claims"])
+    with pytest.raises(ValueError, match="Did you mean 'jule'"):
+        claims.judged("jul")
+
+
+def test_figures_are_drawn_from_records_and_say_when_there_are_none(folder):
+    runs = records.load_records("jule", root=folder, tag="main", method="JULE")
+    figure = charts.stages(runs[0])
+    assert [axes.get_title().split("\n")[0] for axes in figure.axes] == [
+        "30 clusters",
+        "10 clusters",
+    ]
+    assert len(charts.paths(runs, NAMES).axes[0].get_lines()) == len(runs)
+    measured = ablations.measured("jule", ["main", "worse"], root=folder)
+    (axes,) = charts.dots(measured, ["main", "worse"], NAMES).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["main", "worse"]
+    bars = charts.sizes(runs[:1]).axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == 1797
+    empty = [charts.stages(None), charts.paths([], NAMES), charts.sizes([])]
+    empty.append(charts.dots([], ["main", "absent"], NAMES))
+    assert all("not run" in figure.axes[0].texts[0].get_text() for figure in empty)
+    matplotlib.pyplot.close("all")
+
+
+def test_a_final_cluster_keeps_its_colour_on_earlier_panels():
+    final = np.array([0, 0, 0, 1, 1])
+    earlier = np.array([4, 4, 2, 3, 3])  # 4 and 2 become 0, 3 becomes 1
+    last, before = charts.ancestor_colors(final, final), charts.ancestor_colors(earlier, final)
+    assert before[:2] == last[:2] and before[3:] == last[3:]
+    assert before[2] not in last
