@@ -90,7 +90,7 @@ def embed(
 
 
 # JULE.torch joins isolated clusters while there are more than this many times the target
-RELEASED_MANY = 20
+STRAYS_ABOVE = 20
 
 
 def _count(labels: np.ndarray) -> int:
@@ -253,9 +253,9 @@ class Run:
         """The merges of one period on one representation: labels int32 (n,) in and out."""
         model = self.model
         target = period_lengths(_count(labels), model.n_clusters, model.unrolling_rate)[1]
-        rule = self.settings["join_isolated"]
-        many = _count(labels) > RELEASED_MANY * model.n_clusters
-        if rule == "always" or (rule == "many" and many):
+        # later, an isolated cluster may be a class that the representation has separated
+        many = _count(labels) > STRAYS_ABOVE * model.n_clusters
+        if self.settings["join_isolated"] and many:
             isolated = isolated_clusters(digraph, labels)
             if (~isolated).sum() >= target:
                 labels = join_isolated(features, labels, isolated)
