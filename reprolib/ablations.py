@@ -93,7 +93,7 @@ def table(
     base: str = "main",
     root: Path | None = None,
 ) -> Table:
-    """NMI of the tags beside the base: a row a tag and data set, with what differs and the change.
+    """NMI of the tags beside the base: a row a tag and data set; under each mean its change.
 
     names: data sets as printed, by our name. A tag without a record has one row that says so.
     """
@@ -108,9 +108,8 @@ def table(
             change = [e for e in against if (e["tag"], e["dataset"], e["profile"]) == (tag, *place)]
             lines.append(_line(tag, names.get(place[0], place[0]), here, change, columns))
         if not same:
-            lines.append([tag, NOT_RUN, *["–"] * (2 + 2 * len(columns))])
-    head = [cell for name in columns for cell in (name, f"{name}, change")]
-    return Table(["setting", "data set", "what differs", *head, "seeds"], lines)
+            lines.append([tag, NOT_RUN, *["–"] * (2 + len(columns))])
+    return Table(["setting", "data set", "what differs", *columns, "seeds"], lines)
 
 
 def _line(
@@ -120,12 +119,13 @@ def _line(
     change: Sequence[Mapping[str, Any]],
     columns: Sequence[str],
 ) -> list[str]:
-    scores = {row["result"]: spread(row["mean"][METRIC], row["std"][METRIC]) for row in here}
-    changes = {row["result"]: signed(row["difference"], row["std"]) for row in change}
+    cells = {row["result"]: spread(row["mean"][METRIC], row["std"][METRIC]) for row in here}
+    for row in change:
+        cells[row["result"]] += f"\n{signed(row['difference'], row['std'])}"
     stale = f"{SPACE}(stale)" if any(row["stale"] for row in here) else ""
-    cells = [cell for name in columns for cell in (scores.get(name, "–"), changes.get(name, "–"))]
     what = differences(change[0]["changed"]) if change else "–"
-    return [tag + stale, dataset, what, *cells, str(here[0]["n_seeds"])]
+    scores = [cells.get(name, "–") for name in columns]
+    return [tag + stale, dataset, what, *scores, str(here[0]["n_seeds"])]
 
 
 def differences(changed: Mapping[str, tuple[Any, Any]]) -> str:

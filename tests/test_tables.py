@@ -190,10 +190,12 @@ def test_an_effect_is_a_difference_of_means_with_both_spreads(folder):
 def test_an_ablation_says_what_differs_and_what_was_not_run(folder):
     table = ablations.table("jule", ["worse", "absent"], NAMES, root=folder)
     main, worse, absent = table.rows
-    assert main[2] == main[4] == "–" and worse[4].startswith("−")
+    assert main[2] == "–" and "\n" not in main[3]
+    mean, change = worse[3].split("\n")
+    assert mean.startswith(f"{np.mean(nmi(folder, 'worse')):.3f}") and change.startswith("−")
     assert worse[2].split("\n")[0] == "local_weight 1.0\u00a0→\u00a00.0"
     assert absent[:2] == ["absent", "not run"]
-    assert table.head[3:5] == ["SF", "SF, change"]
+    assert list(table.head[3:]) == ["SF", "RC", "seeds"]
     many = {f"p{i}": (0, 1) for i in range(5)}
     assert ablations.differences(many) == "5 parameters: p0, p1, p2, p3, p4"
 
