@@ -218,6 +218,14 @@ def test_batch_statistics_leave_the_running_ones_alone(digits, fitted):
     assert not np.allclose(batch, embed(fitted.network_, images), atol=1e-4)
 
 
+def test_bfloat16_trains_close_to_float32(digits, fitted):
+    half = JULE(10, random_state=3, precision="bfloat16", **SMALL).fit(digits)
+    assert half.embedding_.dtype == np.float32
+    assert not np.array_equal(half.embedding_, fitted.embedding_)
+    cosine = (half.embedding_ * fitted.embedding_).sum(1)
+    assert np.median(cosine) > 0.9
+
+
 def test_a_batch_of_one_image_is_left_out(digits):
     model = JULE(5, n_neighbors=5, batch_size=100, **SMALL)
     run = Run(model, digits.pixels[:201], None, None)

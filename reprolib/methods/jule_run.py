@@ -208,7 +208,9 @@ class Run:
         rate = inverse_decay(self.step, model.learning_rate, model.decay, model.power)
         self.optimizer.param_groups[0]["lr"] = rate
         self.step += 1
-        x = self.network(self.images[batch].to(self.device))  # (b, d)
+        half = model.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            x = self.network(self.images[batch].to(self.device)).float()  # (b, d)
         others = x
         if s["gradient"] == "released":
             # its in-place arithmetic leaves the other two gradients scaled by gamma - 1
