@@ -7,6 +7,7 @@ refined, until no other can beat it: most pairs are never computed beyond their 
 import numpy as np
 from numba import njit
 
+from reprolib.graph._tournament import replay
 from reprolib.graph._walks import path_affinity, path_vectors
 from reprolib.graph._zeta import zeta_affinity, zeta_diagonal
 
@@ -15,16 +16,6 @@ PATH, ZETA = 0, 1
 # affinities that agree to TIE are equal; KNOWN is the width at which two are compared, and STATED
 # the one of the affinity that is returned.
 KNOWN, TIE, STATED = 1e-10, 1e-9, 1e-8
-
-
-@njit(cache=True, nogil=True)
-def _raise(tree, leaves, high, e):
-    """Tournament tree over `high`; the winner of a tie is the smaller index."""
-    node = (leaves + e) // 2
-    while node >= 1:
-        left, right = tree[2 * node], tree[2 * node + 1]
-        tree[node] = right if high[right] > high[left] else left
-        node //= 2
 
 
 @njit(cache=True, nogil=True)
@@ -145,7 +136,7 @@ def lazy_loop(pairs, n_target, kind, z, n_terms, max_order, walk, clusters, work
             _evaluate(
                 e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, False
             )
-            _raise(tree, leaves, high, e)
+            replay(tree, leaves, high, e)
         if best < 0:
             return merges[:done], affinities[:done]
 
@@ -178,7 +169,7 @@ def lazy_loop(pairs, n_target, kind, z, n_terms, max_order, walk, clusters, work
             if other == a or seen[other] == done:
                 _unlink(h ^ 1, other, first, after, before)
                 low[e], high[e] = -1.0, -1.0
-                _raise(tree, leaves, high, e)
+                replay(tree, leaves, high, e)
             else:
                 _link(h, a, owner, first, after, before)
             h = following
@@ -189,6 +180,6 @@ def lazy_loop(pairs, n_target, kind, z, n_terms, max_order, walk, clusters, work
             _evaluate(
                 e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, False
             )
-            _raise(tree, leaves, high, e)
+            replay(tree, leaves, high, e)
             h = after[h]
     return merges, affinities

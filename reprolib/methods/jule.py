@@ -21,52 +21,42 @@ from reprolib.training import load_checkpoint, save_checkpoint, to_float_images
 # Every knob on which the paper and the released codes differ, or on which the paper is silent.
 # "paper" is the reading of equation 11 that holds (see the chapter's results): the hinge of the
 # authors' Caffe code. "printed" takes equation 11 and Table 2 to the letter. "released" is JULE.torch.
+PAPER: dict[str, Any] = dict(
+    triplet_loss="hinge",
+    gamma=1.0,
+    margin=0.2,
+    loss_scale=0.5,
+    negatives="random",
+    n_negatives=10,
+    ordered_pairs=True,
+    gradient="exact",
+    dampening=0.0,
+    decay_restarts=True,
+    linkage_mode="exact",
+    join_isolated=True,
+    feature_statistics="running",
+    scale_init="ones",
+)
 VARIANTS: dict[str, dict[str, Any]] = {
-    "paper": dict(
-        triplet_loss="hinge",
-        gamma=1.0,
-        margin=0.2,
-        loss_scale=0.5,
-        negatives="random",
-        n_negatives=10,
-        ordered_pairs=True,
-        gradient="exact",
-        dampening=0.0,
-        decay_restarts=True,
-        linkage_mode="exact",
-        join_isolated=True,
-        feature_statistics="running",
-        scale_init="ones",
-    ),
-    "printed": dict(
+    "paper": PAPER,
+    "printed": PAPER
+    | dict(
         triplet_loss="affinity",
         gamma=2.0,
         margin=0.0,
         loss_scale=0.25,  # lambda / (K_c - 1) before the sum of equation 11
         negatives="nearest",
         n_negatives=5,
-        ordered_pairs=True,
-        gradient="exact",
-        dampening=0.0,
-        decay_restarts=True,
-        linkage_mode="exact",
-        join_isolated=True,
-        feature_statistics="running",
-        scale_init="ones",
     ),
-    "released": dict(
-        triplet_loss="hinge",
-        gamma=1.0,
-        margin=0.2,
+    "released": PAPER
+    | dict(
         loss_scale=1.0,
-        negatives="random",
         n_negatives=20,
         ordered_pairs=False,
         gradient="released",
         dampening=0.9,
         decay_restarts=False,
         linkage_mode="released",
-        join_isolated=True,
         feature_statistics="batch",
         scale_init="uniform",
     ),
