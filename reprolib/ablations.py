@@ -15,6 +15,7 @@ from reprolib.tables import NOT_RUN, SPACE, Table, plain, signed, spread
 PROFILES = ("paper", "cpu")
 METRIC = "nmi_geometric"
 FEW = 3
+PARTS = {"paper": "Paper", "released": "Released code", "ours": "Here", "why": "Why"}
 
 
 def measured(paper: str, tags: Sequence[str], *, root: Path | None = None) -> list[dict]:
@@ -107,7 +108,7 @@ def table(
             here = [row for row in same if (row["dataset"], row["profile"]) == place]
             change = [e for e in against if (e["tag"], e["dataset"], e["profile"]) == (tag, *place)]
             lines.append(_line(tag, names.get(place[0], place[0]), here, change, columns))
-        if not same:
+        if not same and (rows or tag != base):
             lines.append([tag, NOT_RUN, *["–"] * (2 + len(columns))])
     return Table(["setting", "data set", "what differs", *columns, "seeds"], lines)
 
@@ -144,12 +145,17 @@ def deviations(paper: str, names: Mapping[str, str], *, root: Path | None = None
     for entry in results.deviations(paper):
         base = entry.get("base", "main")
         found = effects(paper, entry["runs"], base=base, root=root) if entry["runs"] else []
-        texts = [entry[key].strip() for key in ("topic", "paper", "released", "ours", "why")]
-        lines = [line for tag in entry["runs"] for line in _effect(tag, base, found, names)]
+        parts = [f"{label}: {entry[key].strip()}" for key, label in PARTS.items()]
+        there = {e["tag"] for e in records.load_records(paper, root=root, tag=entry["runs"])}
+        lines = []
+        for tag in entry["runs"]:
+            known = tag in there
+            lines += _effect(tag, base, found, names) or [
+                f"{tag}: no record of {base} beside it" if known else f"{tag}: {NOT_RUN}"
+            ]
         lines += [entry["effect"].strip()] if "effect" in entry else []
-        rows.append([*texts, "\n".join(lines)])
-    head = ["what", "the paper", "the released code", "here", "why", "effect on NMI"]
-    return Table(head, rows)
+        rows.append([entry["topic"], "\n".join(parts), "\n".join(lines)])
+    return Table(["what", "who says what", "effect on NMI"], rows)
 
 
 def _effect(
@@ -157,7 +163,7 @@ def _effect(
 ) -> list[str]:
     rows = [row for row in found if row["tag"] == tag]
     if not rows:
-        return [f"{tag}: {NOT_RUN}"]
+        return []
     lines = [f"{tag} against {base}" + (" (stale):" if any(r["stale"] for r in rows) else ":")]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         changes = [

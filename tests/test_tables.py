@@ -196,6 +196,9 @@ def test_an_ablation_says_what_differs_and_what_was_not_run(folder):
     assert worse[2].split("\n")[0] == "local_weight 1.0\u00a0→\u00a00.0"
     assert absent[:2] == ["absent", "not run"]
     assert list(table.head[3:]) == ["SF", "RC", "seeds"]
+    # without anything to compare the base, which was run, has no row
+    (absent,) = ablations.table("jule", ["absent"], NAMES, root=folder).rows
+    assert absent[0] == "absent"
     many = {f"p{i}": (0, 1) for i in range(5)}
     assert ablations.differences(many) == "5 parameters: p0, p1, p2, p3, p4"
 
@@ -206,12 +209,22 @@ def test_a_base_is_shown_only_where_something_is_compared_with_it(folder):
     assert tags == ["main", "main", "worse", "worse"]
 
 
+def test_a_record_without_its_base_is_not_called_not_run(folder, monkeypatch):
+    entry = dict(id="d", topic="T", paper="p", released="r", ours="o", why="w", runs=["worse"])
+    monkeypatch.setattr(
+        results, "load_yaml", lambda path: {"deviations": [entry | {"base": "absent"}]}
+    )
+    ((*_, effect),) = ablations.deviations("jule", NAMES, root=folder).rows
+    assert effect == "worse: no record of absent beside it"
+
+
 def test_deviations_carry_the_measured_effect(folder, monkeypatch):
     entry = dict(id="d", topic="T", paper="p", released="r", ours="λ {local_weight}", why="w")
     listed = [entry | {"runs": ["worse", "absent"]}, entry | {"effect": "none by design"}]
     monkeypatch.setattr(results, "load_yaml", lambda path: {"deviations": listed})
     first, second = ablations.deviations("jule", NAMES, root=folder).rows
-    assert first[3] == "λ 1.0" and second[-1] == "none by design"
+    assert first[1] == "Paper: p\nReleased code: r\nHere: λ 1.0\nWhy: w"
+    assert second[-1] == "none by design"
     lines = first[-1].split("\n")
     assert lines[0] == "worse against main:" and lines[2] == "absent: not run"
     assert re.fullmatch(r"Digits SF\s−0\.\d{3}\s±\s0\.\d{3}, RC\s−0\.\d{3}\s±\s0\.\d{3}", lines[1])
