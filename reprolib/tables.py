@@ -13,6 +13,7 @@ SPACE = "\u00a0"  # does not break: a number and its spread stay on one line
 MARKS = {"above": "▲", "reached": "●", "within spread": "≈", "below": "▼"}
 MARKS |= {"holds": "●", "holds in part": "≈", "does not hold": "▼"}
 NOT_RUN = "not run"
+LONG = 100  # characters: a cell of text wants a wide column
 
 
 @dataclass(frozen=True)
@@ -279,5 +280,8 @@ def _html(cell: str) -> str:
 
 
 def _html_row(row: Sequence[str]) -> str:
-    first = f'<th scope="row">{_html(row[0])}</th>'
-    return first + "".join(f"<td>{_html(cell)}</td>" for cell in row[1:])
+    cells = [f'<th scope="row">{_html(row[0])}</th>']
+    for cell in row[1:]:
+        kind = ' class="long"' if len(cell) > LONG else ""
+        cells.append(f"<td{kind}>{_html(cell)}</td>")
+    return "".join(cells)

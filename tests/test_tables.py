@@ -74,6 +74,7 @@ def test_a_table_is_html_that_scrolls_and_text_that_aligns():
     assert html.startswith('<div class="book-table"><table class="table"><caption>caption')
     assert '<th scope="col">a&lt;b</th>' in html and "<td>x<br>y &amp; z</td>" in html
     assert '<th scope="row">three</th>' in html
+    assert '<td class="long">' in tables.Table(["", ""], [["", "text " * 30]])._repr_html_()
     assert repr(table).splitlines() == ["caption", "       a<b", "one    x; y & z", "three"]
     with pytest.raises(ValueError, match="1 cells in a row, 2 in the head"):
         tables.Table(["a", "b"], [["alone"]])
