@@ -171,3 +171,27 @@ def sizes(entries: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_ylabel("images")
     figure.suptitle("Images in each cluster")
     return figure
+
+
+def growth(bench: Mapping[str, Any] | None) -> Figure:
+    """Seconds of AC-GDL over n, graph and merges, beside the slope of n log n.
+
+    bench: what `python -m reprolib bench scaling --json` wrote, or None.
+    """
+    if bench is None:
+        return missing("python -m reprolib bench scaling")
+    figure, axes = plt.subplots(figsize=(6.5, 4))
+    for part, color, marker in zip(("graph", "merges"), PALETTE10, MARKERS, strict=False):
+        points = {
+            int(key.split("n=")[1]): seconds
+            for key, seconds in bench["seconds"]["scaling"].items()
+            if key.startswith(part)
+        }
+        n, seconds = np.array(sorted(points)), np.array([points[k] for k in sorted(points)])
+        axes.plot(n, seconds, marker=marker, color=color, label=part)
+    shape = n * np.log(n)
+    axes.plot(n, seconds[-1] * shape / shape[-1], "--", color="0.4", label="slope of n log n")
+    axes.set(xscale="log", yscale="log", xlabel="images n", ylabel="seconds")
+    axes.set_title("AC-GDL on MNIST: one k-NN graph, then all merges")
+    axes.legend()
+    return figure
