@@ -73,7 +73,7 @@ def embed(
     batch_size: int = EMBED_ROWS,
     statistics: str = "running",
 ) -> np.ndarray:
-    """Unit embedding float32 (n, d) of float images (n, c, h, w), in order.
+    """Unit embedding float32 (n, d) of float images (n, c, h, w), in order (paper 002, equation 5a).
 
     `statistics="batch"` normalises each block of `batch_size` images by its own mean and variance,
     as JULE.torch does between periods; the running statistics stay as they were.
@@ -151,7 +151,7 @@ class Run:
         return n_initial
 
     def train(self) -> None:
-        """Alternate CNN updates and merges until the target is reached (Algorithm 1)."""
+        """Alternate CNN updates and merges until the target is reached (paper 002, Algorithm 1)."""
         total = (len(self.counts) - 1) * self.model.n_epochs
         done = self.period * self.model.n_epochs + self.epoch
         with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
