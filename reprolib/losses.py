@@ -63,7 +63,7 @@ def weighted_triplet_loss(
     margin: float = 0.0,
     sigma2: float = 1.0,
 ) -> torch.Tensor:
-    """Mean over triplets of the weighted triplet loss (paper 002, equation 11), a scalar.
+    """Mean over triplets of the weighted triplet loss (paper 002, equations 10 and 11), a scalar.
 
     `distances` (b, b) squared, `gamma` the weight of the positive pair. The affinity of two samples is
     exp(-d^2 / `sigma2`) in "affinity", as in equation 4, and -d^2, its first order, in "linear":

@@ -113,7 +113,7 @@ def graph_degree_linkage(
     n_neighbor_clusters: int = 5,
     mode: str = "exact",
 ) -> Linkage:
-    """Merge clusters greedily until `n_clusters` remain (paper 002, equations 3 and 7).
+    """Merge clusters greedily until `n_clusters` remain (paper 002, equations 2a, 3, 5b, 7 and 8).
 
     Each step merges cluster i with its nearest neighbour N_i[1], for the i that maximises
     A(i, N_i[1]) + `local_weight` / (K_c - 1) * sum_{k=2..K_c} (A(i, N_i[1]) - A(i, N_i[k])),

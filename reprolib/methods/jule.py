@@ -76,7 +76,7 @@ AT_LEAST = {"n_epochs": 1, "batch_size": 2, "embedding_dim": 1, "channels": 1, "
 
 
 class JULE(ClusterMixin, BaseEstimator):
-    """Joint unsupervised learning of image clusters and a CNN (paper 002).
+    """Joint unsupervised learning of image clusters and a CNN (paper 002, equation 1).
 
     `n_neighbors` K_s, `bandwidth` a, `n_neighbor_clusters` K_c, `local_weight` lambda and
     `unrolling_rate` eta are those of Table 2; `n_epochs` a period, `learning_rate`, `decay`, `power`,

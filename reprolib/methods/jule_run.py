@@ -151,7 +151,10 @@ class Run:
         return n_initial
 
     def train(self) -> None:
-        """Alternate CNN updates and merges until the target is reached (paper 002, Algorithm 1)."""
+        """Alternate CNN updates and merges until the target is reached.
+
+        Source: paper 002, Algorithm 1 and equations 2, 6 and 9.
+        """
         total = (len(self.counts) - 1) * self.model.n_epochs
         done = self.period * self.model.n_epochs + self.epoch
         with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
