@@ -2,8 +2,8 @@
 
 A page prints a labelled equation, `(eq-<paper>-<n>)=` above a `{math}` block, and names its function in
 the text right below: "Code: `reprolib.module.function`". Both directions are checked: the name must
-resolve, and the function's docstring must cite the paper. Values are compared in the tests that COVERED
-names, or below.
+resolve, and the function's docstring must cite the paper and the equation, or what CITES says where the
+paper gives no number. Values are compared in the tests that COVERED names, or below.
 """
 
 import importlib
@@ -13,9 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from reprolib import load
 from reprolib.graph.digraph import edge_weights, knn_digraph
-from reprolib.methods.jule_run import period_lengths
+from reprolib.graph.initial import one_link_clusters
+from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
+from reprolib.losses import Triplets, weighted_triplet_loss
+from reprolib.methods import JULE
+from reprolib.methods.jule_run import Run, period_lengths
 from reprolib.training import inverse_decay
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -24,19 +30,29 @@ EQUATION = re.compile(
     r"^\((eq-(\w+)-[\w-]+)\)=\n```\{math\}\n(.*?)\n```\n(.*?)(?=^```|^\(eq-|^#)", re.M | re.S
 )
 NAME = re.compile(r"`(reprolib\.[\w.]+)`")
+NUMBERS = re.compile(r"equations? (\d+[abc]?(?:(?:, | and )\d+[abc]?)*)")
+# what a docstring cites for an equation that has no number in the paper
+CITES = {
+    "eq-jule-sigma": "equation 4",
+    "eq-jule-gdl": "Zhang et al. 2012",
+    "eq-jule-period": "section 3.6",
+    "eq-jule-rate": "section 4.1.2",
+    "eq-jule-readings": "equations 10 and 11",
+    "eq-jule-collapse": "equations 10 and 11",
+}
 
 # equation: the test that compares values (and gradients, for losses) with a literal float64 version
 COVERED = {
-    "eq-jule-1": "test_jule.test_fit_sets_what_it_promises",
-    "eq-jule-2": "test_jule.test_fit_sets_what_it_promises",
+    "eq-jule-1": "test_equations.test_each_step_changes_its_own_unknown_only",
+    "eq-jule-2": "test_equations.test_each_step_changes_its_own_unknown_only",
     "eq-jule-3": "test_linkage.test_every_merge_equals_the_literal_reference",
     "eq-jule-4": "test_equations.test_weights_and_bandwidth_of_equation_4",
     "eq-jule-5": "test_networks.test_literal_forward_pass",
-    "eq-jule-6": "test_linkage.test_merge_affinities_are_those_of_the_merged_pair",
+    "eq-jule-6": "test_equations.test_the_losses_of_the_periods_add_up_to_that_of_the_run",
     "eq-jule-7": "test_linkage.test_every_merge_equals_the_literal_reference",
-    "eq-jule-8": "test_linkage.test_merge_affinities_are_those_of_the_merged_pair",
-    "eq-jule-9": "test_jule.test_fit_sets_what_it_promises",
-    "eq-jule-10": "test_losses.test_value_and_gradient_equal_the_literal_loss",
+    "eq-jule-8": "test_equations.test_the_losses_of_the_periods_add_up_to_that_of_the_run",
+    "eq-jule-9": "test_equations.test_the_losses_of_the_periods_add_up_to_that_of_the_run",
+    "eq-jule-10": "test_equations.test_regrouped_cluster_loss_is_the_weighted_triplet_loss",
     "eq-jule-11": "test_losses.test_value_and_gradient_equal_the_literal_loss",
     "eq-jule-sigma": "test_equations.test_weights_and_bandwidth_of_equation_4",
     "eq-jule-gdl": "test_linkage.test_dense_affinity_table_is_symmetric_and_literal",
@@ -86,6 +102,12 @@ def test_an_equation_names_functions_that_cite_the_paper(label):
         assert callable(target), f"{name} is no function or class"
         source = inspect.getdoc(target) or ""
         assert PAPERS[paper] in source, f"{name} does not cite {PAPERS[paper]}"
+        if label in CITES:
+            assert CITES[label] in source, f"{name} does not cite {CITES[label]}"
+        else:
+            number = label.rpartition("-")[2]
+            cited = re.findall(r"\d+", " ".join(NUMBERS.findall(source)))
+            assert number in cited, f"{name} does not cite equation {number}"
 
 
 def test_the_list_of_covering_tests_is_complete_and_true():
@@ -129,3 +151,85 @@ def test_inverse_policy_is_the_printed_formula():
         assert inverse_decay(step, 0.01, 1e-4, 0.75) == pytest.approx(
             0.01 * (1 + 0.0001 * step) ** -0.75, rel=1e-12
         )
+
+
+def step_losses(digraph, labels, merges, local_weight, n_neighbor_clusters):
+    """Equation 7 at each merge, from the whole affinity table: losses (7), and regrouped as in (10).
+
+    Also whether the merge is the one of smallest loss, as equation 8's greedy search asks.
+    """
+    labels, losses, regrouped = labels.copy(), [], []
+    for kept, absorbed in merges:
+        names = np.unique(labels)
+        table = degree_affinity(digraph, labels)
+        best = None
+        for i in range(len(names)):
+            ranked = np.sort(np.delete(table[i], i))[::-1][:n_neighbor_clusters]
+            factor = local_weight / (len(ranked) - 1)
+            loss = -ranked[0] - factor * sum(ranked[0] - ranked[k] for k in range(1, len(ranked)))
+            if best is None or loss < best[0]:
+                weight = 1 + 1 / local_weight
+                triples = [weight * ranked[0] - ranked[k] for k in range(1, len(ranked))]
+                best = (loss, {names[i], names[table[i].argmax()]}, -factor * sum(triples))
+        assert best[1] == {kept, absorbed}
+        losses.append(best[0])
+        regrouped.append(best[2])
+        labels[labels == absorbed] = kept
+    return np.array(losses), np.array(regrouped)
+
+
+def small_graph():
+    X = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32)
+    digraph = knn_digraph(X, 8)
+    return digraph, one_link_clusters(digraph.indices[:, 0])
+
+
+@pytest.mark.parametrize("local_weight", [0.5, 1.0])
+def test_the_losses_of_the_periods_add_up_to_that_of_the_run(local_weight):
+    """On fixed features: (6) in one go, (8) period by period from the labels so far, (9) their sum."""
+    digraph, start = small_graph()
+    options = dict(local_weight=local_weight, n_neighbor_clusters=5)
+    whole = graph_degree_linkage(digraph, start, 3, **options)
+    run, regrouped = step_losses(digraph, start, whole.merges, local_weight, 5)
+    np.testing.assert_allclose(run, regrouped, rtol=1e-12)  # (10) only regroups (9)
+
+    labels, periods = start, []
+    for target in period_lengths(int(start.max()) + 1, 3, 0.5)[1:]:
+        part = graph_degree_linkage(digraph, labels, target, **options)
+        periods.append(step_losses(digraph, labels, part.merges, local_weight, 5)[0].sum())
+        labels = part.labels
+    assert len(periods) > 2
+    assert sum(periods) == pytest.approx(run.sum(), rel=1e-9)
+    assert np.array_equal(labels, whole.labels)
+
+
+def test_regrouped_cluster_loss_is_the_weighted_triplet_loss():
+    """(10) for one merge is (11) on clusters: the same mean, times lambda, with gamma = lambda'."""
+    affinities = np.array([0.9, 0.5, 0.4, 0.2, 0.1])  # of N[1] .. N[K_c]
+    local_weight, k_c = 0.5, 5
+    gamma = 1 + 1 / local_weight
+    literal = 0.0
+    for k in range(1, k_c):
+        literal -= local_weight / (k_c - 1) * (gamma * affinities[0] - affinities[k])
+    distances = torch.from_numpy(-np.log(np.append(1.0, affinities)))[None]  # A = exp(-d^2)
+    triplets = Triplets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[2, 3, 4, 5]]))
+    loss = weighted_triplet_loss(distances, triplets, kind="affinity", gamma=gamma)
+    assert local_weight * float(loss) == pytest.approx(literal, rel=1e-12)
+
+
+def test_each_step_changes_its_own_unknown_only():
+    """(2a) merges clusters and leaves theta; (2b) trains theta and leaves y."""
+    model = JULE(10, n_epochs=1, channels=2, embedding_dim=8, n_neighbors=10)
+    run = Run(model, load("digits").take(np.arange(300)).pixels, None, None)
+
+    def theta():
+        return torch.cat([p.detach().flatten().clone() for p in run.network.parameters()])
+
+    weights, labels = theta(), run.labels.copy()
+    run._train_epoch()
+    assert np.array_equal(run.labels, labels) and not torch.equal(theta(), weights)
+    weights = theta()
+    run._merge()
+    assert torch.equal(theta(), weights) and run.labels.max() < labels.max()
+    pairs = set(zip(labels.tolist(), run.labels.tolist(), strict=True))
+    assert len(pairs) == labels.max() + 1, "a merge may join clusters, never split one"
