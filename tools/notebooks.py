@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCES = Path("tests/notebooks")
 #: The tag of a cell whose output nbval compares
 CHECKED = "nbval-check-output"
-CELL_TIMEOUT = 180  # seconds, as in _config.yml
+CELL_TIMEOUT = 300  # seconds, as in _config.yml
 
 
 def front_matter(text: str) -> dict:
