@@ -71,6 +71,7 @@ def test_everything_imported_is_declared():
         sources[str(page)] = "\n".join(line for line in lines if line[:1] not in "%!")
     # triton comes with torch, where torch has it; faiss is a peer that the bench leaves out if absent
     local = {"reprolib", "tools", "tests", "triton", "faiss"}
+    local |= {path.stem for path in (ROOT / "tests").glob("*.py")}
     for name, source in sources.items():
         outside = imported(source) - set(sys.stdlib_module_names) - local
         for module in outside:
