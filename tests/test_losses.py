@@ -105,10 +105,17 @@ def test_hinge_is_bounded_on_the_sphere():
     assert 0.0 <= float(loss.detach()) <= 4 * 2.0 + 0.2
 
 
-def test_unhinged_loss_prefers_collapse_until_negatives_are_gamma_times_farther():
-    """Shrinking all distances by s scales the linear loss by s^2: its sign decides the direction."""
-    near, far = 0.3, 0.5  # squared; far / near < gamma = 2
-    for s, sign in ((0.5, 1), (0.5, -1)):
-        ratio_far = far if sign == 1 else 3 * far
-        now, shrunk = 2 * near - ratio_far, 2 * s**2 * near - s**2 * ratio_far
-        assert math.copysign(1, now - shrunk) == sign
+@pytest.mark.parametrize(("far", "direction"), [(0.5, 1), (0.7, -1)])
+def test_unhinged_loss_prefers_collapse_until_negatives_are_gamma_times_farther(far, direction):
+    """Shrinking squared distances lowers the linear loss while far < gamma * near, else raises it."""
+    labels = torch.tensor([0, 0, 1, 1])
+    near = 0.3
+    distances = torch.full((4, 4), far, dtype=torch.float64)
+    for i, j in ((0, 1), (2, 3)):
+        distances[i, j] = distances[j, i] = near
+    triplets = sample_triplets(labels, 2, distances=distances)
+    now, shrunk = (
+        float(weighted_triplet_loss(s * distances, triplets, kind="linear", gamma=2.0))
+        for s in (1.0, 0.25)
+    )
+    assert math.copysign(1, now - shrunk) == direction
