@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numba as nb
 import numpy as np
 import pytest
 import torch
@@ -178,3 +179,17 @@ def test_triton_without_cuda_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match='use backend="cpu"'):
         knn(np.zeros((12, 3)), 2, backend="triton")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_torch_keeps_its_threads(threads):
+    # numba's layer sets OpenMP's number of threads, which is torch's too
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with cpu.torch_threads():
+            assert nb.get_num_threads() == min(threads, nb.config.NUMBA_NUM_THREADS)
+        knn(np.random.default_rng(0).normal(size=(500, 20)), 5)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numba as nb
@@ -46,6 +47,23 @@ def default_precision(n: int, d: int) -> str:
     return "bfloat16" if tiles and n >= 2048 and d >= 16 else "float32"
 
 
+@contextmanager
+def torch_threads() -> Iterator[None]:
+    """Let numba's loops take as many threads as torch has, and leave torch with that number.
+
+    numba's OpenMP layer sets the number of threads of the whole process; on a busy machine an idle
+    thread that spins makes both many times slower.
+    """
+    threads, before = torch.get_num_threads(), nb.get_num_threads()
+    nb.set_num_threads(min(threads, nb.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        nb.set_num_threads(before)
+        torch.set_num_threads(threads)
+
+
+@torch_threads()
 def knn_cpu(
     x: np.ndarray,
     k: int,
