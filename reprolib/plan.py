@@ -74,6 +74,11 @@ class Plan:
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self.runs / "checkpoints" / f"{self.stem}-{key}.ckpt"
 
+    @property
+    def model(self) -> Path:
+        """The file of the fitted model; it stays on this machine, unlike the record."""
+        return self.runs / "models" / f"{self.stem}.safetensors"
+
     def images(self) -> Any:
         """Load the data set as the profile says."""
         from reprolib.datasets import load
