@@ -161,6 +161,7 @@ def sizes(entries: Sequence[Mapping[str, Any]]) -> Figure:
         counts = np.sort(np.bincount(load_arrays(entry)[result]))[::-1]
         axes.bar(np.arange(1, len(counts) + 1), counts, color=PALETTE10[0])
         name = entry["method"] if result == "labels" else f"{entry['method']} {result}"
+        name += "" if entry["tag"] == "main" else f"\n{entry['tag']}"
         axes.set(title=name, xlabel="cluster, by size", yscale="log")
         axes.axhline(counts.sum() / len(counts), color=PALETTE10[5], ls="--", lw=1.5)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
