@@ -56,7 +56,7 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
 
     Raises ValueError for a pair without `=` and for a name given twice.
     """
-    from reprolib.plan import TEXT_SETTINGS
+    from reprolib.plan import OPTIONAL_SETTINGS, TEXT_SETTINGS
 
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -65,7 +65,7 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"-p takes name=value, as in -p dataset=usps; got {pair!r}.")
         if name in found:
             raise ValueError(f"-p {name} is given twice.")
-        found[name] = text if name in TEXT_SETTINGS else parse_value(text)
+        found[name] = text if name in (*TEXT_SETTINGS, *OPTIONAL_SETTINGS) else parse_value(text)
     return found
 
 

@@ -11,7 +11,11 @@ class DataSet:
     n: int
     shape: tuple[int, int, int]  # (c, h, w)
     how: str  # where people get it
-    n_train: int = 0  # the first images are the training set; 0: no split is known
+    n_first: int = 0  # images in the first of two parts; 0: no parts are known
+    parts: tuple[str, str] = (
+        "train",
+        "test",
+    )  # NAME-train are the first images, NAME-test the rest
     mat: tuple[str, ...] = ()  # stems of .mat files that circulate
     sha256: str = ""  # of the arrays that the book used
 
@@ -29,7 +33,7 @@ TABLE = {
         70000,
         (1, 28, 28),
         "torchvision, or npm",
-        n_train=60000,
+        n_first=60000,
         sha256="4b113b4e76d6f481d6da2c7f2c18b3cf9d57a41b61824da5d9d1e198f3bef1aa",
     ),
     "fashion-mnist": DataSet(
@@ -37,7 +41,7 @@ TABLE = {
         70000,
         (1, 28, 28),
         "torchvision, or Debian",
-        n_train=60000,
+        n_first=60000,
         sha256="75f9a1cd18a758d625bec866d80c770830e327036239ee44773a59773002ac46",
     ),
     "usps": DataSet(
@@ -45,29 +49,29 @@ TABLE = {
         9298,
         (1, 16, 16),
         "torchvision",
-        n_train=7291,
+        n_first=7291,
         mat=("usps",),
         sha256="3cfeb86f10734efc3c035f74b11b22ea372fd5b6bf49f0167f0a8a8d6e93922b",
     ),
     "cifar10": DataSet(
-        "photographs, train then test", 60000, (3, 32, 32), "torchvision", n_train=50000
+        "photographs, train then test", 60000, (3, 32, 32), "torchvision", n_first=50000
     ),
     "cifar100-20": DataSet(
         "photographs, 20 coarse classes",
         60000,
         (3, 32, 32),
         "torchvision",
-        n_train=50000,
+        n_first=50000,
     ),
     "stl10": DataSet(
-        "photographs, the labelled part", 13000, (3, 96, 96), "torchvision", n_train=5000
+        "photographs, the labelled part", 13000, (3, 96, 96), "torchvision", n_first=5000
     ),
     "cifar10-jpeg": DataSet(
         "lossy part of CIFAR-10, not it",
         20000,
         (3, 32, 32),
         "cifar10-jpeg.zip in the data root",
-        n_train=10000,
+        n_first=10000,
         sha256="ff15db02e55230a0f011a08602519c8e3a1d370885ed2afdc295932b670b8ec7",
     ),
     "coil20": DataSet(
@@ -75,6 +79,8 @@ TABLE = {
         1440,
         (1, 32, 32),
         "coil20.npz or COIL20.mat in the data root",
+        n_first=720,
+        parts=("first", "last"),  # ten objects each
         mat=("coil20",),
         sha256="9270601b1f1abe7acbea44b70ed10b87beade68d952b56e9c06eea556ce10dc8",
     ),

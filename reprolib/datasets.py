@@ -41,9 +41,9 @@ __all__ = [
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return (data set, "train" | "test" | ""), or ("", "") when the table lacks the name."""
+    """Return (data set, name of a part or ""), or ("", "") when the table lacks the name."""
     base, _, part = name.rpartition("-")
-    if part in ("train", "test") and base in TABLE and TABLE[base].n_train:
+    if base in TABLE and TABLE[base].n_first and part in TABLE[base].parts:
         return base, part
     return (name, "") if name in TABLE else ("", "")
 
@@ -54,8 +54,8 @@ def _own(root: Path) -> list[str]:
 
 
 def _unknown(name: object, root: Path) -> ValueError:
-    splits = [f"{n}-{part}" for n, d in TABLE.items() if d.n_train for part in ("train", "test")]
-    return unknown_name("data set", name, [*TABLE, *splits, *_own(root), "folder:PATH"])
+    parts = [f"{n}-{part}" for n, d in TABLE.items() if d.n_first for part in d.parts]
+    return unknown_name("data set", name, [*TABLE, *parts, *_own(root), "folder:PATH"])
 
 
 def _find(name: str, root: Path) -> Path | None:
@@ -152,12 +152,12 @@ def load(
     else:
         raise _unknown(name, folder)
     if part:
-        cut = TABLE[base].n_train
+        cut = TABLE[base].n_first
         if images.n != TABLE[base].n:
             raise ValueError(
                 f"{name!r} needs the {TABLE[base].n} images of {base!r}; found {images.n}."
             )
-        images = images.take(slice(0, cut) if part == "train" else slice(cut, None))
+        images = images.take(slice(0, cut) if part == TABLE[base].parts[0] else slice(cut, None))
         images.name = name
     if subset is not None:
         whole, images = images.n, _subset(images, subset)

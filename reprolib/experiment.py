@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import yaml
 
-from reprolib.plan import Plan, declared, given, plan, takes_seed
+from reprolib.plan import Plan, declared, given, plan
 from reprolib.profiles import paper_folder, papers, profiles, resolve, signature
 from reprolib.provenance import REPOSITORY
 from reprolib.records import read
@@ -77,7 +77,7 @@ def run(
     if "random_state" in asked:
         raise ValueError("random_state is set by the seeds; pass seeds (--seeds N) instead.")
     plans = [plan(paper, asked | {"random_state": int(seed)}) for seed in seeds]
-    if not takes_seed(plans[0].method):
+    if not plans[0].takes_seed:
         plans = plans[:1]  # no randomness: every seed would repeat the first
     waiting = [p for p in plans if force or not p.is_finished()]
     if waiting:

@@ -27,8 +27,9 @@ from reprolib.stages import StageLog
 from reprolib.training import load_checkpoint
 
 # Parameters of the page that are no hyper-parameters of a method
-SETTINGS = ("dataset", "profile", "variant", "method", "random_state", "tag", "runs_dir")
-TEXT_SETTINGS = ("dataset", "profile", "variant", "method", "tag", "runs_dir")
+TEXT_SETTINGS = ("dataset", "profile", "variant", "method", "tag", "layer")
+OPTIONAL_SETTINGS = ("runs_dir", "learned_on")  # None: a default folder, the pixels
+SETTINGS = (*TEXT_SETTINGS, *OPTIONAL_SETTINGS, "random_state")
 # Parameters of a method that change how it runs, not what comes out
 NO_RESULT = ("device", "verbose")
 DEFAULT_TAG = "main"
@@ -38,8 +39,9 @@ DEFAULT_TAG = "main"
 class Plan:
     """One run, fully decided: what is computed, with which parameters, into which files.
 
-    parameters: all of the method's but random_state; load: keywords of `datasets.load`; source: who
-    prescribes the setting; reduced: what was reduced against the paper; runs: folder of the
+    parameters: all of the method's but random_state; load: keywords of `datasets.load`; learned_on:
+    the data set whose JULE model gives the features, or None for pixels; layer: of that model;
+    source: who prescribes the setting; reduced: what was reduced against the paper; runs: folder of the
     records; code: `records.code_state` at planning.
     """
 
@@ -52,6 +54,8 @@ class Plan:
     random_state: int
     parameters: dict[str, Any]
     load: dict[str, Any]
+    learned_on: str | None
+    layer: str
     source: str
     reduced: str
     runs: Path
@@ -64,7 +68,13 @@ class Plan:
     @property
     def recorded(self) -> dict[str, Any]:
         """The parameters that determine the result, as they stand in the record."""
-        return {k: v for k, v in self.parameters.items() if k not in NO_RESULT}
+        learned = {"learned_on": self.learned_on, "layer": self.layer} if self.learned_on else {}
+        return {k: v for k, v in self.parameters.items() if k not in NO_RESULT} | learned
+
+    @property
+    def takes_seed(self) -> bool:
+        """Tell whether the result depends on `random_state`, its own or that of the model."""
+        return self.learned_on is not None or takes_seed(self.method)
 
     @property
     def checkpoint(self) -> Path:
@@ -76,14 +86,44 @@ class Plan:
 
     @property
     def model(self) -> Path:
-        """The file of the fitted model; it stays on this machine, unlike the record."""
-        return self.runs / "models" / f"{self.stem}.safetensors"
+        """The file of the JULE model that the run writes or, with `learned_on`, reads.
+
+        It stays on this machine, unlike the record.
+        """
+        name = self.stem
+        if self.learned_on:
+            name = records.stem(
+                "JULE", self.learned_on, self.profile, DEFAULT_TAG, self.random_state
+            )
+        return self.runs / "models" / f"{name}.safetensors"
 
     def images(self) -> Any:
-        """Load the data set as the profile says."""
+        """Load the data set as the profile says, in the size and channels of the model if any."""
         from reprolib.datasets import load
 
-        return load(self.dataset, **self.load)
+        if self.learned_on is None:
+            return load(self.dataset, **self.load)
+        channels, *size = self._learned().image_shape_
+        return load(self.dataset, **self.load | {"size": tuple(size), "gray": channels == 1})
+
+    def features(self, images: Any) -> Any:
+        """What the method is fitted on: the images, or a model's representation of them."""
+        if self.learned_on is None:
+            return images
+        from reprolib.representation import represent
+
+        return represent(self._learned(), images, self.layer)
+
+    def _learned(self) -> Any:
+        from reprolib.methods.jule import JULE
+
+        if not self.model.is_file():
+            raise FileNotFoundError(
+                f"no model {self.model}: models stay on the machine that fitted them. Fit it with "
+                f"`python -m reprolib run {self.paper} -p dataset={self.learned_on} -p profile="
+                f"{self.profile} --seeds {self.random_state + 1} --force`"
+            )
+        return JULE.load(self.model)
 
     def estimator(self) -> Any:
         """Build the method; fitting it is the caller's."""
@@ -147,6 +187,8 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     given: settings (dataset, profile, ...) and hyper-parameters; None leaves the profile's value.
     `runs_dir=None` keeps the record of a smoke run in a temporary folder, removed at exit, and
     writes that of every other profile to book/<paper>/runs.
+    With `learned_on` the method is fitted on that JULE model's `layer`, and the tag becomes
+    on-<learned_on>-<layer> unless another is given.
     Raises ValueError for unknown names, TypeError for wrong types, and ValueError when the tag
     "main", kept for the profile's own setting, is asked for with another variant or parameter.
     """
@@ -156,17 +198,24 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
             raise unknown_name(f"parameter of book/{paper}/run.md", name, names)
     values = {**names, **given}
     for name in TEXT_SETTINGS:
-        if not isinstance(values[name], str) and not (name == "runs_dir" and values[name] is None):
+        if not isinstance(values[name], str):
             raise TypeError(f"{name} must be text; got {values[name]!r}.")
+    for name in OPTIONAL_SETTINGS:
+        if not isinstance(values[name], str | None):
+            raise TypeError(f"{name} must be text or None; got {values[name]!r}.")
     seed = values["random_state"]
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise TypeError(f"random_state must be a whole number >= 0; got {seed!r}.")
     method, variant, dataset, profile = (
         values[name] for name in ("method", "variant", "dataset", "profile")
     )
+    learned_on, tag = values["learned_on"], values["tag"]
+    if learned_on is not None:
+        _check_representation(paper, method, learned_on, profile, values["layer"])
+        tag = f"on-{learned_on}-{values['layer']}" if tag == DEFAULT_TAG else tag
     overrides = {k: v for k, v in values.items() if k not in SETTINGS and v is not None}
     parameters = resolve(paper, dataset, profile, overrides, method=method, variant=variant)
-    if values["tag"] == DEFAULT_TAG and not dataset.startswith("folder:"):
+    if tag == DEFAULT_TAG and not dataset.startswith("folder:"):
         _refuse_changed(values, overrides, resolve(paper, dataset, profile, method=method))
     entry = profile_entry(paper, dataset, profile)
     return Plan(
@@ -175,14 +224,18 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
         variant=variant,
         dataset=dataset,
         profile=profile,
-        tag=values["tag"],
+        tag=tag,
         random_state=seed,
         parameters=parameters,
         load=dict(entry.get("load") or {}),
+        learned_on=learned_on,
+        layer=values["layer"],
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=_runs_folder(paper, profile, values["runs_dir"]),
-        code=records.code_state(METHODS[method]),
+        code=records.code_state(
+            METHODS[method], *(["reprolib.representation"] if learned_on else [])
+        ),
     )
 
 
@@ -213,6 +266,18 @@ def given(paper: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
 def takes_seed(method: str) -> bool:
     """Tell whether a method's result depends on `random_state`."""
     return "random_state" in inspect.signature(estimator_class(method)).parameters
+
+
+def _check_representation(
+    paper: str, method: str, learned_on: str, profile: str, layer: str
+) -> None:
+    from reprolib.representation import LAYERS
+
+    profile_entry(paper, learned_on, profile)
+    if method == "JULE":
+        raise ValueError("learned_on gives features, and JULE needs images: name another method.")
+    if layer not in LAYERS:
+        raise unknown_name("layer", layer, LAYERS)
 
 
 def _refuse_changed(

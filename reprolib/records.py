@@ -48,13 +48,13 @@ def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -
     return "-".join(clean) + f"-seed{random_state}"
 
 
-def code_state(module: str) -> dict[str, Any]:
-    """Describe the code that determines the results of a method's module, as it is now.
+def code_state(*modules: str) -> dict[str, Any]:
+    """Describe the code that determines the results of a method's modules, as it is now.
 
     Taken before a run: the files may change while it goes on. Keys: commit, dirty (the package
     differs from it), source_sha256, sources (files relative to the repository).
     """
-    sources = sources_of(module)
+    sources = sorted({source for module in modules for source in sources_of(module)})
     head, dirty = commit()
     return {
         "commit": head,

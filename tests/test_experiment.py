@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from reprolib import experiment, profiles, records, results
+from reprolib.plan import SETTINGS
 from reprolib.provenance import REPOSITORY
 
 PAGE = REPOSITORY / "book/jule/run.md"
@@ -172,8 +173,7 @@ def test_the_page_declares_every_parameter_of_every_method_and_no_other():
     names = set(experiment.declared("jule"))
     methods = {m for m in profiles.METHODS}
     valid = {name for method in methods for name in profiles.signature(method)}
-    settings = {"dataset", "profile", "variant", "method", "random_state", "tag", "runs_dir"}
-    assert names == valid | settings
+    assert names == valid | set(SETTINGS)
 
 
 @pytest.mark.parametrize("paper", PAPERS)
