@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -51,3 +52,17 @@ def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
             f"overflow, the first is row {int(bad.argmax())}. Remove or repair them."
         )
     return features
+
+
+def check_memory(needed: int, what: str, instead: str) -> None:
+    """MemoryError when `needed` bytes are more than the system has left (only Linux says how many)."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    if needed > available:
+        raise MemoryError(
+            f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are "
+            f"available: {instead}"
+        )

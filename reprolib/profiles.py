@@ -30,6 +30,13 @@ METHODS = {
     "ACPIC": "reprolib.methods.agglomerative",
     "ACZell": "reprolib.methods.agglomerative",
     "KMeans": "reprolib.methods.classical",
+    "ACLink": "reprolib.methods.classical",
+    "SCNJW": "reprolib.methods.spectral",
+    "NCuts": "reprolib.methods.spectral",
+    "SCST": "reprolib.methods.self_tuning",
+    "SCLS": "reprolib.methods.self_tuning",
+    "NMFLP": "reprolib.methods.nmf",
+    "NMFD": "reprolib.methods.nmf",
 }
 
 

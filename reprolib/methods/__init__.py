@@ -1,6 +1,23 @@
 """The papers' methods and the ones they compare with, as scikit-learn estimators."""
 
 from reprolib.methods.agglomerative import ACGDL, ACPIC, ACZell
+from reprolib.methods.classical import ACLink, KMeans
 from reprolib.methods.jule import JULE
+from reprolib.methods.nmf import NMFD, NMFLP
+from reprolib.methods.self_tuning import SCLS, SCST
+from reprolib.methods.spectral import SCNJW, NCuts
 
-__all__ = ["ACGDL", "ACPIC", "ACZell", "JULE"]
+__all__ = [
+    "ACGDL",
+    "ACLink",
+    "ACPIC",
+    "ACZell",
+    "JULE",
+    "KMeans",
+    "NCuts",
+    "NMFD",
+    "NMFLP",
+    "SCLS",
+    "SCNJW",
+    "SCST",
+]

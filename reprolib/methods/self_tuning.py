@@ -1,0 +1,307 @@
+"""SC-ST and SC-LS of paper 002, Table 3: spectral clustering with affinities of their own."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numba import njit
+from scipy import sparse
+from scipy.optimize import minimize
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import euclidean_distances
+
+from reprolib.checks import unknown_name
+from reprolib.images import sealed_labels
+from reprolib.kernels.knn import knn
+from reprolib.methods.base import check_counts, unit_rows
+from reprolib.methods.spectral import (
+    BLOCK_ROWS,
+    SpectralEstimator,
+    all_squared_distances,
+    cluster_rows,
+)
+
+LANDMARKS = ("kmeans", "random")
+# squared units of unit vectors
+SMALLEST_SCALE = 0.004
+
+
+def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """exp(-d^2 / (sigma_i sigma_j)) of squared distances, in place (Zelnik-Manor and Perona, eq. 1).
+
+    The product of the scales is at least 0.004, as in the authors' code, so that duplicates (sigma 0)
+    have weights too. Without this floor the weights do not depend on the scale of the features.
+    """
+    squared /= -np.maximum(scale * other, SMALLEST_SCALE)
+    return np.exp(squared, out=squared)
+
+
+def local_knn_affinity(
+    features: np.ndarray, n_neighbors: int = 20, scale_neighbor: int = 7
+) -> sparse.csr_array:
+    """`scaled_weights` of a k-NN graph: sparse float64 (n, n), symmetric, zero diagonal.
+
+    `features` (n, d). A pair is joined when either is among the `n_neighbors` nearest of the other;
+    sigma_i is the distance to the `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
+    """
+    squared, indices = knn(features, n_neighbors)
+    n = len(features)
+    scale = np.sqrt(squared[:, scale_neighbor - 1].astype(np.float64))  # (n,)
+    weights = scaled_weights(squared.astype(np.float64), scale[:, None], scale[indices])
+    pointers = np.arange(0, n * n_neighbors + 1, n_neighbors)
+    directed = sparse.csr_array((weights.ravel(), indices.ravel(), pointers), shape=(n, n))
+    affinity = sparse.csr_array(directed.maximum(directed.T))
+    affinity.eliminate_zeros()  # a weight that underflows is no edge
+    return affinity
+
+
+def local_full_affinity(features: np.ndarray, scale_neighbor: int = 7) -> np.ndarray:
+    """`scaled_weights` of all pairs, zero diagonal: dense float64 (n, n); MemoryError as for SC-NJW."""
+    affinity = all_squared_distances(features)
+    # column 0 of the sorted rows is the sample itself
+    scale = np.sqrt([np.partition(row, scale_neighbor)[scale_neighbor] for row in affinity])
+    for i, row in enumerate(affinity):
+        scaled_weights(row, scale[i], scale)
+    np.fill_diagonal(affinity, 0.0)
+    return affinity
+
+
+@njit(cache=True, nogil=True)
+def givens_rotation(angles, k):
+    """Product of the Givens rotations of the planes (0, 1), (0, 2), ..., (k-2, k-1): (k, k).
+
+    `angles` float64 (k (k-1) / 2,), in that order; a rotation is [[cos, -sin], [sin, cos]] in its plane.
+    """
+    rotation = np.eye(k)
+    index = 0
+    for i in range(k):
+        for j in range(i + 1, k):
+            _turn_columns(rotation, i, j, angles[index])
+            index += 1
+    return rotation
+
+
+@njit(cache=True, nogil=True)
+def _turn_columns(matrix, i, j, angle):
+    cos, sin = np.cos(angle), np.sin(angle)
+    for row in range(len(matrix)):
+        left, right = matrix[row, i], matrix[row, j]
+        matrix[row, i] = cos * left + sin * right
+        matrix[row, j] = cos * right - sin * left
+
+
+@njit(cache=True, nogil=True)
+def _angle_gradient(angles, rotation, by_rotation):
+    """Derivatives by the angles, from the derivatives by the entries of the rotation: (k (k-1) / 2,).
+
+    With P and S the products of the rotations before and after one in the plane (i, j), its derivative
+    is tr(M U'), where M = S by_rotation^T P and U' is the derivative of its own plane. From one angle
+    to the next, M changes by two rotations.
+    """
+    k = len(rotation)
+    gradient = np.empty(len(angles))
+    transposed = by_rotation @ rotation.T  # M^T, so that both changes of M are of columns or rows
+    index = 0
+    for i in range(k):
+        for j in range(i + 1, k):
+            angle = angles[index]
+            _turn_columns(transposed, i, j, angle)
+            gradient[index] = np.cos(angle) * (transposed[j, i] - transposed[i, j]) - np.sin(
+                angle
+            ) * (transposed[i, i] + transposed[j, j])
+            _turn_columns(transposed.T, i, j, angle)
+            index += 1
+    return gradient
+
+
+def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean over samples of sum_j z_ij^2 / max_j z_ij^2 with Z = vectors R(angles), and its gradient.
+
+    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). The cost is 1 when each row has
+    one entry, k when all are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient
+    follows the largest entry; it jumps where two are equal. The n rows are met once for all angles:
+    time O(n k^2 + k^3).
+    """
+    n, k = vectors.shape
+    rotation = givens_rotation(angles, k)
+    z = vectors @ rotation
+    row, largest = np.arange(n), np.abs(z).argmax(axis=1)
+    top = z[row, largest]  # (n,)
+    ratio = np.sum((z / top[:, None]) ** 2, axis=1)  # (n,)
+    by_entry = z / top[:, None] ** 2
+    by_entry[row, largest] -= ratio / top
+    by_rotation = vectors.T @ by_entry * (2.0 / n)  # (k, k)
+    return float(ratio.mean()), _angle_gradient(angles, rotation, by_rotation)
+
+
+def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Rotate the columns of `vectors` (n, k) to the axes: the rotated ones (n, k) and their cost.
+
+    Descends `rotation_cost` from no rotation. The paper takes plain gradient steps; here L-BFGS
+    chooses them. The cost is not convex, so this is a local minimum.
+    """
+    k = vectors.shape[1]
+    if k == 1:
+        return vectors, 1.0
+    start = np.zeros(k * (k - 1) // 2)
+    found = minimize(rotation_cost, start, args=(vectors,), jac=True, method="L-BFGS-B")
+    return vectors @ givens_rotation(found.x, k), float(found.fun)
+
+
+class SCST(SpectralEstimator):
+    """Self-tuning spectral clustering (Zelnik-Manor and Perona 2004; paper 002, Table 3, SC-ST).
+
+    Affinities with a bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour
+    (K = 7 in the paper), on the k-NN graph or on all pairs. The leading `n_clusters` eigenvectors are
+    rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also
+    chooses the number of clusters by the cost; here it is given. After `fit`: `rotation_cost_`.
+    Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        n_neighbors: int = 20,
+        scale_neighbor: int = 7,
+        graph: str = "knn",
+        random_state: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.n_neighbors = n_neighbors
+        self.scale_neighbor = scale_neighbor
+        self.graph = graph
+        self.random_state = random_state
+
+    def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
+        if not 1 <= self.scale_neighbor <= self.n_neighbors:
+            raise ValueError(
+                f"scale_neighbor must be from 1 to n_neighbors={self.n_neighbors}, "
+                f"got {self.scale_neighbor}"
+            )
+        return local_knn_affinity(features, self.n_neighbors, self.scale_neighbor)
+
+    def _full_affinity(self, features: np.ndarray) -> np.ndarray:
+        check_counts(len(features), self.n_clusters, self.scale_neighbor)
+        return local_full_affinity(features, self.scale_neighbor)
+
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+        rotated, self.rotation_cost_ = align(vectors)
+        return np.abs(rotated).argmax(axis=1)
+
+
+def landmark_weights(
+    features: np.ndarray, landmarks: np.ndarray, n_nearest: int = 5
+) -> sparse.csr_array:
+    """Each sample as a mean of its nearest landmarks, weighted by a Gaussian kernel: sparse (n, p).
+
+    Nadaraya-Watson weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, summing to 1 in
+    each row (Chen and Cai 2011, section 3.2). h is the mean of all n p squared distances, as in the
+    authors' LSC.m (the paper leaves it open), so the weights depend on the scale of the features.
+    Time O(n p d), memory O(n n_nearest) and a block of rows.
+    """
+    n, p = len(features), len(landmarks)
+    nearest = np.empty((n, n_nearest), dtype=np.int64)
+    squared = np.empty((n, n_nearest))
+    total = 0.0
+    for start in range(0, n, BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        block = euclidean_distances(features[rows], landmarks, squared=True)  # (rows, p)
+        total += block.sum(dtype=np.float64)
+        nearest[rows] = np.argpartition(block, n_nearest - 1, axis=1)[:, :n_nearest]
+        squared[rows] = np.take_along_axis(block, nearest[rows], axis=1)
+    h = total / (n * p) or 1.0  # 0 where all images are alike but for brightness
+    # the nearest is subtracted: the same weights after normalisation, and never 0 / 0
+    weights = np.exp(-(squared - squared.min(axis=1, keepdims=True)) / (2.0 * h**2))
+    weights /= weights.sum(axis=1, keepdims=True)
+    pointers = np.arange(0, n * n_nearest + 1, n_nearest)
+    return sparse.csr_array((weights.ravel(), nearest.ravel(), pointers), shape=(n, p))
+
+
+def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
+    """Left singular vectors of Z-hat = Z diag(Z^T 1)^-1/2 after the constant one: float64 (n, k).
+
+    `weights` Z (n, p), rows summing to 1, p > k = `n_vectors`. Z-hat Z-hat^T is the affinity; its
+    first eigenvector is constant, and LSC.m drops it. A p x p eigenproblem: time O(n r^2 + p^3).
+    """
+    p = weights.shape[1]
+    root = np.sqrt(weights.sum(axis=0))  # (p,)
+    inverse = np.divide(1.0, root, out=np.zeros(p), where=root > 0)
+    scaled = weights * inverse  # Z-hat
+    constant = root / np.linalg.norm(root)
+    gram = (scaled.T @ scaled).toarray() - np.outer(constant, constant)
+    values, right = scipy.linalg.eigh(gram, subset_by_index=(p - n_vectors, p - 1))
+    # beyond the rank of Z there is nothing to divide
+    kept = values > p * np.finfo(np.float64).eps
+    left = np.zeros((weights.shape[0], n_vectors))
+    left[:, kept] = (scaled @ right[:, kept]) / np.sqrt(values[kept])
+    return left[:, ::-1]
+
+
+class SCLS(ClusterMixin, BaseEstimator):
+    """Landmark-based spectral clustering (Chen and Cai 2011; paper 002, Table 3, SC-LS).
+
+    Defaults of the authors' LSC.m: `n_landmarks` p = 1000 centres of 5 k-means iterations from
+    random samples (`landmarks="random"`: the samples themselves), `n_nearest` r = 5. The re-run of
+    paper 002 has p = 500. With n <= p there would be nothing to represent: n // 2 landmarks are taken
+    then, with a warning; `n_landmarks_` tells. Time O(n p d + p^3), memory O(n d + p^2).
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        n_landmarks: int = 1000,
+        n_nearest: int = 5,
+        landmarks: str = "kmeans",
+        random_state: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.n_landmarks = n_landmarks
+        self.n_nearest = n_nearest
+        self.landmarks = landmarks
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: None = None) -> "SCLS":
+        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+
+        Sets `labels_` int32 (n,) in 0..c-1, c <= `n_clusters`, and `n_landmarks_`. Raises ValueError
+        on NaN, constant or too few images, and for fewer landmarks than `n_nearest` or than one more
+        than `n_clusters`.
+        """
+        if self.landmarks not in LANDMARKS:
+            raise unknown_name("landmarks", self.landmarks, LANDMARKS)
+        with sealed_labels():
+            features = unit_rows(X)
+            n = len(features)
+            check_counts(n, self.n_clusters, 1)
+            self.n_landmarks_ = self.n_landmarks if self.n_landmarks < n else n // 2
+            if self.n_landmarks_ <= self.n_clusters or not 1 <= self.n_nearest <= self.n_landmarks_:
+                raise ValueError(
+                    f"{self.n_landmarks_} landmarks of {n} images are too few for "
+                    f"{self.n_clusters} clusters (one more is needed) or n_nearest={self.n_nearest}"
+                )
+            if self.n_landmarks_ < self.n_landmarks:
+                warnings.warn(
+                    f"{self.n_landmarks} landmarks are not fewer than the {n} images: "
+                    f"{self.n_landmarks_} are taken",
+                    stacklevel=2,
+                )
+            weights = landmark_weights(features, self._choose(features), self.n_nearest)
+            vectors = landmark_vectors(weights, self.n_clusters)
+            labels = cluster_rows(vectors, self.n_clusters, self.random_state)
+        self.labels_ = np.unique(labels, return_inverse=True)[1].astype(np.int32)
+        return self
+
+    def _choose(self, features: np.ndarray) -> np.ndarray:
+        p = self.n_landmarks_
+        if self.landmarks == "random":
+            chosen = np.random.default_rng(self.random_state).permutation(len(features))[:p]
+            return features[chosen]
+        with warnings.catch_warnings():  # landmarks may coincide where images do
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            seeds = KMeans(p, init="random", n_init=1, max_iter=5, random_state=self.random_state)
+            return seeds.fit(features).cluster_centers_

@@ -1,0 +1,319 @@
+"""Spectral clustering on a graph: SC-NJW and N-Cuts of paper 002, Table 3, and what SC-ST shares.
+
+Paper 002 names no graph, and its Table 3 gives two values for SC-NJW, SC-ST and N-Cuts. The first is
+a re-run: the code released with JULE holds it, on the graph of all pairs. The second is quoted from
+papers on k-NN graphs. So each has `graph="knn"`, the sparse graph of equation 4 without direction,
+and `graph="full"`, all pairs with the constants of the released code.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.cluster import KMeans
+
+# not public: scikit-learn's SpectralClustering reaches it only through an eigensolver whose sparse
+# factorisation fills up on k-NN graphs of images
+from sklearn.cluster._spectral import discretize
+from sklearn.preprocessing import normalize
+
+from reprolib.checks import check_memory, unknown_name
+from reprolib.graph.digraph import knn_digraph
+from reprolib.graph.strays import join_disconnected
+from reprolib.images import sealed_labels
+from reprolib.methods.base import check_counts, unit_rows
+
+Affinity = np.ndarray | sparse.csr_array
+GRAPHS = ("knn", "full")
+BLOCK_ROWS = 1024
+# Lanczos restarts before the factorisation; graphs of images need fewer than ten
+MAX_RESTARTS = 100
+
+
+def knn_affinity(
+    features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 1.0
+) -> sparse.csr_array:
+    """Weights of paper 002, equation 4, without direction: (W + W^T) / 2, sparse float64 (n, n).
+
+    `features` (n, d); `n_neighbors` is K_s and `bandwidth` a. Zero diagonal, at most 2 n K_s entries.
+    """
+    directed = knn_digraph(features, n_neighbors, bandwidth).to_csr()
+    affinity = sparse.csr_array((directed + directed.T) / 2)
+    affinity.eliminate_zeros()  # a weight that underflows is no edge
+    return affinity
+
+
+def squared_distances(x: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+    """Squared distances from some rows of x float64 (n, d) to all: float64 (rows, n), 0 to itself."""
+    norms = np.einsum("ij,ij->i", x, x)  # (n,)
+    squared = x[rows] @ x.T  # (rows, n)
+    squared *= -2.0
+    squared += norms[rows, None]
+    squared += norms
+    np.maximum(squared, 0.0, out=squared)
+    own = np.arange(len(x))[rows]
+    squared[np.arange(len(own)), own] = 0.0
+    return squared
+
+
+def all_squared_distances(features: np.ndarray) -> np.ndarray:
+    """Squared distances of all pairs, dense float64 (n, n); MemoryError where that does not fit."""
+    check_memory(
+        8 * len(features) ** 2,
+        f"the graph of all pairs of {len(features)} images",
+        'use graph="knn" or fewer images',
+    )
+    return squared_distances(features.astype(np.float64))
+
+
+def full_affinity(features: np.ndarray, scale: float = 0.05) -> np.ndarray:
+    """exp(-d^2 / (scale * mean d^2)) for all pairs, zero diagonal: dense float64 (n, n).
+
+    The mean is over all n^2 pairs; 0.05 is from the code released with paper 002 (SC-NJW). That code
+    leaves ones on the diagonal, against step 1 of Ng et al. (2002): then each image far from the
+    others is nearly a part of its own, and such images take up the leading eigenvectors.
+    """
+    affinity = all_squared_distances(features)
+    affinity /= -scale * (affinity.mean() or 1.0)  # 0 where images differ in brightness only
+    np.exp(affinity, out=affinity)
+    np.fill_diagonal(affinity, 0.0)
+    return affinity
+
+
+def radius_affinity(features: np.ndarray, scale: float = 0.05) -> sparse.csr_array:
+    """exp(-(d^2 / (scale * max d^2))^2), less than 1e-6 left out: sparse float64 (n, n), unit diagonal.
+
+    From the N-Cuts toolbox (Cour, Yu and Shi, 2004) as released with paper 002. A weight falls with
+    the fourth power of the distance, since the toolbox squares what are squared distances already.
+    Time O(n^2 d), twice, in blocks of rows; MemoryError where the weights that stay do not fit.
+    """
+    x = features.astype(np.float64)
+    n = len(x)
+    blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, n, BLOCK_ROWS)]
+    width = scale * max(squared_distances(x, rows).max() for rows in blocks) or 1.0
+    parts, n_weights = [], 0
+    for rows in blocks:
+        weights = np.exp(-((squared_distances(x, rows) / width) ** 2))
+        parts.append(sparse.csr_array(np.where(weights < 1e-6, 0.0, weights)))
+        n_weights += parts[-1].nnz
+        check_memory(
+            12 * n_weights,  # the copy that joins the blocks
+            f"the graph of all near pairs of {n} images",
+            'use graph="knn" or fewer images',
+        )
+    return sparse.vstack(parts, format="csr")
+
+
+def leading_vectors(
+    affinity: Affinity, n_vectors: int, random_state: int = 0, *, offset: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors of D^-1/2 A D^-1/2 with the largest eigenvalues, and the degrees on D's diagonal.
+
+    `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if
+    sparse. Returns float64 (n, n_vectors), orthonormal, and float64 (n,); a sample without edges
+    has degree 1. `offset` o > 0 regularises as the N-Cuts toolbox does: A + o I, and D + 2 o I.
+
+    A connected part C has eigenvalue 1 with the vector D^1/2 1_C. These vectors are set directly,
+    first, and taken out of the matrix. The others follow by falling eigenvalue, from ARPACK (start
+    vectors by `random_state`), or a dense solver for n <= 10 n_vectors. Graphs of long thin chains,
+    on which Lanczos iterations stall, are factorised; few of their weights fill in. Memory
+    O(n n_vectors) and the factors; time O(weights + n n_vectors) an iteration.
+    """
+    n = affinity.shape[0]
+    degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
+    degrees[degrees == 0.0] = 1.0
+    scale = 1.0 / np.sqrt(degrees)
+    known = np.empty((n, 0)) if offset else _part_vectors(affinity, degrees)  # (n, c)
+    n_more = n_vectors - known.shape[1]
+    if n_more < 1:
+        return known, degrees
+
+    def normalised() -> Affinity:
+        if sparse.issparse(affinity):
+            outer = sparse.dia_array((scale[None], [0]), shape=(n, n))
+            return outer @ (affinity + offset * sparse.eye_array(n)) @ outer
+        matrix = scale[:, None] * affinity * scale
+        matrix.flat[:: n + 1] += offset * scale**2
+        return matrix
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        scaled = scale * vector.ravel()
+        return scale * (affinity @ scaled + offset * scaled) - known @ (known.T @ vector.ravel())
+
+    if n <= 10 * n_vectors:
+        matrix = normalised()
+        matrix = (matrix.toarray() if sparse.issparse(matrix) else matrix) - known @ known.T
+        found = scipy.linalg.eigh(matrix, subset_by_index=(n - n_more, n - 1))[1]
+        return np.hstack([known, found[:, ::-1]]), degrees
+    rng = np.random.default_rng(random_state)
+    try:
+        found = _lanczos(product, n, n_more, rng)[1]
+    except ArpackNoConvergence:
+        solve = _inverse(normalised(), 1.0 + 1e-6)
+
+        def inverse_product(vector: np.ndarray) -> np.ndarray:
+            vector = vector.ravel() - known @ (known.T @ vector.ravel())
+            solved = solve(vector)
+            return solved - known @ (known.T @ solved)
+
+        found = _lanczos(inverse_product, n, n_more, rng)[1]
+    return np.hstack([known, found]), degrees
+
+
+def _part_vectors(affinity: Affinity, degrees: np.ndarray) -> np.ndarray:
+    parts = np.zeros(len(degrees), dtype=np.int64)
+    if sparse.issparse(affinity):
+        parts = connected_components(affinity, directed=False)[1]
+    vectors = np.zeros((len(degrees), parts.max() + 1))  # (n, c)
+    vectors[np.arange(len(degrees)), parts] = np.sqrt(degrees)
+    return vectors / np.linalg.norm(vectors, axis=0)
+
+
+def _lanczos(
+    product: Callable, n: int, n_vectors: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Largest eigenvalues, falling, and their vectors (n, n_vectors) of a symmetric product.
+
+    The iterations see one vector of each eigenspace. So they are run once more on what is left; a
+    value there that is larger than one found belongs to a repeated, or nearly repeated, eigenvalue.
+    """
+    values, vectors = _arpack(product, n, n_vectors, rng, 1e-8)  # as in the N-Cuts toolbox
+    for _ in range(n_vectors):
+
+        def rest(vector: np.ndarray, values: Any = values, vectors: Any = vectors) -> np.ndarray:
+            vector = vector.ravel()
+            return product(vector) - vectors @ ((values + 2.0) * (vectors.T @ vector))
+
+        # a Ritz value is never above the largest eigenvalue: a rough one is proof
+        if _arpack(rest, n, 1, rng, 1e-3)[0][0] <= values[-1]:
+            break
+        missed = _arpack(rest, n, 1, rng, 1e-8)
+        values, vectors = np.append(values, missed[0]), np.hstack([vectors, missed[1]])
+        order = np.argsort(-values)[:n_vectors]
+        values, vectors = values[order], vectors[:, order]
+    return values, vectors
+
+
+def _arpack(
+    product: Callable, n: int, n_vectors: int, rng: np.random.Generator, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = eigsh(
+        LinearOperator((n, n), matvec=product, dtype=np.float64),
+        n_vectors,
+        which="LA",
+        v0=rng.standard_normal(n),
+        ncv=min(n, max(2 * n_vectors + 1, 60)),
+        maxiter=MAX_RESTARTS,
+        tol=tol,
+    )
+    order = np.argsort(-values)
+    return values[order], vectors[:, order]
+
+
+def _inverse(matrix: Affinity, shift: float) -> Callable:
+    """The product with (shift I - matrix)^-1, for a shift above all eigenvalues."""
+    n = matrix.shape[0]
+    if sparse.issparse(matrix):
+        return splu(sparse.csc_array(shift * sparse.eye_array(n) - matrix)).solve
+    matrix *= -1.0
+    matrix.flat[:: n + 1] += shift
+    factor = scipy.linalg.cho_factor(matrix, overwrite_a=True)
+    return lambda vector: scipy.linalg.cho_solve(factor, vector)
+
+
+def cluster_rows(vectors: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:
+    """K-means on rows of unit length, the best of 10 starts: labels (n,) of vectors (n, k)."""
+    rows = normalize(vectors)
+    return KMeans(n_clusters, n_init=10, random_state=random_state).fit(rows).labels_
+
+
+class SpectralEstimator(ClusterMixin, BaseEstimator):
+    """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share."""
+
+    _full_offset = 0.0
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        n_neighbors: int = 20,
+        bandwidth: float = 1.0,
+        graph: str = "knn",
+        random_state: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.n_neighbors = n_neighbors
+        self.bandwidth = bandwidth
+        self.graph = graph
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: None = None) -> "SpectralEstimator":
+        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+
+        Sets `labels_` int32 (n,) in 0..c-1, c <= `n_clusters`. A k-NN graph of `n_clusters` parts or
+        more needs no eigenvectors: its parts are the clusters, and a surplus is joined by means, with
+        a `DisconnectedGraphWarning`. Raises ValueError on NaN, constant or too few images and for
+        wrong options, MemoryError where the full graph does not fit.
+        """
+        if self.graph not in GRAPHS:
+            raise unknown_name("graph", self.graph, GRAPHS)
+        with sealed_labels():
+            features = unit_rows(X)
+            knn = self.graph == "knn"
+            check_counts(len(features), self.n_clusters, self.n_neighbors if knn else 1)
+            affinity = self._knn_affinity(features) if knn else self._full_affinity(features)
+            n_parts, parts = connected_components(affinity, directed=False) if knn else (0, None)
+            if n_parts >= self.n_clusters:
+                labels = join_disconnected(features, parts, self.n_clusters)
+            else:
+                offset = 0.0 if knn else self._full_offset
+                k, seed = self.n_clusters, self.random_state
+                labels = self._labels(*leading_vectors(affinity, k, seed, offset=offset))
+        self.labels_ = np.unique(labels, return_inverse=True)[1].astype(np.int32)
+        return self
+
+    def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
+        return knn_affinity(features, self.n_neighbors, self.bandwidth)
+
+    def _full_affinity(self, features: np.ndarray) -> Affinity:
+        return full_affinity(features)
+
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class SCNJW(SpectralEstimator):
+    """Spectral clustering of Ng, Jordan and Weiss (2002; paper 002, Table 3, SC-NJW).
+
+    K-means on the rows of the leading eigenvectors of D^-1/2 A D^-1/2, scaled to unit length.
+    `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`; for "full" see
+    `full_affinity`. Ng et al. search the bandwidth by the distortion of k-means; here it is fixed.
+    Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
+    """
+
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+        return cluster_rows(vectors, self.n_clusters, self.random_state)
+
+
+class NCuts(SpectralEstimator):
+    """Normalised cuts into n_clusters parts (Shi and Malik 2000; paper 002, Table 3, N-Cuts).
+
+    Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003).
+    `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`. For "full" see
+    `radius_affinity`; it is regularised by 0.5, as in that toolbox. Time O(n^2 d) for the graph;
+    memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
+    """
+
+    _full_offset = 0.5
+
+    def _full_affinity(self, features: np.ndarray) -> Affinity:
+        return radius_affinity(features)
+
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+        generalised = vectors / np.sqrt(degrees)[:, None]
+        return discretize(generalised, random_state=self.random_state)
