@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from reprolib.figures import MARKERS, PALETTE10, PALETTE20
@@ -195,4 +196,46 @@ def growth(bench: Mapping[str, Any] | None) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="images n", ylabel="seconds")
     axes.set_title("AC-GDL on MNIST: one k-NN graph, then all merges")
     axes.legend()
+    return figure
+
+
+def gains(
+    pixels: Sequence[Mapping[str, Any]],
+    learned: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+) -> Figure:
+    """What each algorithm gains from a representation: a panel a data set, a line an algorithm.
+
+    pixels, learned: cells of `results.table`; drawn is what has a mean in both.
+    """
+    before = {(c["dataset"], c["row"]): c["mean"] for c in pixels}
+    pairs = [
+        (c["dataset"], c["row"].split(" [")[0], before[c["dataset"], c["row"]], c["mean"])
+        for c in learned
+        if c["mean"] is not None and before.get((c["dataset"], c["row"])) is not None
+    ]
+    datasets = [name for name in names if any(name == pair[0] for pair in pairs)]
+    if not datasets:
+        return missing("no algorithm on both pixels and a representation")
+    rows = list(dict.fromkeys(pair[1] for pair in pairs))[::-1]
+    figure, grid = plt.subplots(
+        1,
+        len(datasets),
+        figsize=(2.6 * len(datasets) + 0.8, 0.32 * len(rows) + 1.4),
+        sharey=True,
+        sharex=True,
+        squeeze=False,
+    )
+    for axes, dataset in zip(grid.flat, datasets, strict=True):
+        for _, row, start, end in (pair for pair in pairs if pair[0] == dataset):
+            y = rows.index(row)
+            axes.plot([start, end], [y, y], color="0.7", lw=1.5, zorder=1)
+            axes.scatter(start, y, marker="o", facecolor="white", edgecolor=PALETTE10[0], zorder=2)
+            axes.scatter(end, y, marker="s", color=PALETTE10[5], zorder=3)
+        axes.set(title=names[dataset], yticks=range(len(rows)), yticklabels=rows, xlabel=NMI)
+    ends = [
+        Line2D([], [], ls="", marker="o", markerfacecolor="white", color=PALETTE10[0]),
+        Line2D([], [], ls="", marker="s", color=PALETTE10[5]),
+    ]
+    figure.legend(ends, ["pixels", "representation"], loc="outside lower center", ncols=2)
     return figure

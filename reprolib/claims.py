@@ -19,6 +19,7 @@ OPTIONS = {
     "alike": ({"table", "rows", "datasets"}, set()),
     "stages": ({"dataset", "clusters"}, set()),
     "ablation": ({"tags"}, set()),
+    "gains": ({"table"}, {"over", "most"}),
 }
 
 
@@ -54,6 +55,8 @@ def judged(paper: str, *, root: Path | None = None) -> list[dict]:
       numbers do, or by two standard deviations
     - stages: the numbers of clusters that the records of a data set went through
     - ablation: the records tagged "main" against those of a tag; good when main is above
+    - gains: every number of a table against that of the same row in the table `over` or, without one,
+      of the data set's row "<...>, data" in the table itself; good when above
 
     Raises ValueError for an unknown paper.
     """
@@ -163,6 +166,27 @@ def _ablation(paper: str, *, tags: Sequence[str], root: Path | None) -> list[tup
     ]
 
 
+def _gains(
+    paper: str, *, table: str, over: str | None = None, root: Path | None
+) -> list[tuple[str, bool]]:
+    names = results.dataset_names(paper)
+    starts = {
+        (cell["row"], cell["dataset"]): cell
+        for cell in results.table(paper, over or table, root=root)
+        if cell["mean"] is not None
+    }
+    found = []
+    for cell in results.table(paper, table, root=root):
+        row = cell["row"] if over else f"{cell['row'].rsplit(', ', 1)[0]}, data"
+        start = starts.get((row, cell["dataset"]))
+        if start is None or cell["mean"] is None or (not over and row == cell["row"]):
+            continue
+        joint = ((cell["std"] or 0) ** 2 + (start["std"] or 0) ** 2) ** 0.5
+        good = results.verdict(start["mean"], cell["mean"], joint) == "above"
+        found.append((f"{_short(cell['row'])} on {names[cell['dataset']]}", good))
+    return found
+
+
 def _main_scores(paper: str, root: Path | None) -> dict[tuple[str, str], tuple[float, float]]:
     """Mean and std (0 for one seed) of NMI by (method/result, data set), paper profile preferred."""
     found = {}
@@ -193,4 +217,5 @@ CHECKS = {
     "alike": _alike,
     "stages": _stages,
     "ablation": _ablation,
+    "gains": _gains,
 }

@@ -189,7 +189,8 @@ def _pick(
         "method": row.get("method"),
         "result": row.get("result"),
         "variant": row.get("variant", "paper"),
-        "tag": row.get("tag", "main"),
+        # a representation of the data set itself is named after it
+        "tag": row.get("tag", "main").replace("{dataset}", dataset),
         "dataset": dataset,
     }
     same = [m for m in measured if all(m[k] == v for k, v in key.items())]

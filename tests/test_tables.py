@@ -132,11 +132,12 @@ def test_the_papers_table_stands_complete_without_any_record(tmp_path):
 
 def test_other_printed_tables_keep_their_digits_and_refuse_ragged_rows(monkeypatch):
     found = results.other_tables("jule")
-    assert set(found) == {"table-1", "table-2", "table-5", "table-6", "table-7", "table-8"}
+    assert set(found) == {"table-1", "table-2", "table-7", "table-8"}
     assert tables.as_printed(found["table-8"]).rows[0] == [
         *("5k", "0.6281", "0.6305", "0.6310", "0.6350")
     ]
-    assert tables.as_printed(found["table-6"]).rows[1][-1] == "–"
+    blank = found["table-7"] | {"rows": [{"name": "r", "values": [0.5, None, None, None, None]}]}
+    assert tables.as_printed(blank).rows[0][-1] == "–"
     ragged = dict(
         id="t", title="t", source="s", columns=["a"], rows=[dict(name="r", values=[1, 2])]
     )
@@ -305,6 +306,23 @@ def test_cells_and_likeness_follow_the_printed_table(monkeypatch, folder):
     assert judge(monkeypatch, folder, **alike)[0] == "holds"
     printed(("digits", 0.9, None), ("usps", 0.85, 0.8))
     assert judge(monkeypatch, folder, **alike)[0] == "not run"
+
+
+def test_gains_are_over_another_table_or_over_the_row_of_pixels(monkeypatch, folder):
+    def scored(row, mean):
+        return cell(row, "digits", paper=0.9, mean=mean, std=0.01, verdict="below")
+
+    learned = [scored("A [1]", 0.8), scored("B [2]", 0.6), scored("C", 0.7), scored("D", None)]
+    pixels = [scored("A [1]", 0.7), scored("B [2]", 0.6), scored("C", None), scored("D", 0.5)]
+    layers = [scored("x → y, data", 0.7), scored("x → y, ip", 0.8), scored("x → y, top-1", 0.72)]
+    printed = {"learned": learned, "pixels": pixels, "layers": layers}
+    monkeypatch.setattr(results, "table", lambda paper, table, **kwargs: printed[table])
+    monkeypatch.setattr(results, "dataset_names", lambda paper: NAMES)
+    over = judge(monkeypatch, folder, kind="gains", table="learned", over="pixels")
+    assert over == ("holds in part", "1 of 2; not: B on Digits")
+    within = judge(monkeypatch, folder, kind="gains", table="layers")
+    # 0.02 is less than two joint standard deviations
+    assert within == ("holds in part", "1 of 2; not: x → y, top-1 on Digits")
 
 
 def test_every_claim_of_every_paper_has_a_verdict():
