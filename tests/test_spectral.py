@@ -161,6 +161,15 @@ def test_leading_vectors_of_a_dense_affinity_and_with_an_offset(n, k, offset, st
     assert_same_span(leading_vectors(sparse.csr_array(affinity), k, offset=offset)[0], reference)
 
 
+@pytest.mark.parametrize("n, k", [(12, 9), (12, 12), (30, 25)])
+def test_vectors_of_negative_eigenvalues(n, k):
+    dense = random_graph(n, seed=1)
+    values, vectors = np.linalg.eigh(dense / np.sqrt(np.outer(dense.sum(0), dense.sum(0))))
+    assert values[n - k] < -0.1
+    found = leading_vectors(sparse.csr_array(dense), k)[0]
+    assert_same_span(found, vectors[:, n - k :])
+
+
 def test_a_sample_without_edges_is_a_part_of_its_own():
     dense = random_graph(100, seed=3)
     dense[7] = dense[:, 7] = 0.0
