@@ -119,10 +119,11 @@ def leading_vectors(
     has degree 1. `offset` o > 0 regularises as the N-Cuts toolbox does: A + o I, and D + 2 o I.
 
     A connected part C has eigenvalue 1 with the vector D^1/2 1_C. These vectors are set directly,
-    first, and taken out of the matrix. The others follow by falling eigenvalue, from ARPACK (start
-    vectors by `random_state`), or a dense solver for n <= 10 n_vectors. Graphs of long thin chains,
-    on which Lanczos iterations stall, are factorised; few of their weights fill in. Memory
-    O(n n_vectors) and the factors; time O(weights + n n_vectors) an iteration.
+    first, and their eigenvalue in the matrix becomes -2, below all others. The rest follow by falling
+    eigenvalue, from ARPACK (start vectors by `random_state`), or a dense solver for
+    n <= 10 n_vectors. Graphs of long thin chains, on which Lanczos iterations stall, are factorised;
+    few of their weights fill in. Memory O(n n_vectors) and the factors; time
+    O(weights + n n_vectors) an iteration.
     """
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
@@ -142,12 +143,14 @@ def leading_vectors(
         return matrix
 
     def product(vector: np.ndarray) -> np.ndarray:
-        scaled = scale * vector.ravel()
-        return scale * (affinity @ scaled + offset * scaled) - known @ (known.T @ vector.ravel())
+        vector = vector.ravel()
+        scaled = scale * vector
+        return scale * (affinity @ scaled + offset * scaled) - known @ (3.0 * (known.T @ vector))
 
     if n <= 10 * n_vectors:
         matrix = normalised()
-        matrix = (matrix.toarray() if sparse.issparse(matrix) else matrix) - known @ known.T
+        matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
+        matrix -= 3.0 * known @ known.T
         found = scipy.linalg.eigh(matrix, subset_by_index=(n - n_more, n - 1))[1]
         return np.hstack([known, found[:, ::-1]]), degrees
     rng = np.random.default_rng(random_state)
