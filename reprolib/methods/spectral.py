@@ -308,8 +308,10 @@ class NCuts(SpectralEstimator):
 
     Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003).
     `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`. For "full" see
-    `radius_affinity`; it is regularised by 0.5, as in that toolbox. Time O(n^2 d) for the graph;
-    memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
+    `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then have no near
+    image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here they join
+    the largest cluster. Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 12 bytes a
+    weight of at least 1e-6.
     """
 
     _full_offset = 0.5
@@ -318,5 +320,10 @@ class NCuts(SpectralEstimator):
         return radius_affinity(features)
 
     def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-        generalised = vectors / np.sqrt(degrees)[:, None]
-        return discretize(generalised, random_state=self.random_state)
+        # the eigenvectors are known to about this
+        reached = np.linalg.norm(vectors, axis=1) > 1e-6  # (n,)
+        generalised = vectors[reached] / np.sqrt(degrees[reached])[:, None]
+        labels = np.empty(len(vectors), dtype=np.int64)
+        labels[reached] = discretize(generalised, random_state=self.random_state)
+        labels[~reached] = np.bincount(labels[reached]).argmax()
+        return labels
