@@ -238,6 +238,29 @@ def test_on_all_pairs_one_bandwidth_is_too_wide_for_the_moons(method, found):
     assert score == 1.0 if found else 0.5 < score < 0.95
 
 
+def test_n_cuts_rounds_the_generalised_eigenvectors(monkeypatch):
+    rounded = []
+
+    def discretize(vectors, run=spectral.discretize, **options):
+        rounded.append(vectors)
+        return run(vectors, **options)
+
+    monkeypatch.setattr(spectral, "discretize", discretize)
+    X, _ = shape("noisy moons")
+    NCuts(4, n_neighbors=10).fit(X)
+    affinity = knn_affinity(X.astype(np.float32), 10).toarray()
+    degrees = np.diag(affinity.sum(axis=1))
+    reference = scipy.linalg.eigh(degrees - affinity, degrees)[1][:, :4]
+    np.testing.assert_allclose(np.abs(np.diag(rounded[0].T @ degrees @ reference)), 1.0, atol=1e-5)
+
+
+def test_rows_are_clustered_by_direction():
+    vectors = unit_normal(80, 3, 0).astype(np.float64)
+    lengths = np.random.default_rng(1).uniform(0.01, 100.0, (80, 1))
+    labels = spectral.cluster_rows(vectors, 4, 0)
+    assert adjusted_rand_score(labels, spectral.cluster_rows(lengths * vectors, 4, 0)) == 1.0
+
+
 def normalised_cut(affinity, labels):
     cuts = [
         affinity[labels == c][:, labels != c].sum() / affinity[labels == c].sum()

@@ -160,9 +160,8 @@ def leading_vectors(
         solve = _inverse(normalised(), 1.0 + 1e-6)
 
         def inverse_product(vector: np.ndarray) -> np.ndarray:
-            vector = vector.ravel() - known @ (known.T @ vector.ravel())
-            solved = solve(vector)
-            return solved - known @ (known.T @ solved)
+            vector = vector.ravel()
+            return solve(vector - known @ (known.T @ vector))
 
         found = _lanczos(inverse_product, n, n_more, rng)[1]
     return np.hstack([known, found]), degrees
