@@ -157,7 +157,9 @@ class SCST(SpectralEstimator):
     Affinities with a bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour
     (K = 7 in the paper), on the k-NN graph or on all pairs. The leading `n_clusters` eigenvectors are
     rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also
-    chooses the number of clusters by the cost; here it is given. After `fit`: `rotation_cost_`.
+    chooses the number of clusters by the cost; here it is given. After `fit`: `rotation_cost_`. The
+    code released with paper 002 has the 75th neighbour on all pairs, and labels by k-means on the
+    rows (as in `SCNJW`): it computes the rotation and leaves it unused.
     Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
     """
 
