@@ -309,9 +309,9 @@ class NCuts(SpectralEstimator):
     `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`. For "full" see
     `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then have no near
     image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here they join
-    the largest cluster, a rule that was chosen after scores of each choice had been seen: "full" shows
-    the range of a re-run and is no blind measurement. Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 12 bytes a
-    weight of at least 1e-6.
+    the largest cluster, a rule that was chosen after scores of each choice had been seen: its
+    score on the full graph is no blind measurement. Time O(n^2 d) for the graph;
+    memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
     _full_offset = 0.5
