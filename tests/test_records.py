@@ -37,13 +37,16 @@ def write(folder, images, *, seed=0, labels=None, **changed):
 
 
 def at_hand(entry):
-    """The record's data set if this machine has it; digits are always there."""
-    name, size = entry["dataset"]["name"], entry["dataset"]["transforms"]
+    """The record's data set, resized as recorded, if this machine has it; digits always are."""
+    name, transforms = entry["dataset"]["name"], entry["dataset"]["transforms"]
     known = profiles.profiles(entry["paper"])["profiles"][entry["profile"]]
+    load = dict(known.get(name, {}).get("load") or {})
+    if "size" in transforms:  # a transferred model takes the images in its own size
+        load["size"] = tuple(transforms["size"])
     try:
-        return datasets.load(name, **(known.get(name, {}).get("load") or {}))
+        return datasets.load(name, **load)
     except FileNotFoundError:
-        assert name != "digits", size
+        assert name != "digits"
         return None
 
 
