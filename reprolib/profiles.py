@@ -36,7 +36,7 @@ METHODS = {
     "SCST": "reprolib.methods.self_tuning",
     "SCLS": "reprolib.methods.self_tuning",
     "NMFLP": "reprolib.methods.nmf",
-    "NMFD": "reprolib.methods.nmf",
+    "NMFD": "reprolib.methods.deep_nmf",
 }
 
 

@@ -336,13 +336,15 @@ def test_duplicates_dark_images_and_one_cluster(method, graph):
     assert labels.shape == (19,) and set(labels) <= {0, 1}
 
 
-def test_images_without_a_near_one_join_the_largest_cluster_of_n_cuts():
-    crowds = np.repeat(np.eye(12)[:2], [30, 20], axis=0) + 0.02 * unit_normal(50, 12, 0)
-    X = np.vstack([crowds, np.eye(12)[2:]])
+def test_images_without_a_near_one_join_the_nearest_mean_in_n_cuts():
+    """Two crowds, and lone images that lean a little towards one of them."""
+    axes = np.eye(12)
+    crowds = np.repeat(axes[:2], [30, 20], axis=0) + 0.02 * unit_normal(50, 12, 0)
+    lone = axes[2:] + 0.1 * np.repeat(axes[:2], [3, 7], axis=0)
     for seed in range(3):
-        labels = NCuts(2, graph="full", random_state=seed).fit(X).labels_
+        labels = NCuts(2, graph="full", random_state=seed).fit(np.vstack([crowds, lone])).labels_
         assert len(set(labels[:30])) == len(set(labels[30:50])) == 1 and labels[0] != labels[30]
-        assert set(labels[50:]) == {labels[0]}
+        assert set(labels[50:53]) == {labels[0]} and set(labels[53:]) == {labels[30]}
 
 
 @pytest.mark.parametrize("graph", ["knn", "full"])

@@ -2,8 +2,9 @@
 
 from reprolib.methods.agglomerative import ACGDL, ACPIC, ACZell
 from reprolib.methods.classical import ACLink, KMeans
+from reprolib.methods.deep_nmf import NMFD
 from reprolib.methods.jule import JULE
-from reprolib.methods.nmf import NMFD, NMFLP
+from reprolib.methods.nmf import NMFLP
 from reprolib.methods.self_tuning import SCLS, SCST
 from reprolib.methods.spectral import SCNJW, NCuts
 

@@ -1,4 +1,4 @@
-"""Matrix factorisations and k-means on the coefficients: NMF-LP and NMF-D of paper 002, Table 3."""
+"""NMF-LP of paper 002, Table 3: a factorisation that keeps neighbours together, then k-means."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from scipy.sparse import csgraph
 from scipy.special import kl_div, xlogy
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans as LloydKMeans
-from sklearn.utils.extmath import randomized_svd
 
 from reprolib.checks import unknown_name
 from reprolib.images import sealed_labels
@@ -24,7 +23,6 @@ _LOG_FLOOR = 1e-30
 _SOLVE_TOLERANCE = 1e-7
 _SOLVE_STEPS = 500
 _HALVINGS = 30
-_RANK_TOLERANCE = 1e-10
 NEGATIVE = ("raise", "clip")
 
 
@@ -96,7 +94,7 @@ class NMFLP(ClusterMixin, BaseEstimator):
             self.objective_ = lp_objective(features, U, V, laplacian)
             lengths = np.maximum(np.linalg.norm(U, axis=0), _FLOOR)  # (k,)
             self.components_, self.embedding_ = (U / lengths).T, V * lengths
-            self.labels_ = _kmeans_labels(self.embedding_, self.n_clusters, self.random_state)
+            self.labels_ = kmeans_labels(self.embedding_, self.n_clusters, self.random_state)
         return self
 
     def _check(self, n: int) -> int:
@@ -125,59 +123,6 @@ class NMFLP(ClusterMixin, BaseEstimator):
         return best
 
 
-class NMFD(ClusterMixin, BaseEstimator):
-    """Deep semi-NMF (Trigeorgis et al., ICML 2014; paper 002, Table 3, NMF-D).
-
-    X (n, d) ~ H Z_m' ... Z_1' in Frobenius norm, H (n, k_m) not negative, Z_i of any sign. Layer by
-    layer a semi-NMF of the layer before (Ding et al. 2010, H from an NNDSVD of the absolute
-    values), then all factors in turn: each Z_i by pseudo-inverses, H by the multiplicative
-    square-root rule. K-means on the rows of H. The hidden H_i, i < m, only start the next layer:
-    the joint updates never read them, so they are not updated.
-
-    `layers` (160, 160), `max_iter` 500 for each stage and the relative `tol` of the norm of the
-    residual are those of paper 002's released script; a layer is no wider than min(n, width
-    before it). After `fit`: `labels_` int32 (n,), `embedding_` float32 (n, k_m), `errors_`, the norm
-    of the residual before each joint update. Time O(n d k) an iteration, memory O(n (d + k)).
-    """
-
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        layers: tuple[int, ...] = (160, 160),
-        max_iter: int = 500,
-        tol: float = 1e-5,
-        random_state: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.layers = layers
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
-
-    def fit(self, X: Any, y: None = None) -> NMFD:
-        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
-
-        Raises ValueError on NaN, constant or too few images, on no layers or a layer below 1, and
-        when n_clusters is not from 1 to the number of samples.
-        """
-        with sealed_labels():
-            features = unit_rows(X)  # (n, d)
-            check_counts(len(features), self.n_clusters, 1)
-            if not self.layers or min(self.layers) < 1:
-                raise ValueError(f"layers must be widths of at least 1, got {self.layers}")
-            H, bases = features, []
-            for width in self.layers:
-                inner = H
-                H = nndsvd_coefficients(inner, min(width, *inner.shape), self.random_state)
-                one, H, _ = descend(inner, [None], H, self.max_iter, self.tol)
-                bases += one
-            bases, H, self.errors_ = descend(features, bases, H, self.max_iter, self.tol)
-            self.embedding_ = H
-            self.labels_ = _kmeans_labels(H, self.n_clusters, self.random_state)
-        return self
-
-
 def neighbor_laplacian(features: np.ndarray, n_neighbors: int) -> sp.csr_array:
     """Laplacian float64 (n, n), sparse, of the 0-1 graph of neighbours in either direction."""
     n = len(features)
@@ -193,7 +138,7 @@ def lp_objective(X: np.ndarray, U: np.ndarray, V: np.ndarray, laplacian: sp.csr_
     """Divergence of X (n, d) from V U' plus half the sum of v' L log v; L (n, n) holds its weight."""
     parts = [
         kl_div(X[rows], np.maximum(V[rows] @ U.T, _FLOOR)).sum(dtype=np.float64)
-        for rows in _blocks(len(X))
+        for rows in row_blocks(len(X))
     ]
     return float(sum(parts) + _penalty(V, laplacian))
 
@@ -207,12 +152,12 @@ def lp_step(
     edges both are the multiplicative updates of Lee and Seung (2001).
     """
     shift = np.maximum(U.sum(0, dtype=np.float64), _FLOOR)  # (k,)
-    Y = np.concatenate([V[r] * (_ratio(X[r], U, V[r]) @ U) for r in _blocks(len(X))])  # (n, k)
+    Y = np.concatenate([V[r] * (_ratio(X[r], U, V[r]) @ U) for r in row_blocks(len(X))])  # (n, k)
     if laplacian.nnz:
         V = _smooth(X, U, V, Y.astype(np.float64), shift, laplacian)
     else:
         V = (Y / shift).astype(X.dtype)
-    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in _blocks(len(X)))  # (d, k)
+    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in row_blocks(len(X)))  # (d, k)
     return U * (pull / np.maximum(V.sum(0, dtype=np.float64), _FLOOR)).astype(X.dtype), V
 
 
@@ -274,7 +219,8 @@ def _ratio(X: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     return X / np.maximum(V @ U.T, _FLOOR)
 
 
-def _blocks(n: int) -> list[slice]:
+def row_blocks(n: int) -> list[slice]:
+    """Slices of n rows small enough to multiply without a second (n, d) array."""
     return [slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)]
 
 
@@ -299,75 +245,7 @@ def _nonnegative(features: np.ndarray, negative: str) -> np.ndarray:
     return unit_rows(np.maximum(features, 0))
 
 
-def nndsvd_coefficients(X: np.ndarray, rank: int, seed: int) -> np.ndarray:
-    """Non-negative H (n, rank) of the NNDSVD of |X| (n, d) (Boutsidis and Gallopoulos 2008)."""
-    left, values, right = randomized_svd(np.abs(X), rank, random_state=seed)
-    right = right.T  # (d, rank)
-    plus, minus = np.maximum(left, 0), np.maximum(-left, 0)  # (n, rank)
-    norm_plus, norm_minus = np.linalg.norm(plus, axis=0), np.linalg.norm(minus, axis=0)
-    weight_plus = norm_plus * np.linalg.norm(np.maximum(right, 0), axis=0)
-    weight_minus = norm_minus * np.linalg.norm(np.maximum(-right, 0), axis=0)
-    positive = weight_plus >= weight_minus  # (rank,)
-    side = np.where(positive, plus, minus)
-    norm = np.maximum(np.where(positive, norm_plus, norm_minus), _FLOOR)
-    H = np.sqrt(values * np.maximum(weight_plus, weight_minus)) * side / norm
-    return np.where(H < _FLOOR, 0, H).astype(X.dtype)
-
-
-def descend(
-    X: np.ndarray, bases: list, H: np.ndarray, max_iter: int, tol: float
-) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
-    """Alternate updates of X (n, d) ~ H Z_m' ... Z_1': every Z_i (k_i-1, k_i), then H (n, k_m) >= 0.
-
-    One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls
-    by `tol` of itself or less (or by `tol`, when it is below 1). Returns the Z, H, and the norms
-    before each update. Source: Trigeorgis et al. 2014, algorithm 1.
-    """
-    bases, errors = list(bases), []
-    total = float((X.astype(np.float64) ** 2).sum())
-    for _ in range(max_iter):
-        cross = _cross(X, H)  # (d, k_m)
-        gram = _cross(H, H, np.float64)  # (k_m, k_m)
-        if bases[-1] is not None:
-            whole = _product(bases)
-            square = total - 2 * (cross * whole).sum() + ((whole.T @ whole) * gram).sum()
-            errors.append(float(np.sqrt(max(square, 0))))
-            if len(errors) > 1 and errors[-2] - errors[-1] <= tol * max(1, errors[-2]):
-                break
-        for i in range(len(bases)):
-            tail = _product([np.eye(len(gram)), *(Z.T for Z in bases[:i:-1])])  # (k_m, k_i)
-            target = cross @ tail  # (d, k_i)
-            if i:
-                before = _product(bases[:i])  # (d, k_i-1)
-                target = _inverse(before.T @ before) @ (before.T @ target)  # (k_i-1, k_i)
-            bases[i] = target @ _inverse(tail.T @ gram @ tail)
-        whole = _product(bases)  # (d, k_m)
-        H = _square_root_rule(H, X @ whole.astype(X.dtype), (whole.T @ whole).astype(X.dtype))
-    return bases, H, errors
-
-
-def _square_root_rule(H: np.ndarray, A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    above = np.maximum(A, 0) + H @ np.maximum(-B, 0)
-    below = np.maximum(-A, 0) + H @ np.maximum(B, 0)
-    return H * np.sqrt(above / np.maximum(below, _FLOOR))
-
-
-def _cross(A: np.ndarray, B: np.ndarray, dtype: type | None = None) -> np.ndarray:
-    # float64 sums over blocks: the rounding of one long float32 sum hides the descent
-    return sum((A[r].T.astype(dtype or A.dtype) @ B[r]).astype(np.float64) for r in _blocks(len(A)))
-
-
-def _inverse(gram: np.ndarray) -> np.ndarray:
-    return np.linalg.pinv(gram, rcond=_RANK_TOLERANCE, hermitian=True)
-
-
-def _product(matrices: list[np.ndarray]) -> np.ndarray:
-    result = matrices[0]
-    for matrix in matrices[1:]:
-        result = result @ matrix
-    return result
-
-
-def _kmeans_labels(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+def kmeans_labels(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """K-means on coefficients (n, k), the best of 10 starts: labels int32 (n,)."""
     fitted = LloydKMeans(n_clusters, n_init=10, random_state=seed).fit(points)
     return fitted.labels_.astype(np.int32)

@@ -20,11 +20,12 @@ from sklearn.cluster import KMeans
 # not public: scikit-learn's SpectralClustering reaches it only through an eigensolver whose sparse
 # factorisation fills up on k-NN graphs of images
 from sklearn.cluster._spectral import discretize
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.preprocessing import normalize
 
 from reprolib.checks import check_memory, unknown_name
 from reprolib.graph.digraph import knn_digraph
-from reprolib.graph.strays import join_disconnected
+from reprolib.graph.strays import cluster_means, join_disconnected
 from reprolib.images import sealed_labels
 from reprolib.methods.base import check_counts, unit_rows
 
@@ -33,6 +34,8 @@ GRAPHS = ("knn", "full")
 BLOCK_ROWS = 1024
 # Lanczos restarts before the factorisation; graphs of images need fewer than ten
 MAX_RESTARTS = 100
+# label of a sample that is zero in all eigenvectors
+UNREACHED = -1
 
 
 def knn_affinity(
@@ -234,6 +237,17 @@ def cluster_rows(vectors: np.ndarray, n_clusters: int, random_state: int) -> np.
     return KMeans(n_clusters, n_init=10, random_state=random_state).fit(rows).labels_
 
 
+def _join_unreached(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Labels int32 0..c-1 of labels (n,) with gaps; an `UNREACHED` sample joins the nearest mean."""
+    reached = labels != UNREACHED
+    compact = np.empty(len(labels), dtype=np.int32)
+    compact[reached] = np.unique(labels[reached], return_inverse=True)[1]
+    if not reached.all():
+        means = cluster_means(features[reached], compact[reached])  # (c, d)
+        compact[~reached] = pairwise_distances_argmin(features[~reached], means)
+    return compact
+
+
 class SpectralEstimator(ClusterMixin, BaseEstimator):
     """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share."""
 
@@ -276,7 +290,7 @@ class SpectralEstimator(ClusterMixin, BaseEstimator):
                 offset = 0.0 if knn else self._full_offset
                 k, seed = self.n_clusters, self.random_state
                 labels = self._labels(*leading_vectors(affinity, k, seed, offset=offset))
-        self.labels_ = np.unique(labels, return_inverse=True)[1].astype(np.int32)
+            self.labels_ = _join_unreached(features, labels)
         return self
 
     def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
@@ -309,8 +323,7 @@ class NCuts(SpectralEstimator):
     `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`. For "full" see
     `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then have no near
     image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here they join
-    the largest cluster, a rule that was chosen after scores of each choice had been seen: its
-    score on the full graph is no blind measurement. Time O(n^2 d) for the graph;
+    the cluster of nearest mean, as the strays of JULE's linkage do. Time O(n^2 d) for the graph;
     memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
@@ -323,7 +336,6 @@ class NCuts(SpectralEstimator):
         # the eigenvectors are known to about this
         reached = np.linalg.norm(vectors, axis=1) > 1e-6  # (n,)
         generalised = vectors[reached] / np.sqrt(degrees[reached])[:, None]
-        labels = np.empty(len(vectors), dtype=np.int64)
+        labels = np.full(len(vectors), UNREACHED)
         labels[reached] = discretize(generalised, random_state=self.random_state)
-        labels[~reached] = np.bincount(labels[reached]).argmax()
         return labels

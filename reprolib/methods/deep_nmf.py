@@ -1,0 +1,140 @@
+"""NMF-D of paper 002, Table 3: deep semi-NMF, then k-means on its last coefficients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.extmath import randomized_svd
+
+from reprolib.images import sealed_labels
+from reprolib.methods.base import check_counts, unit_rows
+from reprolib.methods.nmf import kmeans_labels, row_blocks
+
+_FLOOR = 1e-10
+_RANK_TOLERANCE = 1e-10
+
+
+class NMFD(ClusterMixin, BaseEstimator):
+    """Deep semi-NMF (Trigeorgis et al., ICML 2014; paper 002, Table 3, NMF-D).
+
+    X (n, d) ~ H Z_m' ... Z_1' in Frobenius norm, H (n, k_m) not negative, Z_i of any sign. Layer by
+    layer a semi-NMF of the layer before (Ding et al. 2010, H from an NNDSVD of the absolute
+    values), then all factors in turn: each Z_i by pseudo-inverses, H by the multiplicative
+    square-root rule. K-means on the rows of H. The hidden H_i, i < m, only start the next layer:
+    the joint updates never read them, so they are not updated.
+
+    `layers` (160, 160), `max_iter` 500 for each stage and the relative `tol` of the norm of the
+    residual are those of paper 002's released script; a layer is no wider than min(n, width
+    before it). After `fit`: `labels_` int32 (n,), `embedding_` float32 (n, k_m), `errors_`, the norm
+    of the residual before each joint update. Time O(n d k) an iteration, memory O(n (d + k)).
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        layers: tuple[int, ...] = (160, 160),
+        max_iter: int = 500,
+        tol: float = 1e-5,
+        random_state: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.layers = layers
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: None = None) -> NMFD:
+        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+
+        Raises ValueError on NaN, constant or too few images, on no layers or a layer below 1, and
+        when n_clusters is not from 1 to the number of samples.
+        """
+        with sealed_labels():
+            features = unit_rows(X)  # (n, d)
+            check_counts(len(features), self.n_clusters, 1)
+            if not self.layers or min(self.layers) < 1:
+                raise ValueError(f"layers must be widths of at least 1, got {self.layers}")
+            H, bases = features, []
+            for width in self.layers:
+                inner = H
+                H = nndsvd_coefficients(inner, min(width, *inner.shape), self.random_state)
+                one, H, _ = descend(inner, [None], H, self.max_iter, self.tol)
+                bases += one
+            bases, H, self.errors_ = descend(features, bases, H, self.max_iter, self.tol)
+            self.embedding_ = H
+            self.labels_ = kmeans_labels(H, self.n_clusters, self.random_state)
+        return self
+
+
+def nndsvd_coefficients(X: np.ndarray, rank: int, seed: int) -> np.ndarray:
+    """Non-negative H (n, rank) of the NNDSVD of |X| (n, d) (Boutsidis and Gallopoulos 2008)."""
+    left, values, right = randomized_svd(np.abs(X), rank, random_state=seed)
+    right = right.T  # (d, rank)
+    plus, minus = np.maximum(left, 0), np.maximum(-left, 0)  # (n, rank)
+    norm_plus, norm_minus = np.linalg.norm(plus, axis=0), np.linalg.norm(minus, axis=0)
+    weight_plus = norm_plus * np.linalg.norm(np.maximum(right, 0), axis=0)
+    weight_minus = norm_minus * np.linalg.norm(np.maximum(-right, 0), axis=0)
+    positive = weight_plus >= weight_minus  # (rank,)
+    side = np.where(positive, plus, minus)
+    norm = np.maximum(np.where(positive, norm_plus, norm_minus), _FLOOR)
+    H = np.sqrt(values * np.maximum(weight_plus, weight_minus)) * side / norm
+    return np.where(H < _FLOOR, 0, H).astype(X.dtype)
+
+
+def descend(
+    X: np.ndarray, bases: list, H: np.ndarray, max_iter: int, tol: float
+) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
+    """Alternate updates of X (n, d) ~ H Z_m' ... Z_1': every Z_i (k_i-1, k_i), then H (n, k_m) >= 0.
+
+    One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls
+    by `tol` of itself or less (or by `tol`, when it is below 1). Returns the Z, H, and the norms
+    before each update. Source: Trigeorgis et al. 2014, algorithm 1.
+    """
+    bases, errors = list(bases), []
+    total = float((X.astype(np.float64) ** 2).sum())
+    for _ in range(max_iter):
+        cross = _cross(X, H)  # (d, k_m)
+        gram = _cross(H, H, np.float64)  # (k_m, k_m)
+        if bases[-1] is not None:
+            whole = _product(bases)
+            square = total - 2 * (cross * whole).sum() + ((whole.T @ whole) * gram).sum()
+            errors.append(float(np.sqrt(max(square, 0))))
+            if len(errors) > 1 and errors[-2] - errors[-1] <= tol * max(1, errors[-2]):
+                break
+        for i in range(len(bases)):
+            tail = _product([np.eye(len(gram)), *(Z.T for Z in bases[:i:-1])])  # (k_m, k_i)
+            target = cross @ tail  # (d, k_i)
+            if i:
+                before = _product(bases[:i])  # (d, k_i-1)
+                target = _inverse(before.T @ before) @ (before.T @ target)  # (k_i-1, k_i)
+            bases[i] = target @ _inverse(tail.T @ gram @ tail)
+        whole = _product(bases)  # (d, k_m)
+        H = _square_root_rule(H, X @ whole.astype(X.dtype), (whole.T @ whole).astype(X.dtype))
+    return bases, H, errors
+
+
+def _square_root_rule(H: np.ndarray, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    above = np.maximum(A, 0) + H @ np.maximum(-B, 0)
+    below = np.maximum(-A, 0) + H @ np.maximum(B, 0)
+    return H * np.sqrt(above / np.maximum(below, _FLOOR))
+
+
+def _cross(A: np.ndarray, B: np.ndarray, dtype: type | None = None) -> np.ndarray:
+    # float64 sums over blocks: the rounding of one long float32 sum hides the descent
+    return sum(
+        (A[r].T.astype(dtype or A.dtype) @ B[r]).astype(np.float64) for r in row_blocks(len(A))
+    )
+
+
+def _inverse(gram: np.ndarray) -> np.ndarray:
+    return np.linalg.pinv(gram, rcond=_RANK_TOLERANCE, hermitian=True)
+
+
+def _product(matrices: list[np.ndarray]) -> np.ndarray:
+    result = matrices[0]
+    for matrix in matrices[1:]:
+        result = result @ matrix
+    return result
