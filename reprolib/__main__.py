@@ -122,6 +122,21 @@ def _record_line(path: Any) -> str:
     return f"{scores or 'no labels'}; {sum(entry['seconds'].values()):.1f} s; {path}"
 
 
+def _classify(args: argparse.Namespace) -> int:
+    from reprolib import classification, records
+
+    if args.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1; got {args.seeds}.")
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        options = {"device": args.device, "force": args.force}
+        for path in classification.run(args.paper, args.profile, seed, **options):
+            found = ", ".join(
+                f"{n}: {a:.4f}" for n, a in classification.rescore(records.read(path)).items()
+            )
+            print(f"{found}; {path}")
+    return 0
+
+
 def _results(args: argparse.Namespace) -> int:
     from reprolib import results
     from reprolib.profiles import paper_folder
@@ -174,6 +189,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--first-seed", type=int, default=0, help="first random_state (default 0)")
     run.add_argument("--jobs", type=int, default=1, help="seeds at a time (default 1)")
     run.add_argument("--force", action="store_true", help="run even where a record is there")
+
+    classify = command(
+        "classify", _classify, "codes of patches and a linear SVM, one record a code"
+    )
+    classify.add_argument("paper", help="folder of the book, as jule")
+    classify.add_argument("--profile", default="cpu", help="of classification.yml (default cpu)")
+    classify.add_argument("--seeds", type=int, default=1, help="number of seeds (default 1)")
+    classify.add_argument(
+        "--first-seed", type=int, default=0, help="first random_state (default 0)"
+    )
+    classify.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    classify.add_argument("--force", action="store_true", help="run even where a record is there")
 
     results = command("results", _results, "the paper's numbers beside the records'")
     results.add_argument("paper", help="folder of the book, as jule")

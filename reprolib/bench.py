@@ -1,8 +1,8 @@
 """Time the kernels beside named peers and beside the matrix product that bounds them.
 
-`python -m reprolib bench [knn] [acgdl] [scaling] [--quick] [--json PATH]`. Everything runs one after the
-other in this process. Each number is the smallest of a few repeats, since other work on the machine
-only adds time. Nothing is asserted, and nothing is written unless `--json` asks for it.
+`python -m reprolib bench [knn] [acgdl] [scaling] [methods] [growth] [--quick] [--json PATH]`. Everything
+runs one after the other in this process. Each number is the smallest of a few repeats, since other work
+on the machine only adds time. Nothing is asserted, and nothing is written unless `--json` asks for it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from reprolib import checks, datasets, storage
+from reprolib import bench_methods, checks, datasets, storage
 from reprolib.graph.digraph import knn_digraph
 from reprolib.graph.initial import one_link_clusters
 from reprolib.graph.linkage import graph_degree_linkage
@@ -101,6 +102,24 @@ def bench_scaling(features: np.ndarray, repeats: int) -> dict[str, float]:
     return rows
 
 
+def bench_methods_at_once(features: np.ndarray, repeats: int) -> dict[str, dict]:
+    """Seconds and memory of the classical methods and their peers on all rows (`bench_methods`)."""
+    return _methods(features, [len(features)])
+
+
+def bench_growth(features: np.ndarray, repeats: int) -> dict[str, dict]:
+    """The same over n, every second, fourth ... row left out, until a method takes too long."""
+    return _methods(features, [n for n in _sizes(len(features)) if n > N_NEIGHBORS * 20])
+
+
+def _methods(features: np.ndarray, sizes: list[int]) -> dict[str, dict]:
+    rows = bench_methods.measure(features, sizes)
+    n, d = sizes[-1], features.shape[1]
+    floor = cost(n, d, N_NEIGHBORS)["flops"] / gemm_ceiling(d, default_precision(n, d))
+    bench_methods.compare(rows, n, floor)
+    return rows
+
+
 def _sizes(n: int) -> list[int]:
     sizes = [n]
     while sizes[0] >= 1_000:
@@ -113,16 +132,24 @@ BENCHES = {
     "knn": (bench_knn, "mnist-test"),
     "acgdl": (bench_acgdl, "mnist-test"),
     "scaling": (bench_scaling, "mnist"),
+    "methods": (bench_methods_at_once, "mnist-test"),
+    "growth": (bench_growth, "mnist"),
 }
+BRIEF = (
+    "knn",
+    "acgdl",
+    "scaling",
+    "methods",
+)  # what runs if none is named; growth takes half an hour
 
 
-def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[str, float]]:
-    """Run the named benches (default: all) and print them; return their seconds by row.
+def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[str, Any]]:
+    """Run the named benches (default: BRIEF) and print them; return their seconds by row.
 
     `quick`: digits and two repeats instead of MNIST's test images and five. Raises ValueError for
     an unknown name.
     """
-    names = names or list(BENCHES)
+    names = names or list(BRIEF)
     for name in names:
         if name not in BENCHES:
             raise checks.unknown_name("bench", name, BENCHES)

@@ -199,6 +199,33 @@ def growth(bench: Mapping[str, Any] | None) -> Figure:
     return figure
 
 
+def methods_over_n(bench: Mapping[str, Any] | None) -> Figure:
+    """Seconds and peak memory of methods over n, ours in colour and solid, public peers gray and dashed.
+
+    bench: what `python -m reprolib bench growth --json` wrote, or None. A line ends where the method was
+    left out.
+    """
+    if bench is None:
+        return missing("python -m reprolib bench growth")
+    rows = bench["seconds"]["growth"]
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4.6), sharex=True)
+    ours = [name for name in rows if "," not in name]
+    looks = {name: {"color": color} for name, color in zip(ours, PALETTE10, strict=False)}
+    peers = [name for name in rows if name not in looks]
+    for name, gray in zip(peers, np.linspace(0.2, 0.65, len(peers)), strict=True):
+        looks[name] = {"color": str(gray), "linestyle": "--", "markerfacecolor": "white"}
+    for axes, key in zip(panels, ("seconds", "peak_mb"), strict=True):
+        for (name, look), marker in zip(looks.items(), MARKERS * 2, strict=False):
+            found = {int(n): entry.get(key) for n, entry in rows[name].items()}
+            points = sorted((n, value) for n, value in found.items() if value)
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=5, label=name, **look)
+        axes.set(xscale="log", yscale="log", xlabel="images n")
+    panels[0].set(title="Seconds", ylabel="seconds")
+    panels[1].set(title="Peak memory above the start", ylabel="MiB")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 def gains(
     pixels: Sequence[Mapping[str, Any]],
     learned: Sequence[Mapping[str, Any]],

@@ -17,15 +17,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 
 from reprolib.checks import check_features, unknown_name
 from reprolib.images import Images, sealed_labels
-from reprolib.methods.jule import JULE
-from reprolib.patch_network import LAYERS, layer_representation, learn_patch_network
-from reprolib.patches import (
-    PATCH,
-    encode,
-    fit_whitening,
-    learn_codebook,
-    sample_patches,
-)
+from reprolib.patch_network import LAYERS, PatchEmbedding, layer_representation
+from reprolib.patches import PATCH, encode, learn_codebook, whitened_patches
 
 WHITENED = "whitened"  # the patches themselves: the column "K-means" of Table 8
 REPRESENTATIONS = (WHITENED, *LAYERS)
@@ -100,10 +93,18 @@ def choose_svm(X: np.ndarray, y: np.ndarray) -> L2SVM:
     """`L2SVM` on float32 features (n, d) and labels (n,), refitted with the best of PENALTIES.
 
     The accuracy of 3-fold cross-validation decides, the smaller penalty in a tie: these images and their
-    labels, no others. The rows must be in random order.
+    labels, no others. The rows must be in random order. The weights lie in the span of the rows, so that
+    with n < d all fits see n coordinates instead of d.
     """
+    basis = None
+    if len(X) < X.shape[1]:
+        basis, coordinates = np.linalg.qr(X.T)  # (d, n), (n, n)
+        X = np.ascontiguousarray(coordinates.T)
     search = GridSearchCV(L2SVM(), {"C": list(PENALTIES)}, cv=KFold(FOLDS))
-    return search.fit(X, y).best_estimator_
+    svm = search.fit(X, y).best_estimator_
+    if basis is not None:
+        svm.coef_ = svm.coef_ @ basis.T
+    return svm
 
 
 def classify(
@@ -115,7 +116,7 @@ def classify(
     n_codes: int = 1600,
     n_patches: int = 40_000,
     size: int = PATCH,
-    model: JULE | None = None,
+    network: PatchEmbedding | None = None,
     random_state: int = 0,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
@@ -123,36 +124,33 @@ def classify(
 
     train, test: `Images` with labels; sizes: numbers of training images, each set a part of the next
     larger; representations: "whitened" for a codebook of the whitened patches, or layers of the patch CNN
-    (`patch_network.LAYERS`); model: an unfitted `JULE` for that CNN, by default `JULE()`, whose 10 clusters
-    are CIFAR-10's number of categories: the paper's rule for n_c*, which section 4.3 does not set anew.
-    Patches, codebook and CNN come from all training images, without labels, whatever the size. The SVM's
-    C is chosen on the labelled images (`choose_svm`): what suits 50,000 of them fits the noise of few.
+    (`patch_network.LAYERS`), which then must be given as `network`. Patches and codebook come from all
+    training images, without labels, whatever the size. The SVM's C is chosen on the labelled images
+    (`choose_svm`): what suits 50,000 of them fits the noise of few.
 
-    Returns a dict for each representation and size: `representation`, `n_train`, `n_test`, `n_codes`,
-    `n_patches`, `C`, `accuracy` in [0, 1], `predicted` (n_test,), `seconds` by step, shared steps in each.
-    Raises ValueError for unknown representations, sizes out of range and images without labels.
+    Returns a dict for each representation and size: `representation`, `n_train`, `C`, `accuracy` in
+    [0, 1], `predicted` (n_test,), `seconds` by step, shared steps in each.
+    Raises ValueError for unknown representations, a missing network, sizes out of range and images
+    without labels.
     """
     for name in representations:
         if name not in REPRESENTATIONS:
             raise unknown_name("representation", name, REPRESENTATIONS)
+        if name in LAYERS and network is None:
+            raise ValueError(f"{name!r} is a layer of the patch CNN: pass the network")
     _check_images(train, test, sizes)
     order = np.random.default_rng(random_state).permutation(train.n)[: max(sizes)]
     labelled = train.take(order)
     shape = (train.shape[1], size, size)
     shared: dict[str, float] = {}
     with sealed_labels(), _step(shared, "whitening"):
-        raw = sample_patches(train, n_patches, size=size, random_state=random_state)
-        whitening = fit_whitening(raw)
-        patches = whitening(raw)  # (n_patches, c * size * size)
-    network, learning = None, {}
-    if set(representations) & set(LAYERS):
-        model = model or JULE(device=device, random_state=random_state)
-        with _step(learning, "network"):
-            network = learn_patch_network(patches.view(-1, *shape).numpy(), model)
+        whitening, patches = whitened_patches(
+            train, n_patches, size=size, random_state=random_state
+        )
     rows = []
     for name in representations:
         represent = layer_representation(network, name, shape) if name in LAYERS else None
-        seconds = shared | (learning if represent else {})
+        seconds = dict(shared)
         with sealed_labels(), _step(seconds, "codebook"):
             vectors = patches
             if represent:
@@ -172,9 +170,6 @@ def classify(
                 {
                     "representation": name,
                     "n_train": int(n_train),
-                    "n_test": test.n,
-                    "n_codes": n_codes,
-                    "n_patches": n_patches,
                     "C": svm.C,
                     "accuracy": float(np.mean(predicted == test.labels)),
                     "predicted": predicted,

@@ -1,5 +1,9 @@
 """JULE on patches: the small CNN of paper 002, section 4.3, and its layers as representations."""
 
+import os
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -11,6 +15,7 @@ from reprolib.methods.jule import JULE
 from reprolib.methods.jule_run import Run
 from reprolib.networks import Block, ConvEmbedding
 from reprolib.patches import Representation
+from reprolib.training import load_checkpoint, save_checkpoint
 
 # the columns of Table 8, and the inner product layer that the text says performs poorly
 LAYERS = {"conv1": (0,), "conv2": (1,), "conv1&2": (0, 1), "ip": (2,)}
@@ -34,6 +39,7 @@ class PatchEmbedding(ConvEmbedding):
     ) -> None:
         nn.Module.__init__(self)  # the parent's own would stack 5x5 convolutions
         in_channels, height, width = image_shape
+        self.patch_size = (height, width)
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         self.blocks: list[Block] = []
         for _ in range(2):
@@ -72,14 +78,36 @@ def learn_patch_network(patches: np.ndarray, model: JULE) -> PatchEmbedding:
     """Train the patch CNN by JULE until `model.n_clusters` clusters of patches are left.
 
     patches: whitened, float32 (m, c, h, w); model: an unfitted `JULE`, for its parameters. It is not
-    changed. Raises as `JULE.fit` does. Source: paper 002, section 4.3 and Algorithm 1; it does not
-    print the number of clusters of patches.
+    changed. Its default of 10 clusters is CIFAR-10's number of categories: the paper's rule for n_c*,
+    which section 4.3 does not set anew. Raises as `JULE.fit` does. Source: paper 002, section 4.3 and
+    Algorithm 1.
     """
     with sealed_labels():
         check_counts(len(patches), model.n_clusters, model.n_neighbors)
         run = PatchRun(model, patches)
         run.train()
     return run.network.eval()
+
+
+def save_patch_network(
+    network: PatchEmbedding, path: str | os.PathLike, about: Mapping[str, Any]
+) -> None:
+    """Write the network and what is known about it, JSON-ready, to one safetensors file, atomically."""
+    convolution = network.convolutions[0]
+    built = {
+        "image_shape": [convolution.in_channels, *network.patch_size],
+        "channels": convolution.out_channels,
+        "embedding_dim": network.inner_product.out_features,
+    }
+    save_checkpoint(path, network.state_dict(), {"network": built, "about": dict(about)})
+
+
+def load_patch_network(path: str | os.PathLike) -> tuple[PatchEmbedding, dict[str, Any]]:
+    """Read what `save_patch_network` wrote, the network ready to use; CheckpointError when damaged."""
+    tensors, state = load_checkpoint(path)
+    network = PatchEmbedding(**state["network"])
+    network.load_state_dict(tensors)
+    return network.eval(), state["about"]
 
 
 def layer_representation(

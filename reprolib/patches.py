@@ -88,6 +88,15 @@ def fit_whitening(patches: torch.Tensor, epsilon: float = ZCA_EPSILON) -> Whiten
     return Whitening(normalised.mean(0).float(), matrix.float())
 
 
+def whitened_patches(
+    images: Any, n_patches: int, *, size: int = PATCH, random_state: int = 0
+) -> tuple[Whitening, torch.Tensor]:
+    """Draw patches (`sample_patches`) and whiten them: the `Whitening` and float32 (n_patches, d)."""
+    raw = sample_patches(images, n_patches, size=size, random_state=random_state)
+    whitening = fit_whitening(raw)
+    return whitening, whitening(raw)
+
+
 def learn_codebook(vectors: torch.Tensor, n_codes: int, *, random_state: int = 0) -> torch.Tensor:
     """K-means centres float32 (n_codes, d) of vectors float32 (m, d).
 

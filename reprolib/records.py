@@ -34,6 +34,7 @@ __all__ = [
     "rescore",
     "source_hash",
     "stem",
+    "write",
 ]
 
 SCHEMA = 1
@@ -107,11 +108,7 @@ def record(
         stored["y"] = _compact("y", labels, images.n)
     folder = Path(root) if root is not None else BOOK / paper / "runs"
     name = stem(method, dataset, profile, tag, random_state)
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **stored, **extra)
-    described = machine()
     entry = {
-        "schema": SCHEMA,
         "paper": paper,
         "method": method,
         "variant": variant,
@@ -131,6 +128,30 @@ def record(
         else {result: _scores(labels, ids) for result, ids in assignments.items()},
         "stages": [dict(stage) for stage in stages],
         "seconds": {k: round(float(v), 3) for k, v in (seconds or {}).items()},
+    }
+    return write(folder, name, entry, {**stored, **extra}, code, device)
+
+
+def write(
+    folder: Path,
+    name: str,
+    entry: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    code: Mapping[str, Any],
+    device: str = "auto",
+) -> Path:
+    """Write `<name>.npz` of arrays and then `<name>.json`, which holds its hash; return the latter.
+
+    entry: what was run and found; added are the schema, the machine with its versions, the peak memory
+    and `code`, the `code_state` before the run. device: "auto" for the machine's.
+    Raises OSError when the folder cannot be written.
+    """
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    described = machine()
+    complete = {
+        "schema": SCHEMA,
+        **entry,
         "peak_memory_mb": peak_memory_mb(),
         "device": described.pop("device") if device == "auto" else device,
         "versions": described.pop("versions"),
@@ -139,7 +160,7 @@ def record(
         "assignment": f"{name}.npz",
         "assignment_sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
     }
-    text = json.dumps(entry, indent=1, default=_plain, allow_nan=False) + "\n"
+    text = json.dumps(complete, indent=1, default=_plain, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{name}.npz", lambda stream: stream.write(packed.getvalue()))
     write_atomically(folder / f"{name}.json", lambda stream: stream.write(text.encode()))

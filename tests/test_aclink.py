@@ -1,4 +1,4 @@
-"""AC-Link against a literal average linkage; blobs, rings, invariances, memory, bad input."""
+"""AC-Link against a literal linkage; blobs, rings, invariances, memory, bad input."""
 
 import sys
 
@@ -9,14 +9,25 @@ from sklearn.metrics import adjusted_rand_score
 from reprolib.methods.classical import ACLink
 
 
-def literal_average_linkage(X):
-    """Merge the two clusters whose members are nearest on average: labels for every number."""
+def mean_distance(a, b):
+    return np.mean([np.linalg.norm(x - y) for x in a for y in b])
+
+
+def rise_of_the_squares(a, b):
+    squares = [((part - part.mean(0)) ** 2).sum() for part in (np.vstack([a, b]), a, b)]
+    return squares[0] - squares[1] - squares[2]
+
+
+COSTS = {"average": mean_distance, "ward": rise_of_the_squares}
+
+
+def literal_linkage(X, cost):
+    """Merge the two clusters of least cost, again and again: labels for every number of clusters."""
     X = X / np.linalg.norm(X, axis=1, keepdims=True)
-    distances = np.sqrt(((X[:, None] - X[None]) ** 2).sum(2))
     clusters, cuts = [[i] for i in range(len(X))], {}
     while len(clusters) > 1:
         pairs = [(a, b) for a in range(len(clusters)) for b in range(a)]
-        a, b = min(pairs, key=lambda p: distances[clusters[p[0]]][:, clusters[p[1]]].mean())
+        a, b = min(pairs, key=lambda p: cost(X[clusters[p[0]]], X[clusters[p[1]]]))
         clusters[b] += clusters.pop(a)
         cuts[len(clusters)] = [[i in c for c in clusters].index(True) for i in range(len(X))]
     return cuts
@@ -28,11 +39,12 @@ def blobs(seed=0, n=60):
     return (5 * np.eye(3)[y] + rng.normal(0, 0.3, (n, 3))).astype(np.float32), y
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_partition_is_the_literal_one(seed):
-    X = np.random.default_rng(seed).normal(size=(22, 4))
-    for c, expected in literal_average_linkage(X).items():
-        labels = ACLink(c).fit_predict(X)
+@pytest.mark.parametrize("linkage", COSTS)
+@pytest.mark.parametrize("seed", range(2))
+def test_partition_is_the_literal_one(seed, linkage):
+    X = np.random.default_rng(seed).normal(size=(20, 4))
+    for c, expected in literal_linkage(X, COSTS[linkage]).items():
+        labels = ACLink(c, linkage=linkage).fit_predict(X)
         assert labels.dtype == np.int32 and set(labels) == set(range(c))
         assert adjusted_rand_score(expected, labels) == 1
 
@@ -68,6 +80,8 @@ def test_bad_input():
             ACLink(c).fit(X)
     with pytest.raises(ValueError, match="identical"):
         ACLink(2).fit(np.ones((5, 3)))
+    with pytest.raises(ValueError, match="unknown linkage 'wards'.*ward"):
+        ACLink(2, linkage="wards").fit(X)
     X[1, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         ACLink(2).fit(X)

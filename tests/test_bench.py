@@ -1,10 +1,12 @@
 """The bench runs, prints every row, and writes only where it is told to. No time is asserted."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
 
-from reprolib import bench
+from reprolib import bench, bench_methods
 
 
 def test_quick_bench_prints_peers_and_floors(capsys, tmp_path, monkeypatch):
@@ -32,3 +34,43 @@ def test_unknown_bench_is_named():
 
 def test_ceiling_is_a_rate():
     assert 1e8 < bench.gemm_ceiling(64, "float32", repeats=1) < 1e15
+
+
+def test_methods_are_measured_over_n_until_they_take_too_long(capsys, monkeypatch):
+    def greedy(x):
+        if len(x) == 20:
+            raise MemoryError("needs 2.0 GiB")
+
+    works = {"quick": lambda x: None, "slow": lambda x: None, "greedy": greedy}
+    clock = iter(np.arange(1000.0))
+    monkeypatch.setattr(bench_methods, "_methods", lambda: works)
+    monkeypatch.setattr(bench_methods, "_peers", dict)
+    monkeypatch.setattr(bench_methods.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(bench_methods, "LIMIT", 2.0)
+    rows = bench_methods.measure(np.zeros((40, 2), np.float32), [10, 20, 40])
+    assert rows["quick"]["10"]["seconds"] == 1.0  # the clock moves by one at each look
+    assert rows["quick"]["20"] == rows["quick"]["40"] == {"left_out": "half of these rows took 1 s"}
+    monkeypatch.setattr(bench_methods, "LIMIT", 4.0)
+    rows = bench_methods.measure(np.zeros((40, 2), np.float32), [10, 20, 40])
+    assert [entry.get("seconds") for entry in rows["slow"].values()] == [1.0] * 3
+    assert rows["greedy"]["20"] == rows["greedy"]["40"] == {"left_out": "needs 2.0 GiB"}
+    assert "left out: needs 2.0 GiB" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a step took")
+def test_memory_of_a_step_does_not_hide_behind_an_earlier_one():
+    def work(x):
+        return np.ones(30_000_000).sum()  # 229 MiB
+
+    found = [bench_methods._measured(work, np.zeros((2, 2)), []) for _ in range(2)]
+    assert all(200 < entry["peak_mb"] < 260 for entry in found)
+
+
+def test_quick_bench_of_methods_has_every_method_and_its_ratio(capsys, tmp_path):
+    path = tmp_path / "methods.json"
+    assert bench.main(["methods", "--quick", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["seconds"]["methods"]
+    printed = capsys.readouterr().out
+    for name in bench_methods._methods():
+        assert rows[name]["1797"]["seconds"] > 0 and name in bench_methods.BESIDE
+    assert " x average linkage on the graph, scikit-learn" in printed

@@ -1,0 +1,180 @@
+"""Runs of Table 8 of paper 002: one record a representation and seed, with all predictions.
+
+`book/<paper>/classification.yml` holds the settings by profile, `book/<paper>/classification/` the
+records. `reprolib.classify` computes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from reprolib import datasets, records
+from reprolib.checks import unknown_name
+from reprolib.profiles import load_yaml, paper_folder
+
+KEYS = {"train", "test", "sizes", "representations", "n_codes", "n_patches", "network"}
+ABOUT = {"source", "reduced"}
+
+
+def setting(paper: str, profile: str) -> dict[str, Any]:
+    """Return a profile of book/<paper>/classification.yml.
+
+    Raises ValueError for an unknown paper or profile and for missing or unknown keys.
+    """
+    path = paper_folder(paper) / "classification.yml"
+    known = load_yaml(path)["profiles"]
+    if profile not in known:
+        raise unknown_name("profile", profile, known)
+    if wrong := set(known[profile]) ^ (KEYS | ABOUT):
+        raise ValueError(f"{path.name}, {profile}: missing or unknown {', '.join(sorted(wrong))}")
+    return known[profile]
+
+
+def run(
+    paper: str,
+    profile: str,
+    random_state: int,
+    *,
+    root: Path | None = None,
+    device: str = "auto",
+    force: bool = False,
+) -> list[Path]:
+    """Classify with every representation of a profile; return the paths of their records.
+
+    What has a fresh record, and a CNN of patches that was learned before, is taken from there, so that
+    a killed run goes on with the representation it was at; `force` begins anew. root: folder of the
+    records, by default book/<paper>/classification. Raises ValueError for unknown names and
+    FileNotFoundError, saying how to get them, when the data sets are not there.
+    """
+    chosen = setting(paper, profile)
+    folder = Path(root) if root is not None else _folder(paper)
+    code = records.code_state("reprolib.classify", "reprolib.patch_network")
+    names = {
+        name: records.stem("codes", chosen["train"], profile, name, random_state)
+        for name in chosen["representations"]
+    }
+    todo = [
+        name
+        for name, stem in names.items()
+        if force or not _finished(folder / f"{stem}.json", chosen)
+    ]
+    if todo:
+        train, test = datasets.load(chosen["train"]), datasets.load(chosen["test"])
+    network, learning = None, 0.0
+    bar = tqdm(todo, desc=f"seed {random_state}", unit="code", disable=not todo)
+    for name in bar:
+        bar.set_postfix_str(name)
+        # here, so that reading records does not import torch
+        from reprolib.classify import WHITENED, classify
+
+        if name != WHITENED and network is None:
+            path = (
+                folder / "networks" / f"{chosen['train']}-{profile}-seed{random_state}.safetensors"
+            )
+            network, learning = _network(path, train, chosen, random_state, device, code, force)
+        rows = classify(
+            train,
+            test,
+            chosen["sizes"],
+            representations=[name],
+            n_codes=chosen["n_codes"],
+            n_patches=chosen["n_patches"],
+            network=network,
+            random_state=random_state,
+            device=device,
+        )
+        arrays = {f"n{row['n_train']}": row.pop("predicted").astype(np.uint8) for row in rows}
+        entry = {
+            "paper": paper,
+            "profile": profile,
+            "representation": name,
+            "random_state": random_state,
+            "parameters": {key: chosen[key] for key in sorted(KEYS)},
+            "train": _about(train, chosen["train"]),
+            "test": _about(test, chosen["test"]),
+            "rows": rows,
+            "seconds": {"network": round(learning if name != WHITENED else 0.0, 3)},
+        }
+        arrays["y"] = test.labels.astype(np.uint8)
+        records.write(folder, names[name], entry, arrays, code, device)
+    return [folder / f"{stem}.json" for stem in names.values()]
+
+
+def load_runs(paper: str, *, profile: str | None = None, root: Path | None = None) -> list[dict]:
+    """Read the records of `run`, sorted by file name; each has its `path`. ValueError for another file."""
+    folder = Path(root) if root is not None else _folder(paper)
+    found = [records.read(path) for path in sorted(folder.glob("*.json"))]
+    return [entry for entry in found if profile in (None, entry["profile"])]
+
+
+def rescore(entry: Mapping[str, Any]) -> dict[int, float]:
+    """Recompute the accuracies of a record, by number of labelled images, from its predictions."""
+    stored = records.load_arrays(entry)
+    sizes = [row["n_train"] for row in entry["rows"]]
+    return {n: float(np.mean(stored[f"n{n}"] == stored["y"])) for n in sizes}
+
+
+def curves(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, np.ndarray]]:
+    """Gather accuracies by representation and number of labelled images: one entry a seed."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for entry in entries:
+        for row in entry["rows"]:
+            by_size = found.setdefault(entry["representation"], {})
+            by_size.setdefault(row["n_train"], []).append(row["accuracy"])
+    return {
+        name: {n: np.array(values) for n, values in sorted(by_size.items())}
+        for name, by_size in found.items()
+    }
+
+
+def _network(
+    path: Path,
+    train: Any,
+    chosen: Mapping[str, Any],
+    random_state: int,
+    device: str,
+    code: Mapping[str, Any],
+    force: bool,
+) -> tuple[Any, float]:
+    """The CNN of patches and the seconds its learning took, from `path` if it is of this code."""
+    from reprolib.methods.jule import JULE
+    from reprolib.patch_network import learn_patch_network, load_patch_network, save_patch_network
+    from reprolib.patches import PATCH, whitened_patches
+
+    about = {"parameters": chosen["network"], "source_sha256": code["source_sha256"]}
+    if path.exists() and not force:
+        network, stored = load_patch_network(path)
+        if {key: stored[key] for key in about} == about:
+            return network, stored["seconds"]
+    began = time.perf_counter()
+    model = JULE(**chosen["network"], random_state=random_state, device=device, verbose=True)
+    _, patches = whitened_patches(train, chosen["n_patches"], random_state=random_state)
+    shape = (len(patches), train.shape[1], PATCH, PATCH)
+    network = learn_patch_network(patches.view(shape).numpy(), model)
+    seconds = time.perf_counter() - began
+    save_patch_network(network, path, about | {"seconds": seconds})
+    return network, seconds
+
+
+def _finished(path: Path, chosen: Mapping[str, Any]) -> bool:
+    try:
+        entry = records.read(path)
+        records.load_arrays(entry)
+    except (OSError, ValueError):
+        return False
+    same = all(entry["parameters"][key] == chosen[key] for key in KEYS)
+    return same and not records.is_stale(entry)
+
+
+def _about(images: Any, name: str) -> dict[str, Any]:
+    return {"name": name, "n": images.n, "shape": list(images.shape), "sha256": images.sha256}
+
+
+def _folder(paper: str) -> Path:
+    return paper_folder(paper) / "classification"
