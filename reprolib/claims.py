@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reprolib import ablations, records, results
+import numpy as np
+
+from reprolib import ablations, classification, records, results
 from reprolib.checks import unknown_name
 from reprolib.profiles import BOOK, load_yaml
 
@@ -20,6 +22,7 @@ OPTIONS = {
     "stages": ({"dataset", "clusters"}, set()),
     "ablation": ({"tags"}, set()),
     "gains": ({"table"}, {"over", "most"}),
+    "codes": ({"codes", "than"}, {"most"}),
 }
 
 
@@ -57,6 +60,8 @@ def judged(paper: str, *, root: Path | None = None) -> list[dict]:
     - ablation: the records tagged "main" against those of a tag; good when main is above
     - gains: every number of a table against that of the same row in the table `over` or, without one,
       of the data set's row "<...>, data" in the table itself; good when above
+    - codes: accuracies of codebooks (`classification`) against that of `than`, seed by seed for each number
+      of labelled images; good when the mean gain is more than two of its standard deviations
 
     Raises ValueError for an unknown paper.
     """
@@ -187,6 +192,22 @@ def _gains(
     return found
 
 
+def _codes(
+    paper: str, *, codes: Sequence[str], than: str, root: Path | None
+) -> list[tuple[str, bool]]:
+    runs = classification.load_runs(paper, root=root and root / "classification")
+    measured = classification.curves(runs)
+    found = []
+    for name in codes:
+        for n, scores in measured.get(name, {}).items():
+            other = measured.get(than, {}).get(n, np.empty(0))
+            pairs = min(len(scores), len(other))
+            if pairs > 1:
+                gain = scores[:pairs] - other[:pairs]
+                found.append((f"{name} from {n:,}", gain.mean() > 2 * gain.std(ddof=1)))
+    return found
+
+
 def _main_scores(paper: str, root: Path | None) -> dict[tuple[str, str], tuple[float, float]]:
     """Mean and std (0 for one seed) of NMI by (method/result, data set), paper profile preferred."""
     found = {}
@@ -218,4 +239,5 @@ CHECKS = {
     "stages": _stages,
     "ablation": _ablation,
     "gains": _gains,
+    "codes": _codes,
 }

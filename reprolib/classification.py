@@ -18,6 +18,7 @@ from reprolib import datasets, records
 from reprolib.checks import unknown_name
 from reprolib.profiles import load_yaml, paper_folder
 
+WHITENED = "whitened"  # the representation that needs no network
 KEYS = {"train", "test", "sizes", "representations", "n_codes", "n_patches", "network"}
 ABOUT = {"source", "reduced"}
 
@@ -62,22 +63,22 @@ def run(
     todo = [
         name
         for name, stem in names.items()
-        if force or not _finished(folder / f"{stem}.json", chosen)
+        if force or not _finished(folder / f"{stem}.json", _parameters(chosen, name))
     ]
     if todo:
         train, test = datasets.load(chosen["train"]), datasets.load(chosen["test"])
-    network, learning = None, 0.0
+    network, learned = None, {}
     bar = tqdm(todo, desc=f"seed {random_state}", unit="code", disable=not todo)
     for name in bar:
         bar.set_postfix_str(name)
         # here, so that reading records does not import torch
-        from reprolib.classify import WHITENED, classify
+        from reprolib.classify import classify
 
         if name != WHITENED and network is None:
             path = (
                 folder / "networks" / f"{chosen['train']}-{profile}-seed{random_state}.safetensors"
             )
-            network, learning = _network(path, train, chosen, random_state, device, code, force)
+            network, learned = _network(path, train, chosen, random_state, device, code, force)
         rows = classify(
             train,
             test,
@@ -95,11 +96,11 @@ def run(
             "profile": profile,
             "representation": name,
             "random_state": random_state,
-            "parameters": {key: chosen[key] for key in sorted(KEYS)},
+            "parameters": _parameters(chosen, name),
             "train": _about(train, chosen["train"]),
             "test": _about(test, chosen["test"]),
             "rows": rows,
-            "seconds": {"network": round(learning if name != WHITENED else 0.0, 3)},
+            "network": learned if name != WHITENED else {},
         }
         arrays["y"] = test.labels.astype(np.uint8)
         records.write(folder, names[name], entry, arrays, code, device)
@@ -141,8 +142,11 @@ def _network(
     device: str,
     code: Mapping[str, Any],
     force: bool,
-) -> tuple[Any, float]:
-    """The CNN of patches and the seconds its learning took, from `path` if it is of this code."""
+) -> tuple[Any, dict[str, Any]]:
+    """The CNN of patches and how it was learned, read from `path` if it is of this code and setting.
+
+    The latter: `seconds`, and `losses`, the mean of each epoch.
+    """
     from reprolib.methods.jule import JULE
     from reprolib.patch_network import learn_patch_network, load_patch_network, save_patch_network
     from reprolib.patches import PATCH, whitened_patches
@@ -151,25 +155,33 @@ def _network(
     if path.exists() and not force:
         network, stored = load_patch_network(path)
         if {key: stored[key] for key in about} == about:
-            return network, stored["seconds"]
+            return network, {key: stored[key] for key in ("seconds", "losses")}
     began = time.perf_counter()
     model = JULE(**chosen["network"], random_state=random_state, device=device, verbose=True)
     _, patches = whitened_patches(train, chosen["n_patches"], random_state=random_state)
     shape = (len(patches), train.shape[1], PATCH, PATCH)
-    network = learn_patch_network(patches.view(shape).numpy(), model)
-    seconds = time.perf_counter() - began
-    save_patch_network(network, path, about | {"seconds": seconds})
-    return network, seconds
+    network, epochs = learn_patch_network(patches.view(shape).numpy(), model)
+    learned = {
+        "seconds": round(time.perf_counter() - began, 3),
+        "losses": [round(epoch["loss"], 5) for epoch in epochs],
+    }
+    save_patch_network(network, path, about | learned)
+    return network, learned
 
 
-def _finished(path: Path, chosen: Mapping[str, Any]) -> bool:
+def _parameters(chosen: Mapping[str, Any], representation: str) -> dict[str, Any]:
+    """What determines the result; codes of the patches themselves need no network."""
+    keys = ["train", "test", "sizes", "n_codes", "n_patches"]
+    return {key: chosen[key] for key in keys + ["network"] * (representation != WHITENED)}
+
+
+def _finished(path: Path, parameters: Mapping[str, Any]) -> bool:
     try:
         entry = records.read(path)
         records.load_arrays(entry)
     except (OSError, ValueError):
         return False
-    same = all(entry["parameters"][key] == chosen[key] for key in KEYS)
-    return same and not records.is_stale(entry)
+    return entry["parameters"] == parameters and not records.is_stale(entry)
 
 
 def _about(images: Any, name: str) -> dict[str, Any]:

@@ -74,19 +74,22 @@ class PatchRun(Run):
         self.optimizer.param_groups[0]["params"] = list(self.network.parameters())
 
 
-def learn_patch_network(patches: np.ndarray, model: JULE) -> PatchEmbedding:
-    """Train the patch CNN by JULE until `model.n_clusters` clusters of patches are left.
+def learn_patch_network(
+    patches: np.ndarray, model: JULE
+) -> tuple[PatchEmbedding, list[dict[str, Any]]]:
+    """Train the patch CNN by JULE until `model.n_clusters` clusters are left: the CNN, and its epochs.
 
     patches: whitened, float32 (m, c, h, w); model: an unfitted `JULE`, for its parameters. It is not
     changed. Its default of 10 clusters is CIFAR-10's number of categories: the paper's rule for n_c*,
-    which section 4.3 does not set anew. Raises as `JULE.fit` does. Source: paper 002, section 4.3 and
+    which section 4.3 does not set anew. The epochs are as in `JULE.history_`; a mean `loss` that stays at
+    `model.margin` tells a collapse. Raises as `JULE.fit` does. Source: paper 002, section 4.3 and
     Algorithm 1.
     """
     with sealed_labels():
         check_counts(len(patches), model.n_clusters, model.n_neighbors)
         run = PatchRun(model, patches)
         run.train()
-    return run.network.eval()
+    return run.network.eval(), run.history
 
 
 def save_patch_network(

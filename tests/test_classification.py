@@ -78,6 +78,9 @@ def test_a_run_writes_what_it_found_and_is_not_repeated(small, tmp_path, monkeyp
         found = {row["n_train"]: row["accuracy"] for row in entry["rows"]}
         assert classification.rescore(entry) == found
         assert entry["parameters"]["n_codes"] == 6 and entry["train"]["n"] == 50
+        learned = entry["representation"] != "whitened"
+        assert ("network" in entry["parameters"]) == bool(entry["network"]) == learned
+        assert not learned or len(entry["network"]["losses"]) > 0
         assert entry["rows"][1]["accuracy"] > 0.8
     before = [path.stat().st_mtime_ns for path in paths]
     assert classification.run("jule", "cpu", 3, root=tmp_path, device="cpu") == paths

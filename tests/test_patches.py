@@ -222,7 +222,7 @@ def test_patch_network_learns_and_repeats():
     raw = patches.sample_patches(some_images(20, 3, 10, 10), 300)
     white = patches.fit_whitening(raw)(raw).view(-1, 3, 6, 6).numpy()
     model = JULE(5, n_epochs=1, channels=4, embedding_dim=8, device="cpu", random_state=7)
-    first, again = (learn_patch_network(white, model).state_dict() for _ in range(2))
+    first, again = (learn_patch_network(white, model)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not hasattr(model, "network_")
     other = PatchEmbedding((3, 6, 6), 8, 4).state_dict()
@@ -302,7 +302,7 @@ def tiny_network(train):
     """A CNN of patches after one epoch a period."""
     model = JULE(2, n_epochs=1, channels=4, embedding_dim=8, device="cpu")
     white = patches.whitened_patches(train, 300)[1]
-    return learn_patch_network(white.view(-1, 3, 6, 6).numpy(), model)
+    return learn_patch_network(white.view(-1, 3, 6, 6).numpy(), model)[0]
 
 
 @pytest.mark.filterwarnings("ignore:the k-NN graph has")

@@ -7,7 +7,17 @@ import matplotlib
 import numpy as np
 import pytest
 
-from reprolib import ablations, charts, claims, datasets, profiles, records, results, tables
+from reprolib import (
+    ablations,
+    charts,
+    claims,
+    classification,
+    datasets,
+    profiles,
+    records,
+    results,
+    tables,
+)
 
 matplotlib.use("Agg")
 # a record without sources is never stale
@@ -349,6 +359,7 @@ def test_figures_are_drawn_from_records_and_say_when_there_are_none(folder):
     bars = charts.sizes(runs[:1]).axes[0].patches
     assert sum(bar.get_height() for bar in bars) == 1797
     empty = [charts.stages(None), charts.paths([], NAMES), charts.sizes([])]
+    empty += [charts.growth(None), charts.methods_over_n(None)]
     empty.append(charts.dots([], ["main", "absent"], NAMES))
     assert all("not run" in figure.axes[0].texts[0].get_text() for figure in empty)
     matplotlib.pyplot.close("all")
@@ -360,3 +371,30 @@ def test_a_final_cluster_keeps_its_colour_on_earlier_panels():
     last, before = charts.ancestor_colors(final, final), charts.ancestor_colors(earlier, final)
     assert before[:2] == last[:2] and before[3:] == last[3:]
     assert before[2] not in last
+
+
+def test_codes_are_compared_seed_by_seed(monkeypatch, folder):
+    def run(name, scores):
+        rows = [{"n_train": n, "accuracy": a} for n, a in scores.items()]
+        return {"representation": name, "rows": rows}
+
+    runs = [run("whitened", {10: 0.5, 20: 0.6}), run("whitened", {10: 0.7, 20: 0.8})]
+    runs += [run("conv1", {10: 0.52, 20: 0.6}), run("conv1", {10: 0.73, 20: 0.9})]
+    monkeypatch.setattr(classification, "load_runs", lambda paper, root=None: runs)
+    check = dict(kind="codes", codes=["conv1", "conv2"], than="whitened")
+    # far apart over seeds, but the gain from 10 images is alike in both
+    assert judge(monkeypatch, folder, **check) == ("holds in part", "1 of 2; not: conv1 from 20")
+    runs.pop()  # one seed alone says nothing
+    assert judge(monkeypatch, folder, **check) == ("not run", "no record")
+
+
+def test_the_chart_of_methods_draws_what_was_run():
+    entry = {"seconds": 1.0, "peak_mb": 5.0}
+    rows = {
+        "AC-GDL": {"10": entry, "20": entry | {"seconds": 3.0}},
+        "spectral clustering, scikit-learn": {"10": entry, "20": {"left_out": "half took long"}},
+    }
+    figure = charts.methods_over_n({"seconds": {"growth": rows}})
+    ours, peer = figure.axes[0].lines
+    assert list(ours.get_xdata()) == [10, 20] and list(ours.get_ydata()) == [1.0, 3.0]
+    assert list(peer.get_xdata()) == [10] and peer.get_linestyle() == "--"
