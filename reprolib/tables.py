@@ -90,6 +90,24 @@ def comparison(
     return Table(["", *(names.get(c, c) for c in columns)], rows, caption)
 
 
+def gaps(
+    cells: Iterable[Mapping[str, Any]], names: Mapping[str, str], near: float, caption: str = ""
+) -> Table:
+    """Ours less the paper's number, with our standard deviation: methods by data sets, "●" if within `near`.
+
+    cells: of `results.table`; those without a number of ours or of the paper are left out.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        if cell["mean"] is not None and cell["paper"] is not None:
+            gap = cell["mean"] - cell["paper"]
+            mark = f"{MARKS['reached']}{SPACE}" if abs(gap) <= near else ""
+            found.setdefault(cell["row"], {})[cell["dataset"]] = mark + signed(gap, cell["std"])
+    columns = [name for name in names if any(name in row for row in found.values())]
+    rows = [[row, *(at.get(name, NOT_RUN) for name in columns)] for row, at in found.items()]
+    return Table(["", *(names[name] for name in columns)], rows, caption)
+
+
 def scales(
     cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = ""
 ) -> Table:

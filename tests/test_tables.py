@@ -6,71 +6,18 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+from made_records import NAMES, cell
 
 from reprolib import (
     ablations,
     charts,
     claims,
-    classification,
-    datasets,
-    profiles,
     records,
     results,
     tables,
 )
 
 matplotlib.use("Agg")
-# a record without sources is never stale
-CODE = {"commit": None, "dirty": None, "source_sha256": records.source_hash([]), "sources": []}
-NAMES = {"digits": "Digits", "usps": "USPS"}
-# NMI of each seed is 1 minus about twice this share of random labels
-NOISE = {"main": (0.10, 0.11, 0.12), "worse": (0.3, 0.31), "single": (0.2,)}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Three seeds of `main`, two of `worse`, one of `single`; a baseline; on digits."""
-    root = tmp_path_factory.mktemp("runs")
-    images = datasets.load("digits")
-    rng = np.random.default_rng(0)
-
-    def noisy(share):
-        labels = images.labels.copy()
-        hit = rng.random(images.n) < share
-        labels[hit] = rng.integers(0, 10, hit.sum())
-        return labels
-
-    settings = profiles.resolve("jule", "digits", "cpu")
-    common = dict(
-        paper="jule", images=images, dataset="digits", profile="cpu", code=CODE, root=root
-    )
-    for tag, shares in NOISE.items():
-        for seed, share in enumerate(shares):
-            changed = {} if tag == "main" else {"local_weight": 0.0, "unrolling_rate": 0.5}
-            records.record(
-                **common,
-                method="JULE",
-                tag=tag,
-                random_state=seed,
-                parameters=settings | changed,
-                assignments={"SF": noisy(share), "RC": noisy(share / 2)},
-                stages=[
-                    {"period": p, "n_clusters": c, "nmi_geometric": 0.5 + 0.1 * p}
-                    for p, c in enumerate((30, 17, 10))
-                ],
-                arrays={"pca_0": rng.random((7, 3)), "clusters_0": np.arange(7)}
-                | {"pca_2": rng.random((7, 3)), "clusters_2": np.arange(7) % 3},
-                seconds={"fit": 60.0 * (1 + seed)},
-            )
-    records.record(
-        **common,
-        method="KMeans",
-        random_state=0,
-        parameters={"n_clusters": 10},
-        assignments={"labels": noisy(0.5)},
-        seconds={"fit": 3.0},
-    )
-    return root
 
 
 def nmi(folder, tag, result="SF"):
@@ -103,11 +50,6 @@ def test_a_number_and_its_spread_never_break_apart():
 @pytest.mark.parametrize("verdict", [*results.VERDICTS, "not in paper", *claims.VERDICTS])
 def test_every_verdict_can_be_shown(verdict):
     assert tables.marked(verdict).endswith(verdict)
-
-
-def cell(row, dataset, **changed):
-    empty = dict(mean=None, std=None, n_seeds=0, stale=None, profile=None, devices=None)
-    return {"row": row, "dataset": dataset, "paper": 0.9, "reported": None} | empty | changed
 
 
 def test_a_comparison_has_every_row_and_column_of_the_paper():
@@ -258,93 +200,6 @@ def test_a_wrong_deviation_is_named(monkeypatch, changed, message):
         results.deviations("jule")
 
 
-@pytest.mark.parametrize(
-    "good, most, verdict",
-    [
-        ([], False, "not run"),
-        ([True, True], False, "holds"),
-        ([True, False], False, "holds in part"),
-        ([False, False], False, "does not hold"),
-        ([True, True, False], True, "holds"),
-        ([True, False], True, "holds in part"),
-    ],
-)
-def test_a_claim_is_decided_by_its_comparisons(good, most, verdict):
-    compared = [(f"c{i}", fine) for i, fine in enumerate(good)]
-    found = claims.decide(compared, most=most)
-    assert found["verdict"] == verdict
-    assert ("not: " in found["evidence"]) == (False in good)
-
-
-def judge(monkeypatch, folder, **check):
-    claim = {"claim": "c", "where": "w", "check": check}
-    paper = {"id": "jule", "claims": [claim]}
-    monkeypatch.setattr(claims, "papers", lambda: [paper])
-    (row,) = claims.judged("jule", root=folder)
-    return row["verdict"], row["evidence"]
-
-
-def test_checks_compare_the_records(monkeypatch, folder):
-    monkeypatch.setattr(results, "dataset_names", lambda paper: NAMES)
-    better = dict(kind="better", first=["JULE/SF"], than=["KMeans/labels"], datasets=["digits"])
-    assert judge(monkeypatch, folder, **better) == ("holds", "1 of 1")
-    worse = better | {"first": ["KMeans/labels"], "than": ["JULE/SF", "JULE/RC"]}
-    assert judge(monkeypatch, folder, **worse) == ("does not hold", "0 of 1; not: KMeans on Digits")
-    assert judge(monkeypatch, folder, **better | {"datasets": ["usps"]})[0] == "not run"
-    stages = dict(kind="stages", dataset="digits", clusters=[30, 17, 11])
-    assert judge(monkeypatch, folder, **stages) == ("holds in part", "2 of 3; not: 11 clusters")
-    assert judge(monkeypatch, folder, kind="ablation", tags=["worse"])[0] == "holds"
-    assert judge(monkeypatch, folder, kind="ablation", tags=["absent"])[0] == "not run"
-
-
-def test_cells_and_likeness_follow_the_printed_table(monkeypatch, folder):
-    def printed(*values):
-        cells = [
-            cell("R [1]", d, paper=p, mean=m, std=None, verdict=results.verdict(p, m, None))
-            for d, p, m in values
-        ]
-        monkeypatch.setattr(results, "table", lambda *args, **kwargs: cells)
-        monkeypatch.setattr(results, "dataset_names", lambda paper: NAMES)
-
-    cells = dict(kind="cells", table="t", rows=["R [1]"])
-    alike = dict(kind="alike", table="t", rows=["R [1]"], datasets=["digits", "usps"])
-    printed(("digits", 0.9, 0.92), ("usps", 0.85, 0.8))
-    assert judge(monkeypatch, folder, **cells) == ("holds in part", "1 of 2; not: R on USPS")
-    # 0.12 apart, 0.05 in the paper
-    assert judge(monkeypatch, folder, **alike)[0] == "does not hold"
-    printed(("digits", 0.9, 0.82), ("usps", 0.85, 0.8))
-    assert judge(monkeypatch, folder, **alike)[0] == "holds"
-    printed(("digits", 0.9, None), ("usps", 0.85, 0.8))
-    assert judge(monkeypatch, folder, **alike)[0] == "not run"
-
-
-def test_gains_are_over_another_table_or_over_the_row_of_pixels(monkeypatch, folder):
-    def scored(row, mean):
-        return cell(row, "digits", paper=0.9, mean=mean, std=0.01, verdict="below")
-
-    learned = [scored("A [1]", 0.8), scored("B [2]", 0.6), scored("C", 0.7), scored("D", None)]
-    pixels = [scored("A [1]", 0.7), scored("B [2]", 0.6), scored("C", None), scored("D", 0.5)]
-    layers = [scored("x → y, data", 0.7), scored("x → y, ip", 0.8), scored("x → y, top-1", 0.72)]
-    printed = {"learned": learned, "pixels": pixels, "layers": layers}
-    monkeypatch.setattr(results, "table", lambda paper, table, **kwargs: printed[table])
-    monkeypatch.setattr(results, "dataset_names", lambda paper: NAMES)
-    over = judge(monkeypatch, folder, kind="gains", table="learned", over="pixels")
-    assert over == ("holds in part", "1 of 2; not: B on Digits")
-    within = judge(monkeypatch, folder, kind="gains", table="layers")
-    # 0.02 is less than two joint standard deviations
-    assert within == ("holds in part", "1 of 2; not: x → y, top-1 on Digits")
-
-
-def test_every_claim_of_every_paper_has_a_verdict():
-    assert [paper["number"] for paper in claims.papers()] == ["002", "001", "003", "000", "004"]
-    for paper in claims.papers():
-        rows = claims.judged(paper["id"])
-        assert rows and {row["verdict"] for row in rows} <= set(claims.VERDICTS)
-        assert len(tables.claims(rows).rows) == len(paper["claims"])
-    with pytest.raises(ValueError, match="Did you mean 'jule'"):
-        claims.judged("jul")
-
-
 def test_figures_are_drawn_from_records_and_say_when_there_are_none(folder):
     runs = records.load_records("jule", root=folder, tag="main", method="JULE")
     figure = charts.stages(runs[0])
@@ -373,19 +228,17 @@ def test_a_final_cluster_keeps_its_colour_on_earlier_panels():
     assert before[2] not in last
 
 
-def test_codes_are_compared_seed_by_seed(monkeypatch, folder):
-    def run(name, scores):
-        rows = [{"n_train": n, "accuracy": a} for n, a in scores.items()]
-        return {"representation": name, "rows": rows}
-
-    runs = [run("whitened", {10: 0.5, 20: 0.6}), run("whitened", {10: 0.7, 20: 0.8})]
-    runs += [run("conv1", {10: 0.52, 20: 0.6}), run("conv1", {10: 0.73, 20: 0.9})]
-    monkeypatch.setattr(classification, "load_runs", lambda paper, root=None: runs)
-    check = dict(kind="codes", codes=["conv1", "conv2"], than="whitened")
-    # far apart over seeds, but the gain from 10 images is alike in both
-    assert judge(monkeypatch, folder, **check) == ("holds in part", "1 of 2; not: conv1 from 20")
-    runs.pop()  # one seed alone says nothing
-    assert judge(monkeypatch, folder, **check) == ("not run", "no record")
+def test_gaps_are_signed_and_marked_where_they_are_small():
+    cells = [
+        cell("R [1]", "digits", paper=0.5, mean=0.52, std=0.01),
+        cell("R [1]", "usps", paper=0.5, mean=0.4, std=None),
+        cell("S [2]", "usps", paper=None, mean=0.4, std=None),
+        cell("S [2]", "digits", paper=0.5, mean=None, std=None),
+    ]
+    found = tables.gaps(cells, NAMES, near=0.03)
+    space = tables.SPACE
+    assert found.rows == [["R [1]", f"●{space}+0.020{space}±{space}0.010", "−0.100"]]
+    assert list(found.head) == ["", NAMES["digits"], NAMES["usps"]]
 
 
 def test_the_chart_of_methods_draws_what_was_run():
