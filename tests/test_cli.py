@@ -68,6 +68,7 @@ def test_data_verify_and_fetch_of_what_is_built_in(capsys):
         (["run", "jule", "-p", "dataset=uspss"], "'usps'"),
         (["run", "jule", "-p", "learnign_rate=0.1"], "'learning_rate'"),
         (["run", "jule", "--sead", "3"], "'--seeds'"),
+        (["classify", "jule", "--profile", "cpus"], "'cpu'"),
         (["results", "jul"], "'jule'"),
         (["results", "jule", "--profile", "cpus"], "'cpu'"),
     ],
@@ -102,6 +103,25 @@ def test_a_failed_run_exits_1(capsys, monkeypatch):
     monkeypatch.setattr(experiment, "run", failing)
     status, _, err = run(capsys, "run", "jule")
     assert status == 1 and "log: somewhere" in err
+
+
+def test_classify_runs_each_seed_and_prints_what_it_found(capsys, monkeypatch, tmp_path):
+    from reprolib import classification, records
+
+    called = []
+
+    def fake(paper, profile, seed, **options):
+        called.append((paper, profile, seed, options))
+        return [tmp_path / f"{seed}.json"]
+
+    monkeypatch.setattr(classification, "run", fake)
+    monkeypatch.setattr(records, "read", lambda path: path)
+    monkeypatch.setattr(classification, "rescore", lambda entry: {100: 0.5, 200: 0.625})
+    status, out, _ = run(capsys, "classify", "jule", "--seeds", "2", "--first-seed", "3", "--force")
+    assert status == 0 and out.count("100: 0.5000, 200: 0.6250") == 2
+    options = {"device": "auto", "force": True}
+    assert called == [("jule", "cpu", seed, options) for seed in (3, 4)]
+    assert run(capsys, "classify", "jule", "--seeds", "0")[0] == 2
 
 
 def test_a_data_set_that_is_not_here_exits_1_and_says_how_to_get_it(capsys, monkeypatch, tmp_path):
