@@ -21,7 +21,7 @@ from reprolib.kernels.knn import knn
 
 N_NEIGHBORS = 20
 N_CLUSTERS = 10
-LIMIT = 240.0  # seconds
+LIMIT = 120.0  # seconds
 SHORT = 5.0  # seconds: what is worth repeating
 REPEATS = 3
 
