@@ -148,7 +148,7 @@ def _measured(work: Work, features: np.ndarray, before: Sequence[dict]) -> dict:
             return {"left_out": str(error)}
         seconds.append(time.perf_counter() - began)
         if peak is None and start is not None:
-            peak = round(_status("VmHWM") - start, 1)
+            peak = round(max(_status("VmHWM") - start, 0.0), 1)
     return {"seconds": min(seconds), "peak_mb": peak}
 
 

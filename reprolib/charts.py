@@ -217,8 +217,15 @@ def methods_over_n(bench: Mapping[str, Any] | None) -> Figure:
     for axes, key in zip(panels, ("seconds", "peak_mb"), strict=True):
         for (name, look), marker in zip(looks.items(), MARKERS * 2, strict=False):
             found = {int(n): entry.get(key) for n, entry in rows[name].items()}
-            points = sorted((n, value) for n, value in found.items() if value)
-            axes.plot(*zip(*points, strict=True), marker=marker, markersize=5, label=name, **look)
+            points = sorted((n, value) for n, value in found.items() if value and value > 0)
+            axes.plot(
+                [n for n, _ in points],
+                [v for _, v in points],
+                marker=marker,
+                markersize=5,
+                label=name,
+                **look,
+            )
         axes.set(xscale="log", yscale="log", xlabel="images n")
     panels[0].set(title="Seconds", ylabel="seconds")
     panels[1].set(title="Peak memory above the start", ylabel="MiB")

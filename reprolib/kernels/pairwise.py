@@ -1,0 +1,132 @@
+r"""The pairwise similarity loss of DCSS, without a B x B temporary kept or saved.
+
+For rows $q_i$ of a softmax and similarities $s_{ij}$, over all ordered pairs, $i = j$ included,
+
+$$L = \sum_{ij} \mathbb 1\{s_{ij} \ge \zeta\} (1 - q_i^\top q_j)
+    + \mathbb 1\{s_{ij} \le \gamma\} \, q_i^\top q_j .$$
+
+With the signs $w_{ij} = \mathbb 1\{s_{ij} \le \gamma\} - \mathbb 1\{s_{ij} \ge \zeta\}$, which are
+symmetric and constant almost everywhere, and $h_i = \sum_j w_{ij} q_j$,
+
+$$L = \#\{s_{ij} \ge \zeta\} + \sum_i q_i^\top h_i,
+\qquad \frac{\partial L}{\partial q_i} = 2 h_i .$$
+
+So one pass over blocks of $s$ gives the counts, the loss and the gradient; $q_i^\top q_j$ itself is
+never formed. The loss carries the rounding of its terms: about $10^{-7}$ of the number of similar
+pairs in float32.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch.autograd.function import once_differentiable
+
+TRITON_LIMIT = 128  # clusters of one tile
+
+
+def pairwise_loss(
+    q: torch.Tensor,
+    similarity: torch.Tensor | None = None,
+    *,
+    zeta: float = 0.8,
+    gamma: float = 0.2,
+    block_rows: int = 256,
+) -> tuple[torch.Tensor, int, int]:
+    """Sum over ordered pairs of 1 - q_i.q_j where similar and q_i.q_j where dissimilar.
+
+    `q` (B, K), rows of a softmax, float32 or float64; `similarity` (B, K), the vectors whose inner
+    products decide, similar from `zeta` up and dissimilar up to `gamma`: the memberships of the u space
+    (equation 4), or None for q itself (equation 5). Either way the decision carries no gradient.
+    `block_rows`: rows handled at once on the CPU, which holds a few block_rows x B matrices.
+
+    Returns the scalar loss, differentiable once in q, and the numbers of ordered pairs that are similar
+    and dissimilar (Figure 10a); i = j counts, as equations 4 and 5 and the released code have it.
+
+    Raises ValueError (shapes, NaN or infinite values, thresholds that do not satisfy
+    0 <= gamma < zeta <= 1), TypeError (dtypes). O(B^2 K) time; cost: `cost`.
+
+    Source: paper 004, equations 4 and 5, with its defaults.
+    """
+    vectors = q if similarity is None else similarity
+    if q.ndim != 2 or q.numel() == 0 or vectors.shape != q.shape:
+        raise ValueError(
+            "q and similarity must be 2-D, not empty and of one shape, "
+            f"got {tuple(q.shape)} and {tuple(vectors.shape)}"
+        )
+    if q.dtype != vectors.dtype or q.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"q and similarity must both be float32 or float64, got {q.dtype}, {vectors.dtype}"
+        )
+    if not 0 <= gamma < zeta <= 1:
+        raise ValueError(f"thresholds must satisfy 0 <= gamma < zeta <= 1, got {gamma}, {zeta}")
+    if block_rows < 1:
+        raise ValueError(f"block_rows must be at least 1, got {block_rows}")
+    with torch.no_grad():
+        if _takes_triton(q):
+            from reprolib.kernels.pairwise_triton import pairwise_triton
+
+            found = pairwise_triton(q, similarity, zeta, gamma)
+        else:
+            found = _pairwise_cpu(q, vectors, zeta, gamma, block_rows)
+    loss, gradient, n_similar, n_dissimilar, finite = found
+    if not finite:
+        raise ValueError("q or similarity holds NaN or infinite values")
+    return _KnownGradient.apply(q, loss, gradient), n_similar, n_dissimilar
+
+
+def cost(b: int, k: int, *, separate: bool = True) -> dict[str, float]:
+    """FLOPs and float32 bytes of the loss and its gradient for b rows of k clusters.
+
+    `flops`: 2 b^2 k for the similarities and 2 b^2 k for the sums of rows. `bytes`: q, and the
+    similarity vectors if `separate` (equation 4), read once, the gradient written once.
+    `bytes_materialised`: the same when similarities and signs, b x b float32 each, are written and
+    read once.
+    """
+    fused = 4.0 * b * k * (3 if separate else 2)
+    return {
+        "flops": 4.0 * b * b * k,
+        "bytes": fused,
+        "bytes_materialised": fused + 16.0 * b * b,
+    }
+
+
+class _KnownGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, loss, gradient):
+        ctx.save_for_backward(gradient)
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None
+
+
+def _pairwise_cpu(
+    q: torch.Tensor, vectors: torch.Tensor, zeta: float, gamma: float, block_rows: int
+) -> tuple[torch.Tensor, torch.Tensor, int, int, bool]:
+    """Loss, gradient (B, K), both counts, and whether every value is finite."""
+    finite = bool(torch.isfinite(q).all() and torch.isfinite(vectors).all())
+    half = torch.zeros_like(q)  # (B, K)
+    counts = [0, 0]
+    for start in range(0, len(q), block_rows):
+        stop = min(start + block_rows, len(q))
+        own = stop - start
+        # Pairs of this block with itself and, for both orders at once, with later rows
+        s = vectors[start:stop] @ vectors[start:].T  # (own, B - start)
+        similar, dissimilar = s >= zeta, s <= gamma
+        for i, mask in enumerate((similar, dissimilar)):
+            counts[i] += 2 * int(mask.count_nonzero()) - int(mask[:, :own].count_nonzero())
+        signs = (dissimilar.to(torch.int8) - similar.to(torch.int8)).to(q.dtype)
+        half[start:stop] += signs @ q[start:]
+        half[stop:] += signs[:, own:].T @ q[start:stop]
+    loss = counts[0] + (q.double() * half.double()).sum()
+    return loss.to(q.dtype), 2.0 * half, *counts, finite
+
+
+def _takes_triton(q: torch.Tensor) -> bool:
+    on_device = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    return on_device and q.dtype == torch.float32 and q.shape[1] <= TRITON_LIMIT
