@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -215,7 +216,7 @@ def methods_over_n(bench: Mapping[str, Any] | None) -> Figure:
     for name, gray in zip(peers, np.linspace(0.2, 0.65, len(peers)), strict=True):
         looks[name] = {"color": str(gray), "linestyle": "--", "markerfacecolor": "white"}
     for axes, key in zip(panels, ("seconds", "peak_mb"), strict=True):
-        for (name, look), marker in zip(looks.items(), MARKERS * 2, strict=False):
+        for (name, look), marker in zip(looks.items(), cycle(MARKERS), strict=False):
             found = {int(n): entry.get(key) for n, entry in rows[name].items()}
             points = sorted((n, value) for n, value in found.items() if value and value > 0)
             axes.plot(

@@ -251,3 +251,6 @@ def test_the_chart_of_methods_draws_what_was_run():
     ours, peer = figure.axes[0].lines
     assert list(ours.get_xdata()) == [10, 20] and list(ours.get_ydata()) == [1.0, 3.0]
     assert list(peer.get_xdata()) == [10] and peer.get_linestyle() == "--"
+    many = {f"M{i}{', peer' * (i % 2)}": {"10": entry} for i in range(12)}
+    panels = charts.methods_over_n({"seconds": {"growth": many}}).axes
+    assert [len(axes.lines) for axes in panels] == [12, 12]
