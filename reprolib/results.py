@@ -82,6 +82,8 @@ def deviations(paper: str) -> list[dict]:
         where = f"{path.name}, {entry.get('id', 'no id')}"
         keys = {"id", "topic", "paper", "released", "ours", "why"}
         _need(where, entry, keys, {"effect", "runs", "base"})
+        if wrong := [key for key in keys if not isinstance(entry[key], str)]:
+            raise ValueError(f"{where}: {', '.join(sorted(wrong))} must be text; quote it.")
         if not ("runs" in entry or "effect" in entry):
             raise ValueError(f"{where}: give `runs`, tags that measure it, or `effect`, in words.")
         try:

@@ -190,6 +190,7 @@ def test_deviations_carry_the_measured_effect(folder, monkeypatch):
         ({"ours": "{gama}"}, "Did you mean 'gamma'"),
         ({"runs": None, "effect": None}, "give `runs`"),
         ({"efect": "x"}, "Did you mean 'effect'"),
+        ({"released": 500}, "released must be text"),
     ],
 )
 def test_a_wrong_deviation_is_named(monkeypatch, changed, message):
