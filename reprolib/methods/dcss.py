@@ -121,8 +121,6 @@ class DCSS(AutoencoderEstimator):
     `center_interval` T_1, `phase1_epochs` MaxIter_1, `u_epochs` T_2, `phase2_epochs` MaxIter_2, `zeta`
     and `gamma`. `variant` sets what the paper and its released code do differently; "joint" takes the
     losses of the K runs in one step, K times cheaper. The parameters after it override it one by one.
-
-    After `fit`, beside what `AutoencoderEstimator` sets: `q_` float32 (n, n_clusters) with phase 2.
     """
 
     _run = DCSSRun
