@@ -37,22 +37,28 @@ def test_ceiling_is_a_rate():
 
 
 def test_methods_are_measured_over_n_until_they_take_too_long(capsys, monkeypatch):
+    clock = [0.0]
+
     def greedy(x):
+        clock[0] += 1
         if len(x) == 20:
             raise MemoryError("needs 2.0 GiB")
 
-    works = {"quick": lambda x: None, "slow": lambda x: None, "greedy": greedy}
-    clock = iter(np.arange(1000.0))
+    def takes(exponent):
+        def work(x):
+            clock[0] += len(x) ** exponent
+
+        return work
+
+    works = {"linear": takes(1), "square": takes(2), "greedy": greedy}
     monkeypatch.setattr(bench_methods, "_methods", lambda: works)
     monkeypatch.setattr(bench_methods, "_peers", dict)
-    monkeypatch.setattr(bench_methods.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(bench_methods, "LIMIT", 2.0)
+    monkeypatch.setattr(bench_methods.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(bench_methods, "LIMIT", 1000.0)
     rows = bench_methods.measure(np.zeros((40, 2), np.float32), [10, 20, 40])
-    assert rows["quick"]["10"]["seconds"] == 1.0  # the clock moves by one at each look
-    assert rows["quick"]["20"] == rows["quick"]["40"] == {"left_out": "half of these rows took 1 s"}
-    monkeypatch.setattr(bench_methods, "LIMIT", 4.0)
-    rows = bench_methods.measure(np.zeros((40, 2), np.float32), [10, 20, 40])
-    assert [entry.get("seconds") for entry in rows["slow"].values()] == [1.0] * 3
+    assert [entry.get("seconds") for entry in rows["linear"].values()] == [10.0, 20.0, 40.0]
+    assert [entry.get("seconds") for entry in rows["square"].values()] == [100.0, 400.0, None]
+    assert rows["square"]["40"] == {"left_out": "40 rows would take some 1600 s"}
     assert rows["greedy"]["20"] == rows["greedy"]["40"] == {"left_out": "needs 2.0 GiB"}
     assert "left out: needs 2.0 GiB" in capsys.readouterr().out
 
