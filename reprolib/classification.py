@@ -121,17 +121,25 @@ def rescore(entry: Mapping[str, Any]) -> dict[int, float]:
     return {n: float(np.mean(stored[f"n{n}"] == stored["y"])) for n in sizes}
 
 
-def curves(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, np.ndarray]]:
-    """Gather accuracies by representation and number of labelled images: one entry a seed."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for entry in entries:
-        for row in entry["rows"]:
+def curves(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, dict[int, float]]]:
+    """Gather accuracies: {representation: {number of labelled images: {random_state: accuracy}}}."""
+    found: dict[str, dict[int, dict[int, float]]] = {}
+    for entry in sorted(entries, key=lambda entry: entry["random_state"]):
+        for row in sorted(entry["rows"], key=lambda row: row["n_train"]):
             by_size = found.setdefault(entry["representation"], {})
-            by_size.setdefault(row["n_train"], []).append(row["accuracy"])
-    return {
-        name: {n: np.array(values) for n, values in sorted(by_size.items())}
-        for name, by_size in found.items()
-    }
+            by_size.setdefault(row["n_train"], {})[entry["random_state"]] = row["accuracy"]
+    return found
+
+
+def gains(
+    measured: Mapping[str, Mapping[int, Mapping]], name: str, than: str, n: int
+) -> np.ndarray:
+    """Accuracies of one representation less those of another, for the seeds that both have.
+
+    measured: of `curves`; n: number of labelled images. Empty where a side is missing.
+    """
+    ours, theirs = (measured.get(which, {}).get(n, {}) for which in (name, than))
+    return np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
 
 
 def _network(

@@ -94,12 +94,12 @@ def test_every_claim_of_every_paper_has_a_verdict():
 
 
 def test_codes_are_compared_seed_by_seed(monkeypatch, folder):
-    def run(name, scores):
+    def run(name, seed, scores):
         rows = [{"n_train": n, "accuracy": a} for n, a in scores.items()]
-        return {"representation": name, "rows": rows}
+        return {"representation": name, "random_state": seed, "rows": rows}
 
-    runs = [run("whitened", {10: 0.5, 20: 0.6}), run("whitened", {10: 0.7, 20: 0.8})]
-    runs += [run("conv1", {10: 0.52, 20: 0.6}), run("conv1", {10: 0.73, 20: 0.9})]
+    runs = [run("whitened", 0, {10: 0.5, 20: 0.6}), run("whitened", 1, {10: 0.7, 20: 0.8})]
+    runs += [run("conv1", 0, {10: 0.52, 20: 0.6}), run("conv1", 1, {10: 0.73, 20: 0.9})]
     monkeypatch.setattr(classification, "load_runs", lambda paper, root=None: runs)
     check = dict(kind="codes", codes=["conv1", "conv2"], than="whitened")
     # far apart over seeds, but the gain from 10 images is alike in both

@@ -109,8 +109,15 @@ def test_another_setting_or_a_damaged_record_is_run_again(small, tmp_path, monke
     assert records.read(path)["parameters"]["n_codes"] == 5
 
 
-def test_curves_keep_seeds_apart():
-    rows = [{"n_train": 20, "accuracy": 0.5}, {"n_train": 10, "accuracy": 0.25}]
-    entries = [{"representation": "conv1", "rows": rows}] * 2
-    found = classification.curves(entries)["conv1"]
-    assert list(found) == [10, 20] and found[20].tolist() == [0.5, 0.5]
+def test_curves_pair_seeds_by_their_number():
+    def run(name, seed, accuracy):
+        rows = [{"n_train": 20, "accuracy": accuracy}, {"n_train": 10, "accuracy": 0.25}]
+        return {"representation": name, "random_state": seed, "rows": rows}
+
+    # seed 1 of the codebook is missing; files come in any order
+    entries = [run("conv1", 2, 0.75), run("conv1", 0, 0.5), run("conv1", 1, 0.0)]
+    found = classification.curves([*entries, run("whitened", 0, 0.25), run("whitened", 2, 0.625)])
+    assert list(found["conv1"]) == [10, 20]
+    assert found["conv1"][20] == {0: 0.5, 1: 0.0, 2: 0.75}
+    assert classification.gains(found, "conv1", "whitened", 20).tolist() == [0.25, 0.125]
+    assert classification.gains(found, "conv1", "conv2", 20).size == 0
