@@ -13,7 +13,6 @@ from reprolib.tables import NOT_RUN, SPACE, Table, plain, signed, spread
 
 # A smoke run says nothing about a setting
 PROFILES = ("paper", "cpu")
-METRIC = "nmi_geometric"
 FEW = 3
 PARTS = {"paper": "Paper", "released": "Released code", "ours": "Here", "why": "Why"}
 
@@ -46,16 +45,18 @@ def effects(
     tags: Sequence[str],
     *,
     base: str = "main",
-    metric: str = METRIC,
     root: Path | None = None,
 ) -> list[dict]:
-    """What each tag changes against `base`: one row a tag, data set, profile and result.
+    """What each tag changes against `base` in the paper's headline metric.
+
+    One row a tag, data set, profile and result.
 
     Keys: tag, dataset, profile, result, n_seeds (of tag and base), mean, base_mean, `difference` of
     the means, its `std` (root of the sum of both variances over seeds; None unless both have two
     seeds or more), `changed` (parameter -> value in base, value here) and stale. Tags without a record
     beside one of the base give no row.
     """
+    metric = results.headline(paper)
     rows = measured(paper, [base, *tags], root=root)
     starts = {_place(row): row for row in rows if row["tag"] == base}
     found = []
@@ -94,7 +95,7 @@ def table(
     base: str = "main",
     root: Path | None = None,
 ) -> Table:
-    """NMI of the tags beside the base: a row a tag and data set; under each mean its change.
+    """The headline metric of the tags beside the base: a row a tag and data set, changes below means.
 
     names: data sets as printed, by our name. A tag without a record has one row that says so.
     """
@@ -107,7 +108,8 @@ def table(
         for place in dict.fromkeys((row["dataset"], row["profile"]) for row in same):
             here = [row for row in same if (row["dataset"], row["profile"]) == place]
             change = [e for e in against if (e["tag"], e["dataset"], e["profile"]) == (tag, *place)]
-            lines.append(_line(tag, names.get(place[0], place[0]), here, change, columns))
+            where = names.get(place[0], place[0])
+            lines.append(_line(tag, where, here, change, columns, results.headline(paper)))
         if not same and (rows or tag != base):
             lines.append([tag, NOT_RUN, *["–"] * (2 + len(columns))])
     return Table(["setting", "data set", "what differs", *columns, "seeds"], lines)
@@ -119,8 +121,9 @@ def _line(
     here: Sequence[Mapping[str, Any]],
     change: Sequence[Mapping[str, Any]],
     columns: Sequence[str],
+    metric: str,
 ) -> list[str]:
-    cells = {row["result"]: spread(row["mean"][METRIC], row["std"][METRIC]) for row in here}
+    cells = {row["result"]: spread(row["mean"][metric], row["std"][metric]) for row in here}
     for row in change:
         cells[row["result"]] += f"\n{signed(row['difference'], row['std'])}"
     stale = f"{SPACE}(stale)" if any(row["stale"] for row in here) else ""
@@ -155,7 +158,8 @@ def deviations(paper: str, names: Mapping[str, str], *, root: Path | None = None
             ]
         lines += [entry["effect"].strip()] if "effect" in entry else []
         rows.append([entry["topic"], "\n".join(parts), "\n".join(lines)])
-    return Table(["what", "who says what", "effect on NMI"], rows)
+    metric = results.METRICS[results.headline(paper)].split()[0]
+    return Table(["what", "who says what", f"effect on {metric}"], rows)
 
 
 def _effect(

@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from reprolib.figures import MARKERS, PALETTE10, PALETTE20
 from reprolib.records import load_arrays
+from reprolib.results import METRICS
 
-NMI = "NMI (geometric)"
+NMI = METRICS["nmi_geometric"]
 
 
 def missing(what: str) -> Figure:
@@ -113,11 +114,15 @@ def dots(
     tags: Sequence[str],
     names: Mapping[str, str],
     metric: str = "nmi_geometric",
+    labels: Mapping[str, str] | None = None,
 ) -> Figure:
     """Each seed as a ring, mean and standard deviation as a filled mark: settings by data sets.
 
-    measured: rows of `ablations.measured`; tags: the order from top to bottom, the base first.
+    measured: rows of `ablations.measured`; tags: the order from top to bottom, the base first; labels:
+    which results, and how they are called, by default JULE's.
     """
+    labels = labels or {"SF": "OURS-SF", "RC": "OURS-RC"}
+    measured = [row for row in measured if row["result"] in labels]
     datasets = [d for d in names if any(row["dataset"] == d for row in measured)]
     shown = [tag for tag in tags if any(row["tag"] == tag for row in measured)]
     if len(shown) < 2:
@@ -128,7 +133,7 @@ def dots(
     figure, grid = plt.subplots(
         lines, columns, figsize=(8, height), sharey=True, squeeze=False, layout="constrained"
     )
-    looks = {"SF": (PALETTE10[0], "o", -0.13), "RC": (PALETTE10[5], "s", 0.13)}
+    looks = dict(zip(labels, [(PALETTE10[0], "o", -0.13), (PALETTE10[5], "s", 0.13)], strict=False))
     for axes, dataset in zip(grid.flat, datasets, strict=False):
         for row in (row for row in measured if row["dataset"] == dataset):
             color, marker, shift = looks[row["result"]]
@@ -136,14 +141,14 @@ def dots(
             values, mean, std = row["values"][metric], row["mean"][metric], row["std"][metric]
             axes.plot(values, [place] * len(values), marker, mfc="none", mec=color, ms=6, alpha=0.8)
             axes.errorbar(mean, place, xerr=std, fmt=marker, color=color, ms=7, capsize=3, lw=1.5)
-        axes.set(title=names[dataset], xlabel=NMI)
+        axes.set(title=names[dataset], xlabel=METRICS[metric])
         axes.locator_params(axis="x", nbins=5)
     for axes in grid.flat[len(datasets) :]:
         axes.set_axis_off()
     grid[0][0].set_yticks(range(len(shown)), shown)
     grid[0][0].set_ylim(len(shown) - 0.5, -0.5)
     for result, (color, marker, _) in looks.items():
-        grid[0][0].plot([], [], marker, color=color, label=f"OURS-{result}")
+        grid[0][0].plot([], [], marker, color=color, label=labels[result])
     figure.legend(loc="outside upper right", ncols=2)
     figure.suptitle("Rings: seeds; filled: mean ± standard deviation", x=0.02, ha="left")
     return figure

@@ -14,7 +14,6 @@ from reprolib.profiles import BOOK, load_yaml
 
 VERDICTS = ("holds", "holds in part", "does not hold", "not run", "not started")
 GOOD = ("above", "reached", "within spread")
-METRIC = "nmi_geometric"
 OPTIONS = {
     "cells": ({"table", "rows"}, {"datasets", "agree"}),
     "better": ({"first", "than", "datasets"}, {"most"}),
@@ -23,6 +22,7 @@ OPTIONS = {
     "ablation": ({"tags"}, set()),
     "gains": ({"table"}, {"over", "most"}),
     "codes": ({"codes", "than"}, {"most"}),
+    "phases": ({"methods", "first", "than"}, {"most"}),
 }
 
 
@@ -62,6 +62,9 @@ def judged(paper: str, *, root: Path | None = None) -> list[dict]:
       of the data set's row "<...>, data" in the table itself; good when above
     - codes: accuracies of codebooks (`classification`) against that of `than`, seed by seed for each number
       of labelled images; good when the mean gain is more than two of its standard deviations
+
+    - phases: one result of each method against another result of the same runs, seed by seed on each data
+      set; good when the mean gain is more than two of its standard deviations, or 0.01 if that is more
 
     Raises ValueError for an unknown paper.
     """
@@ -199,24 +202,44 @@ def _codes(
     measured = classification.curves(runs)
     found = []
     for name in codes:
-        for n, scores in measured.get(name, {}).items():
-            other = measured.get(than, {}).get(n, np.empty(0))
-            pairs = min(len(scores), len(other))
-            if pairs > 1:
-                gain = scores[:pairs] - other[:pairs]
+        for n in measured.get(name, {}):
+            gain = classification.gains(measured, name, than, n)
+            if len(gain) > 1:
                 found.append((f"{name} from {n:,}", gain.mean() > 2 * gain.std(ddof=1)))
     return found
 
 
+def _phases(
+    paper: str, *, methods: Sequence[str], first: str, than: str, root: Path | None
+) -> list[tuple[str, bool]]:
+    metric, names = results.headline(paper), results.dataset_names(paper)
+    runs = records.load_records(
+        paper, root=root, tag="main", profile=["paper", "cpu"], method=list(methods)
+    )
+    gains: dict[tuple[str, str], list[float]] = {}
+    for entry in runs:
+        scores, place = entry["metrics"], (entry["method"], entry["dataset"]["name"])
+        if {first, than} <= set(scores) and place[1] in names:
+            gains.setdefault(place, []).append(scores[first][metric] - scores[than][metric])
+    return [
+        (
+            f"{method} on {names[dataset]}",
+            results.verdict(0.0, np.mean(gain), np.std(gain, ddof=1) if len(gain) > 1 else None)
+            == "above",
+        )
+        for (method, dataset), gain in sorted(gains.items())
+    ]
+
+
 def _main_scores(paper: str, root: Path | None) -> dict[tuple[str, str], tuple[float, float]]:
-    """Mean and std (0 for one seed) of NMI by (method/result, data set), paper profile preferred."""
-    found = {}
+    """Mean and std (0 for one seed) of the headline metric by (method/result, data set), paper first."""
+    found, metric = {}, results.headline(paper)
     rows = records.aggregate(
         records.load_records(paper, root=root, tag="main", profile=["paper", "cpu"])
     )
     for row in sorted(rows, key=lambda row: row["profile"]):  # "cpu" first: "paper" replaces it
         key = f"{row['method']}/{row['result']}", row["dataset"]
-        found[key] = row["mean"][METRIC], row["std"][METRIC] or 0.0
+        found[key] = row["mean"][metric], row["std"][metric] or 0.0
     return found
 
 
@@ -240,4 +263,5 @@ CHECKS = {
     "ablation": _ablation,
     "gains": _gains,
     "codes": _codes,
+    "phases": _phases,
 }

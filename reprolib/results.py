@@ -12,6 +12,12 @@ from reprolib.profiles import load_yaml, paper_folder, profiles, variants_of
 
 # Numbers in the papers carry two or three digits: a gap below this says nothing
 TOLERANCE = 0.01
+METRICS = {
+    "acc": "ACC",
+    "nmi_geometric": "NMI (geometric)",
+    "nmi_arithmetic": "NMI (arithmetic)",
+    "nmi_max": "NMI (max)",
+}
 VERDICTS = ("above", "reached", "within spread", "below", "not run")
 
 
@@ -64,6 +70,17 @@ def other_tables(paper: str) -> dict[str, dict]:
 def dataset_names(paper: str) -> dict[str, str]:
     """Names of the data sets as the paper prints them, in its order, by our name."""
     return dict(load_yaml(paper_folder(paper) / "published.yml").get("names", {}))
+
+
+def headline(paper: str) -> str:
+    """The metric, a key of METRICS, by which a paper's pages tell what a setting changes.
+
+    `headline` of published.yml, by default "nmi_geometric". Raises ValueError for an unknown one.
+    """
+    found = load_yaml(paper_folder(paper) / "published.yml").get("headline", "nmi_geometric")
+    if found not in METRICS:
+        raise unknown_name(f"headline in {paper}/published.yml", found, METRICS)
+    return found
 
 
 def deviations(paper: str) -> list[dict]:
