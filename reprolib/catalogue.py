@@ -17,6 +17,7 @@ class DataSet:
         "test",
     )  # NAME-train are the first images, NAME-test the rest
     mat: tuple[str, ...] = ()  # stems of .mat files that circulate
+    made_from: tuple[str, ...] = ()  # data sets put one after the other at loading, part by part
     sha256: str = ""  # of the arrays that the book used
 
 
@@ -43,6 +44,15 @@ TABLE = {
         "torchvision, or Debian",
         n_first=60000,
         sha256="75f9a1cd18a758d625bec866d80c770830e327036239ee44773a59773002ac46",
+    ),
+    "2mnist": DataSet(
+        "mnist then fashion-mnist, 20 classes",
+        140000,
+        (1, 28, 28),
+        "made from mnist and fashion-mnist",
+        n_first=120000,
+        made_from=("mnist", "fashion-mnist"),
+        sha256="33f8a2b38293af0f7ebe32e96e853fd37d9cda29f02fdd61ab3ceb6d18b3f7a4",
     ),
     "usps": DataSet(
         "postal digits, train then test",

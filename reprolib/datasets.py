@@ -1,7 +1,8 @@
 """Data sets by name: `load(name)` gives `Images`; only `fetch` downloads. Page: foundations/data.
 
 A name is one of catalogue.py, NAME-train or NAME-test where a split is known, the stem of any .npz
-in the data root, or folder:PATH.
+in the data root, or folder:PATH. All but the last may end in -r0.1 or another r: the imbalanced draw
+of made_sets.py.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reprolib import sources, storage
+from reprolib import made_sets, sources, storage
 from reprolib.catalogue import TABLE
 from reprolib.checks import unknown_name
 from reprolib.images import (
@@ -40,6 +41,16 @@ __all__ = [
 ]
 
 
+def _rate(name: str, root: Path) -> tuple[str, float]:
+    """Return (SOURCE, r) of an imbalanced draw SOURCE-rNUMBER, (name, 0.0) of any other name."""
+    source, number = made_sets.split_rate(name)
+    if not number or name.startswith("folder:") or name in _own(root):
+        return name, 0.0
+    if not _split(source)[0] and source not in _own(root):
+        raise _unknown(name, root)
+    return source, made_sets.check_rate(source, number)
+
+
 def _split(name: str) -> tuple[str, str]:
     """Return (data set, name of a part or ""), or ("", "") when the table lacks the name."""
     base, _, part = name.rpartition("-")
@@ -55,7 +66,10 @@ def _own(root: Path) -> list[str]:
 
 def _unknown(name: object, root: Path) -> ValueError:
     parts = [f"{n}-{part}" for n, d in TABLE.items() if d.n_first for part in d.parts]
-    return unknown_name("data set", name, [*TABLE, *parts, *_own(root), "folder:PATH"])
+    _, number = made_sets.split_rate(str(name))
+    tail = f"-r{number}" if number and 0 < float(number) <= 1 else ""
+    names = [n + tail for n in (*TABLE, *parts, *_own(root))]
+    return unknown_name("data set", name, [*names, "folder:PATH", "NAME-r0.1"])
 
 
 def _find(name: str, root: Path) -> Path | None:
@@ -70,6 +84,44 @@ def _find(name: str, root: Path) -> Path | None:
             return path
     zipped = root / f"{name}.zip"
     return zipped if name == "cifar10-jpeg" and zipped.is_file() else None
+
+
+def _found(name: str, root: Path) -> str:
+    """Say where a data set of the table is, "" when it is not here."""
+    if name == "digits":
+        return "scikit-learn"
+    made_from = TABLE[name].made_from
+    if made_from:
+        return TABLE[name].how if all(_found(source, root) for source in made_from) else ""
+    return str(_find(name, root) or "")
+
+
+def _check_sources(name: str, root: Path) -> None:
+    """Raise FileNotFoundError, saying what to fetch, when a set is missing that `name` is made from."""
+    missing = [source for source in TABLE[name].made_from if not _found(source, root)]
+    if missing:
+        raise FileNotFoundError(
+            f"data set {name!r} is {TABLE[name].how} when it is loaded. Not in the data root {root}: "
+            f"{', '.join(missing)}. Run `python -m reprolib data fetch {' '.join(missing)}`, or set "
+            "REPROLIB_DATA to a folder that has what is missing."
+        )
+
+
+def _read_part(base: str, part: str, root: Path) -> Images:
+    """Read a data set of the table from the root, or one part of it unless part is ""."""
+    entry, name = TABLE[base], f"{base}-{part}" if part else base
+    if entry.made_from:
+        _check_sources(base, root)
+        return made_sets.join([_read_part(s, part, root) for s in entry.made_from], name)
+    images = _read(base, root)
+    if not part:
+        return images
+    if images.n != entry.n:
+        raise ValueError(f"{name!r} needs the {entry.n} images of {base!r}; found {images.n}.")
+    cut = entry.n_first
+    images = images.take(slice(0, cut) if part == entry.parts[0] else slice(cut, None))
+    images.name = name
+    return images
 
 
 def _read(name: str, root: Path) -> Images:
@@ -135,29 +187,26 @@ def load(
     """Load a data set as `Images` uint8 (n, c, h, w); no network is used.
 
     name: see the module; root: the data folder, by default `data_root()`; subset: k images evenly
-    spaced over the data set, or a slice or indices; gray: one channel; size: int or (height,
-    width), stretched. What was done stands in `.transforms`. Raises ValueError for an unknown name
-    or a damaged file, FileNotFoundError when the data set is not there, saying how to get it.
+    spaced over the data set or, if one is named, its imbalanced draw, or a slice or indices; gray:
+    one channel; size: int or (height, width), stretched. What was done stands in `.transforms`.
+    Raises ValueError for an unknown name or a damaged file, FileNotFoundError when the data set is
+    not there, saying how to get it.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string such as 'digits'; got {type(name).__name__}.")
     folder = data_root(root)
-    base, part = _split(name)
+    source, r = _rate(name, folder)
+    base, part = _split(source)
     if name.startswith("folder:"):
         images = sources.read_folder(Path(name.removeprefix("folder:")).expanduser(), size)
     elif base:
-        images = _read(base, folder)
-    elif re.fullmatch(r"[\w.+-]+", name) and (folder / f"{name}.npz").is_file():
-        images = _read(name, folder)
+        images = _read_part(base, part, folder)
+    elif re.fullmatch(r"[\w.+-]+", source) and (folder / f"{source}.npz").is_file():
+        images = _read(source, folder)
     else:
         raise _unknown(name, folder)
-    if part:
-        cut = TABLE[base].n_first
-        if images.n != TABLE[base].n:
-            raise ValueError(
-                f"{name!r} needs the {TABLE[base].n} images of {base!r}; found {images.n}."
-            )
-        images = images.take(slice(0, cut) if part == TABLE[base].parts[0] else slice(cut, None))
+    if r:
+        images = made_sets.imbalanced(images, r)
         images.name = name
     if subset is not None:
         whole, images = images.n, _subset(images, subset)
@@ -175,7 +224,7 @@ def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
     rows = []
     for name, entry in TABLE.items():
         try:
-            found = "scikit-learn" if name == "digits" else str(_find(name, folder) or "")
+            found = _found(name, folder)
         except ValueError as error:  # an unreadable note in the cache must not hide the other rows
             found = f"damaged: {error}"
         row = {"name": name, "what": entry.what, "n": entry.n, "shape": entry.shape, "found": found}
@@ -188,16 +237,20 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     """Get a data set into the cache of the data root by the first route that works, and say which.
 
     Routes and checksums: reprolib/fetch.py. Raises ValueError for an unknown name, PermissionError
-    when the root cannot be written, ConnectionError when no route worked, with the reason of each.
+    when the root cannot be written, ConnectionError when no route worked, with the reason of each,
+    FileNotFoundError for a data set that is made from others, when those have to be fetched.
     """
     from reprolib import fetch as routes
 
     folder = data_root(root)
-    base, _ = _split(name)
+    base, _ = _split(_rate(name, folder)[0])
     if not base:
         raise _unknown(name, folder)
     if base == "digits":
         return "digits: built in, from scikit-learn"
+    if TABLE[base].made_from:
+        _check_sources(base, folder)
+        return f"{base}: {TABLE[base].how}, which are here"
     found = _find(base, folder)
     if found is not None:
         return f"{base}: already there, {found}"
@@ -211,9 +264,10 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
 def verify(name: str, root: str | os.PathLike | None = None) -> str:
     """Say in one line whether the arrays of a data set are those that the book used."""
     folder = data_root(root)
-    base, _ = _split(name)
+    source, _ = _rate(name, folder)
+    base, _ = _split(source)
     try:
-        images = load(base or name, root=folder)
+        images = load(base or source, root=folder)
     except FileNotFoundError:
         return f"{name}: missing. Source: {TABLE[base].how if base else 'unknown'}"
     except ValueError as error:

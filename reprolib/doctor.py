@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from reprolib import datasets, profiles
 from reprolib.machine import machine
+from reprolib.made_sets import split_rate
 
 # name on the command line: what the book cannot do without it
 PROGRAMS = {
@@ -58,6 +59,7 @@ def _runs(paper: str, found: set[str]) -> list[str]:
 
 def _base(name: str, found: set[str]) -> bool:
     """Tell whether a data set, or the whole that it is a split of, is here."""
+    name, _ = split_rate(name)
     return name in found or name.removesuffix("-test").removesuffix("-train") in found
 
 
