@@ -1,0 +1,143 @@
+r"""What inner products two soft assignments can have: the theorems of DCSS (paper 004, appendix A).
+
+A soft assignment is a row of K values, none negative, that sum to one. Two rows are *together* when
+their largest entries share an index and *apart* when they can be told to have different ones; with a
+tie for the largest entry a pair can be both. For rows with maxima a <= b and n = floor(1 / b),
+
+$$\max q_i^\top q_j = \min\{a,\; n a b + (1 - n a)(1 - n b)\},$$
+
+because the product is largest when both rows are sorted alike and pack their mass into the first
+entries. For rows that are apart, with any maxima,
+
+$$q_i^\top q_j \le a + b - 2 a b = \tfrac12 - \tfrac12 (2a - 1)(2b - 1),$$
+
+which is the fifth line of equation 22, before the printed proof bounds its factors apart. The functions work
+on floats or on arrays that broadcast, in O(1) an element.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def product_bound(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Upper bound of q_i.q_j from the maxima of both rows: the smaller of the two.
+
+    `first`, `second`: maxima in (0, 1], broadcast. ValueError outside. A case of Hoelder's inequality:
+    q_i.q_j <= max(q_i) * sum(q_j). `largest_product` is the exact value.
+
+    Source: paper 004, Theorem 1 (equation 7).
+    """
+    return np.minimum(*_maxima(first, second))
+
+
+def largest_product(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Largest q_i.q_j of all pairs of rows with these maxima, attained.
+
+    `first`, `second`: maxima in (0, 1], broadcast. ValueError outside. From one half up this is
+    a b + (1 - a)(1 - b). It lies below `product_bound` by at most 1/8.
+
+    Source: derived here; sharpens paper 004, Theorem 1.
+    """
+    first, second = _maxima(first, second)
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    full = np.floor(1.0 / high)  # entries of this height that a row has mass for
+    packed = full * low * high + (1.0 - full * low) * (1.0 - full * high)
+    return np.minimum(low, packed)
+
+
+def largest_product_apart(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Largest q_i.q_j of all pairs that are apart, with these maxima, attained; never above one half.
+
+    `first`, `second`: maxima in (0, 1], broadcast. ValueError outside. From one half up this is
+    a + b - 2 a b. A tie for the largest entry counts as apart.
+
+    Source: paper 004, Theorem 2 (equation 22, before it takes the maxima apart).
+    """
+    first, second = _maxima(first, second)
+    return np.minimum(largest_product(first, second), first + second - 2.0 * first * second)
+
+
+def smallest_product_together(first: ArrayLike, second: ArrayLike, n_clusters: int) -> np.ndarray:
+    """Lower bound of q_i.q_j of all pairs that are together, with these maxima.
+
+    `first`, `second`: maxima in [1 / n_clusters, 1], broadcast; `n_clusters` at least 2. ValueError
+    outside. a b for three clusters and more, attained from one half up: what is left of the rows can
+    lie on different entries. Two clusters leave one entry for both: a b + (1 - a)(1 - b), exactly.
+
+    Source: paper 004, equations 20 and 26, in Corollary 1.3 and Theorem 3.
+    """
+    first, second = _maxima(first, second)
+    _check_clusters(n_clusters)
+    if min(first.min(), second.min()) < (1.0 - 1e-12) / n_clusters:
+        raise ValueError(f"the maximum of {n_clusters} values that sum to one is at least 1/K")
+    product = first * second
+    return product + (1.0 - first) * (1.0 - second) if n_clusters == 2 else product
+
+
+def larger_maximum(zeta: ArrayLike) -> np.ndarray:
+    """What at least one of two rows with q_i.q_j >= zeta has as its maximum; attained with i = j.
+
+    `zeta`: in [1/2, 1], ValueError outside. Corollary 1.1 gives zeta for both rows. They cannot both
+    stay at it: the larger maximum is at least (1 + sqrt(2 zeta - 1)) / 2.
+
+    Source: derived here; sharpens paper 004, Corollary 1.1 (equation 17).
+    """
+    zeta = np.asarray(zeta, dtype=float)
+    if not ((zeta >= 0.5) & (zeta <= 1)).all():
+        raise ValueError("zeta must lie in [1/2, 1]")
+    return 0.5 + 0.5 * np.sqrt(2.0 * zeta - 1.0)
+
+
+def largest_product_apart_from(zeta: ArrayLike) -> np.ndarray:
+    """Largest q_i.q_j of all pairs that are apart and have both maxima at least zeta, attained.
+
+    `zeta`: in (0, 1], ValueError outside. 2 zeta (1 - zeta) from one half up, one half below. The
+    printed proof has 2 (1 - zeta).
+
+    Source: paper 004, Theorem 2 (equation 22, sharpened).
+    """
+    (zeta,) = _maxima(zeta)
+    high = np.maximum(zeta, 0.5)  # maxima below one half add no larger product
+    return 2.0 * high * (1.0 - high)
+
+
+def similar_means_together(zeta: ArrayLike) -> np.ndarray:
+    """Whether every pair with q_i.q_j >= zeta is together, for any number of clusters: zeta > 1/2.
+
+    `zeta`: in (0, 1], ValueError outside. Similar rows that were apart would need a product of at
+    least zeta, and maxima of at least zeta (Corollary 1.1). At one half a tie is needed to break it,
+    below one half nothing is.
+
+    Source: paper 004, Theorem 2, which asks for 2/3.
+    """
+    return largest_product_apart_from(zeta) < np.asarray(zeta, dtype=float)
+
+
+def shared_neighbor_product(zeta: ArrayLike, n_clusters: int) -> np.ndarray:
+    """Smallest q_j.q_k of two rows that are both similar to a third, attained.
+
+    `zeta`: the threshold of similarity, in (0, 1]; `n_clusters` at least 2. ValueError outside. Up to
+    one half 0: nothing holds the two together. Above, zeta^2 for three clusters and more,
+    zeta^2 + (1 - zeta)^2 for two. A dissimilar pair cannot share a similar row while gamma is below
+    this.
+
+    Source: paper 004, Theorem 3 (equation 28), which asks for zeta > 2/3.
+    """
+    (zeta,) = _maxima(zeta)
+    _check_clusters(n_clusters)
+    high = np.maximum(zeta, 0.5)
+    return np.where(zeta > 0.5, smallest_product_together(high, high, n_clusters), 0.0)
+
+
+def _maxima(*values: ArrayLike) -> list[np.ndarray]:
+    arrays = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in values))
+    if not all(((array > 0) & (array <= 1)).all() for array in arrays):
+        raise ValueError("maxima and zeta must lie in (0, 1]")
+    return list(arrays)
+
+
+def _check_clusters(n_clusters: int) -> None:
+    if n_clusters < 2:
+        raise ValueError(f"n_clusters must be at least 2, got {n_clusters}")
