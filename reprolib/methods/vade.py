@@ -1,0 +1,219 @@
+"""VaDE: the autoencoder of the family made variational, with a Gaussian mixture as its prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from sklearn.mixture import GaussianMixture
+from torch import nn
+
+from reprolib.methods.autoencoder_run import EMBED_ROWS, build_autoencoder
+from reprolib.methods.autoencoders import FamilyRun, _Family
+from reprolib.methods.mnet_stage import PHASE_1
+
+MIXTURE_STARTS = 5  # of expectation maximisation on the pretrained latent vectors
+FIRST_SHARE = 0.01  # of the components' variance that a posterior starts with
+LIMITS = (-14.0, 14.0)  # of every log-variance; the lower is about the rounding of 8-bit pixels
+
+
+def log_responsibilities(
+    latent: torch.Tensor,
+    means: torch.Tensor,
+    log_variances: torch.Tensor,
+    log_weights: torch.Tensor,
+) -> torch.Tensor:
+    """Logarithms of gamma = p(c | z) (b, K), rows whose exponentials sum to 1.
+
+    latent z (b, d); means and log_variances (K, d) of the components, log_weights (K,); float32 or
+    float64, differentiable in all. Source: VaDE (Jiang et al. 2017), section 3.2, where
+    q(c | x) is p(c | z) at one sample z. O(bKd) time and memory.
+    """
+    squared = (latent[:, None] - means).square() * torch.exp(-log_variances)  # (b, K, d)
+    return torch.log_softmax(log_weights - (squared + log_variances).sum(2) / 2, dim=1)
+
+
+def mixture_divergence(
+    mean: torch.Tensor,
+    log_variance: torch.Tensor,
+    log_gamma: torch.Tensor,
+    means: torch.Tensor,
+    log_variances: torch.Tensor,
+    log_weights: torch.Tensor,
+) -> torch.Tensor:
+    """KL divergence (b,) of q(z | x) q(c | x) from the mixture p(z, c), nats, never negative.
+
+    mean and log_variance (b, d) of the normal q(z | x), log_gamma (b, K) of q(c | x), the mixture as in
+    `log_responsibilities`; float32 or float64, differentiable in all. Source: VaDE (Jiang et al. 2017),
+    section 3.2: all terms of the ELBO but the reconstruction. O(bKd) time and memory.
+    """
+    spread = (mean[:, None] - means).square() + log_variance.exp()[:, None]  # (b, K, d)
+    energy = (log_variances + spread * torch.exp(-log_variances)).sum(2)  # (b, K)
+    terms = energy / 2 + log_gamma - log_weights
+    return (log_gamma.exp() * terms).sum(1) - (1 + log_variance).sum(1) / 2
+
+
+def reconstruction_cost(
+    inputs: torch.Tensor, decoded: torch.Tensor, log_noise: torch.Tensor
+) -> torch.Tensor:
+    """-log p(x | z) (b,) in nats: a normal around `decoded` with one variance for all pixels.
+
+    inputs and decoded (b, ...), log_noise the logarithm of the variance, a scalar; float32 or float64,
+    differentiable in all. Negative where the density is above 1. O(size of inputs).
+    """
+    error = (inputs - decoded).square().flatten(1)  # (b, D)
+    constant = error.shape[1] * (log_noise + math.log(2 * math.pi))
+    return (error.sum(1) * torch.exp(-log_noise) + constant) / 2
+
+
+class Mixture(nn.Module):
+    """What VaDE trains beside its networks and `Centers`, the component means.
+
+    `logits` (K,) of the weights, `log_variances` (K, latent_dim) and `log_noise`, that of the pixels.
+    """
+
+    def __init__(self, n_clusters: int, latent_dim: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(n_clusters))
+        self.log_variances = nn.Parameter(torch.zeros(n_clusters, latent_dim))
+        self.log_noise = nn.Parameter(torch.zeros(()))
+
+    @property
+    def log_weights(self) -> torch.Tensor:
+        """Logarithms of the mixture weights (K,)."""
+        return torch.log_softmax(self.logits, dim=0)
+
+
+def log_variance_head(network: nn.Module) -> nn.Linear:
+    """A linear layer beside the encoder's last one, of the same sizes, at zero."""
+    last = network.encoder[-1]
+    head = nn.Linear(last.in_features, last.out_features)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class VaDERun(FamilyRun):
+    """The negative ELBO of one sample z for each x."""
+
+    moves_centers = True
+
+    def prepare(self, stage: str) -> None:
+        if stage == PHASE_1:
+            k, d = self.model.n_clusters, self.model.latent_dim
+            self.modules["log_variance"] = log_variance_head(self.network).to(self.device)
+            self.modules["mixture"] = Mixture(k, d).to(self.device)
+        super().prepare(stage)
+        if stage == PHASE_1:
+            added = [
+                p for name in ("log_variance", "mixture") for p in self.modules[name].parameters()
+            ]
+            self.optimizers[PHASE_1].add_param_group({"params": added})
+
+    @torch.no_grad()
+    def start(self, labels: np.ndarray) -> None:
+        latent = self.embed().cpu().double().numpy()  # (n, d)
+        # EM adds a constant to the variances and subtracts squares: neither depends on the scale now
+        shift, scale = latent.mean(0), latent.std() or 1.0
+        found = GaussianMixture(
+            self.model.n_clusters,
+            covariance_type="diag",
+            n_init=MIXTURE_STARTS,
+            random_state=self.model.random_state,
+        ).fit((latent - shift) / scale)
+        variances = found.covariances_ * scale**2  # (K, d)
+        mixture = self.modules["mixture"]
+        self.centers.copy_(torch.from_numpy(found.means_ * scale + shift))
+        mixture.log_variances.copy_(torch.from_numpy(np.log(variances)))
+        mixture.logits.copy_(torch.from_numpy(np.log(found.weights_)))
+        mixture.log_noise.copy_(self._error().log())
+        # small, so that the first samples stay where the mixture was fitted
+        first = torch.from_numpy(np.log(FIRST_SHARE * (found.weights_ @ variances)))  # (d,)
+        self.modules["log_variance"].bias.copy_(first.clamp(*LIMITS))
+        self._limit()
+
+    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        half = self.model.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            features = self.network.encoder[:-1](inputs)
+            mean = self.network.encoder[-1](features).float()  # (b, d)
+            log_variance = self.modules["log_variance"](features).float().clamp(*LIMITS)
+            noise = torch.randn(mean.shape, generator=self.generator).to(self.device)
+            latent = mean + noise * torch.exp(log_variance / 2)
+            decoded = self.network.decode(latent).float()
+        prior = _prior(self.modules)
+        log_gamma = log_responsibilities(latent, *prior)  # (b, K)
+        log_noise = self.modules["mixture"].log_noise
+        return {
+            "reconstruction": reconstruction_cost(inputs, decoded, log_noise).mean(),
+            "divergence": mixture_divergence(mean, log_variance, log_gamma, *prior).mean(),
+        }
+
+    def after_step(self, batch: torch.Tensor) -> None:
+        self._limit()
+
+    @torch.no_grad()
+    def _limit(self) -> None:
+        """Keep the trained log-variances within LIMITS, where no exponential leaves float32."""
+        mixture = self.modules["mixture"]
+        mixture.log_variances.clamp_(*LIMITS)
+        mixture.log_noise.clamp_(*LIMITS)
+
+    @torch.no_grad()
+    def _error(self) -> torch.Tensor:
+        """Mean squared error of the reconstructions of all samples, running statistics; a scalar."""
+        self.network.eval()
+        total = torch.zeros((), dtype=torch.float64)
+        for part in self.inputs.split(EMBED_ROWS):
+            decoded = self.reconstruct(part.to(self.device))[1].cpu()
+            total += (decoded - part).square().sum(dtype=torch.float64)
+        return total / self.inputs.numel()
+
+
+class VaDE(_Family):
+    """Variational deep embedding (Jiang, Zheng, Tan, Tang and Zhou 2017): a VAE with a mixture prior.
+
+    A normal posterior around each latent vector, its log-variances from a second linear layer on the
+    encoder's features; a mixture of K diagonal Gaussians as the prior, trained along. The mixture starts
+    from expectation maximisation on the pretrained latent vectors. Labels are the components of largest
+    gamma at the posterior mean; `centers_` are the component means, `embedding_` the posterior means.
+
+    Pixels are normal around the decoder's output. The authors take Bernoulli pixels for MNIST and squared
+    errors, which are normal pixels of variance 1/2, for features. The pretrained decoder is linear and
+    already predicts pixels: a sigmoid on it would start far from what it has learned, and features need
+    not lie in [0, 1]. The variance starts at the pretrained squared error and is trained: at a fixed one,
+    what is worth encoding depends on the scale of the features and the number of pixels.
+
+    The authors' learning rate is 2e-3, lowered over time; here it is that of the family. In `history_`,
+    `loss` is the negative ELBO in nats a sample, `reconstruction` and `divergence` its parts;
+    `stage_labels_` at "pretrain" are those of k-means, as for the other methods, not of the mixture. A
+    batch costs an autoencoder's step and O(bKd).
+    """
+
+    _run = VaDERun
+
+    @staticmethod
+    @torch.no_grad()
+    def assign(modules: Mapping[str, nn.Module], latent: torch.Tensor) -> np.ndarray:
+        """Labels (n,) of latent vectors (n, latent_dim): MNet's, else the components of largest gamma."""
+        if "mnet" in modules:
+            return _Family.assign(modules, latent)
+        prior = _prior(modules)
+        parts = [log_responsibilities(u, *prior).argmax(1) for u in latent.split(EMBED_ROWS)]
+        return torch.cat(parts).cpu().numpy()
+
+    def _more_modules(self) -> dict[str, torch.nn.Module]:
+        network = build_autoencoder(self.input_shape_, self.latent_dim)
+        return {
+            "log_variance": log_variance_head(network),
+            "mixture": Mixture(self.n_clusters, self.latent_dim),
+            **super()._more_modules(),
+        }
+
+
+def _prior(modules: Mapping[str, nn.Module]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Means (K, d), log-variances (K, d) and log-weights (K,) of the mixture."""
+    mixture = modules["mixture"]
+    return modules["centers"].values, mixture.log_variances, mixture.log_weights
