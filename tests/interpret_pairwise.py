@@ -14,11 +14,12 @@ from reprolib.kernels import pairwise, pairwise_triton
 from reprolib.kernels.pairwise import pairwise_loss
 
 
-def check_case(q, similarity):
+def check_case(q, similarity, **thresholds):
     q = q.float().requires_grad_()
     similarity = None if similarity is None else similarity.float()
     assert pairwise._takes_triton(q)
-    check(q, similarity, pairwise_loss(q, similarity), rtol=1e-5, atol=1e-6 * len(q) ** 2)
+    found = pairwise_loss(q, similarity, **thresholds)
+    check(q, similarity, found, rtol=1e-5, atol=1e-6 * len(q) ** 2, **thresholds)
 
 
 def check_refusal():
@@ -64,6 +65,9 @@ if __name__ == "__main__":
     for name, case in cases().items():
         print(name, flush=True)
         check_case(*case)
+    print("thresholds that meet", flush=True)
+    for name in ("undecided", "duplicates", "one-hot by p"):
+        check_case(*cases()[name], zeta=0.5, gamma=0.5)
     print("refusal", flush=True)
     check_refusal()
     print("programs", flush=True)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from reprolib.methods.autoencoders import CLUSTER, DCN, DEC, DKM, IDEC, AEKMeans
+from reprolib.methods.autoencoders import DCN, DEC, DKM, IDEC, PHASE_1, AEKMeans
 from reprolib.training import CheckpointError
 
 TINY = dict(
     latent_dim=3,
     pretrain_epochs=2,
-    n_epochs=2,
+    phase1_epochs=2,
     learning_rate=1e-3,
     batch_size=40,
     mnet_width=8,
@@ -38,9 +38,9 @@ def started(model, X):
     run = model._run(model, X, None, None, None)
     run._run_stage(*run.stages[0], _Quiet())
     run.stage, run.epoch = 1, 0
-    run._prepare(CLUSTER)
-    run.begin(CLUSTER)
-    run.begin_epoch(CLUSTER)
+    run.make_optimizers(PHASE_1)
+    run.begin(PHASE_1)
+    run.begin_epoch(PHASE_1)
     return run
 
 
@@ -116,7 +116,7 @@ def test_which_centers_a_step_moves():
     X, _ = blobs()
     for method, by_gradient in ((DEC, True), (IDEC, True), (DKM, True), (DCN, False)):
         run = started(method(3, **TINY), X)
-        parameters = [p for g in run.optimizers[CLUSTER].param_groups for p in g["params"]]
+        parameters = [p for g in run.optimizers[PHASE_1].param_groups for p in g["params"]]
         assert any(p is run.centers for p in parameters) == by_gradient
 
 
@@ -147,7 +147,7 @@ def test_a_killed_fit_goes_on_and_ends_the_same(method, tmp_path, monkeypatch):
     original = method._run._train_epoch
 
     def dying(self, stage):
-        if stage == CLUSTER and self.epoch == 1:
+        if stage == PHASE_1 and self.epoch == 1:
             raise Killed
         return original(self, stage)
 
@@ -165,10 +165,12 @@ def test_a_killed_fit_goes_on_and_ends_the_same(method, tmp_path, monkeypatch):
 
 def test_methods_share_one_pretrained_autoencoder(tmp_path):
     X, _ = blobs()
-    path = tmp_path / "ae.safetensors"
     alone = DKM(3, **TINY).fit(X)
-    AEKMeans(3, **TINY).fit(X, pretrained=path)
-    shared = DKM(3, **TINY).fit(X, pretrained=path)
+    AEKMeans(3, **TINY).fit(X, pretrained=tmp_path)
+    (path,) = tmp_path.iterdir()
+    written = path.read_bytes()
+    shared = DKM(3, **TINY).fit(X, pretrained=tmp_path)
+    assert path.read_bytes() == written and shared.history_[0]["seconds"] > 0
     np.testing.assert_array_equal(alone.embedding_, shared.embedding_)
 
 

@@ -65,7 +65,7 @@ def started(model, X, stage):
         run.stages[run.stage] = (name, n_epochs)
         run._run_stage(name, n_epochs, _Quiet())
         run.stage, run.epoch = run.stage + 1, 0
-    run._prepare(stage)
+    run.make_optimizers(stage)
     run.begin(stage)
     return run
 
@@ -189,14 +189,17 @@ def test_a_killed_fit_goes_on_and_ends_the_same(stop, tmp_path, monkeypatch):
 
 def test_a_pretrained_autoencoder_is_shared(tmp_path):
     X, _ = blobs()
-    path = tmp_path / "ae.safetensors"
     alone = DCSS(3, **TINY).fit(X)
-    first = DCSS(3, **TINY).fit(X, pretrained=path)
-    again = DCSS(3, **TINY | {"alpha": 1.0}).fit(X, pretrained=path)
+    first = DCSS(3, **TINY).fit(X, pretrained=tmp_path)
+    again = DCSS(3, **TINY | {"alpha": 1.0}).fit(X, pretrained=tmp_path)
     np.testing.assert_array_equal(alone.labels_, first.labels_)
     assert again.history_[:2] == first.history_[:2]
-    with pytest.raises(CheckpointError, match="other data or settings"):
-        DCSS(3, **TINY | {"pretrain_epochs": 3}).fit(X, pretrained=path)
+    DCSS(3, **TINY | {"pretrain_epochs": 3}).fit(X, pretrained=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    next(tmp_path.iterdir()).write_bytes(b"damaged")
+    next(reversed(list(tmp_path.iterdir()))).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError):
+        DCSS(3, **TINY).fit(X, pretrained=tmp_path)
 
 
 def test_images_of_digits_go_through_convolutions(tmp_path):
@@ -206,6 +209,12 @@ def test_images_of_digits_go_through_convolutions(tmp_path):
     model = DCSS(10, **options).fit(images, monitor=stages.append)
     assert model.labels_.dtype == np.int32 and model.labels_.shape == (120,)
     assert [stage.period for stage in stages] == [0, 1, 2]
+    assert [stage.stage for stage in stages] == [PRETRAIN, PHASE_1, PHASE_2]
+    assert stages[1].q is None and stages[2].q.shape == (120, 10)
+    np.testing.assert_array_equal(stages[2].q.argmax(1), model.labels_)
+    for stage in stages:
+        np.testing.assert_array_equal(model.stage_labels_[stage.stage], stage.labels)
+    np.testing.assert_array_equal(model.predict(images), model.labels_)
     assert model.embedding_.shape == (120, 3) and model.centers_.shape == (10, 3)
     np.testing.assert_allclose(model.transform(images), model.embedding_, atol=1e-5)
     model.save(tmp_path / "model.safetensors")

@@ -22,10 +22,10 @@ def literal_pairs(q, similarity=None, zeta=0.8, gamma=0.2):
         if s >= zeta:
             loss += 1 - product
             similar.append((i, j))
-        if s <= gamma:
+        elif s <= gamma:
             loss += product
             dissimilar.append((i, j))
-        weight = (s <= gamma) - (s >= zeta)
+        weight = -1 if s >= zeta else int(s <= gamma)
         if weight:  # the product rule, for both rows of the pair
             gradient[i] = [g + weight * x for g, x in zip(gradient[i], rows[j], strict=True)]
             gradient[j] = [g + weight * x for g, x in zip(gradient[j], rows[i], strict=True)]
@@ -70,7 +70,7 @@ every_case = pytest.mark.parametrize("name", cases())
 
 
 @every_case
-@pytest.mark.parametrize(("zeta", "gamma"), [(0.8, 0.2), (0.55, 0.45), (1.0, 0.0)])
+@pytest.mark.parametrize(("zeta", "gamma"), [(0.8, 0.2), (0.5, 0.5), (0.0, 0.0), (1.0, 0.0)])
 def test_value_counts_and_gradient_equal_the_literal_loss(name, zeta, gamma):
     q, similarity = cases()[name]
     q.requires_grad_()
@@ -164,6 +164,23 @@ def test_thresholds_are_inclusive():
     assert (n_similar, n_dissimilar) == (2, 0)
 
 
+@every_case
+def test_thresholds_that_meet_decide_every_pair_once(name):
+    q, similarity = cases()[name]
+    _, n_similar, n_dissimilar = pairwise_loss(q.float(), zeta=0.5, gamma=0.5)
+    assert n_similar + n_dissimilar == len(q) ** 2
+    # two doubles, one float32
+    found = pairwise_loss(q.float(), zeta=0.5 + 1e-12, gamma=0.5)
+    assert found[1:] == (n_similar, n_dissimilar)
+
+
+def test_a_pair_at_thresholds_that_meet_is_similar():
+    q = torch.full((3, 2), 0.5).double().requires_grad_()  # every product is 0.5
+    loss, n_similar, n_dissimilar = pairwise_loss(q, zeta=0.5, gamma=0.5)
+    assert (loss.item(), n_similar, n_dissimilar) == (4.5, 9, 0)
+    assert (torch.autograd.grad(loss, q)[0] == -3).all()
+
+
 @pytest.mark.parametrize("separate", [False, True])
 def test_no_square_temporary_is_made_or_saved(separate):
     b, k, block = 700, 6, 10
@@ -196,7 +213,7 @@ def test_nan_and_infinity_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("zeta", "gamma"), [(0.2, 0.8), (0.5, 0.5), (1.1, 0.2), (0.8, -0.1), (math.nan, 0.2)]
+    ("zeta", "gamma"), [(0.2, 0.8), (0.5, 0.6), (1.1, 0.2), (0.8, -0.1), (math.nan, 0.2)]
 )
 def test_thresholds_out_of_order_are_refused(zeta, gamma):
     with pytest.raises(ValueError, match="thresholds must satisfy"):

@@ -12,8 +12,9 @@ $$L = \#\{s_{ij} \ge \zeta\} + \sum_i q_i^\top h_i,
 \qquad \frac{\partial L}{\partial q_i} = 2 h_i .$$
 
 So one pass over blocks of $s$ gives the counts, the loss and the gradient; $q_i^\top q_j$ itself is
-never formed. The loss carries the rounding of its terms: about $10^{-7}$ of the number of similar
-pairs in float32.
+never formed. Where $s_{ij} = \zeta = \gamma$ the pair is similar (definition A.1) and not dissimilar
+too. The loss carries the rounding of its terms: about $10^{-7}$ of the number of similar pairs in
+float32.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def pairwise_loss(
     """Sum over ordered pairs of 1 - q_i.q_j where similar and q_i.q_j where dissimilar.
 
     `q` (B, K), rows of a softmax, float32 or float64; `similarity` (B, K), the vectors whose inner
-    products decide, similar from `zeta` up and dissimilar up to `gamma`: the memberships of the u space
+    products decide, similar from `zeta` up, else dissimilar up to `gamma`: the memberships of the u space
     (equation 4), or None for q itself (equation 5). Either way the decision carries no gradient.
     `block_rows`: rows handled at once on the CPU, which holds a few block_rows x B matrices.
 
@@ -45,9 +46,9 @@ def pairwise_loss(
     and dissimilar (Figure 10a); i = j counts, as equations 4 and 5 and the released code have it.
 
     Raises ValueError (shapes, NaN or infinite values, thresholds that do not satisfy
-    0 <= gamma < zeta <= 1), TypeError (dtypes). O(B^2 K) time; cost: `cost`.
+    0 <= gamma <= zeta <= 1), TypeError (dtypes). O(B^2 K) time; cost: `cost`.
 
-    Source: paper 004, equations 4 and 5, with its defaults.
+    Source: paper 004, equations 4 and 5, with its defaults; its Figure 10 ends at zeta = gamma = 0.5.
     """
     vectors = q if similarity is None else similarity
     if q.ndim != 2 or q.numel() == 0 or vectors.shape != q.shape:
@@ -59,10 +60,13 @@ def pairwise_loss(
         raise TypeError(
             f"q and similarity must both be float32 or float64, got {q.dtype}, {vectors.dtype}"
         )
-    if not 0 <= gamma < zeta <= 1:
-        raise ValueError(f"thresholds must satisfy 0 <= gamma < zeta <= 1, got {gamma}, {zeta}")
+    if not 0 <= gamma <= zeta <= 1:
+        raise ValueError(f"thresholds must satisfy 0 <= gamma <= zeta <= 1, got {gamma}, {zeta}")
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
+    # a pair at thresholds that meet, in this dtype, would be both
+    edge = torch.tensor([zeta, float("-inf")], dtype=q.dtype)
+    gamma = min(gamma, torch.nextafter(*edge).item())
     with torch.no_grad():
         if _takes_triton(q):
             from reprolib.kernels.pairwise_triton import pairwise_triton

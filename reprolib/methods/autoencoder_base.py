@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 
 from reprolib.checks import unknown_name
 from reprolib.images import sealed_labels
+from reprolib.kernels.soft_assignment import squared_distances
 from reprolib.methods.autoencoder_run import EMBED_ROWS, AutoencoderRun, Centers, Stage, as_inputs
 from reprolib.methods.autoencoder_run import build_autoencoder as build
 from reprolib.training import load_checkpoint, save_checkpoint
@@ -26,8 +27,9 @@ class AutoencoderEstimator(ClusterMixin, BaseEstimator):
     `latent_dim`, `pretrain_epochs`, `pretrain_rate`, `batch_size`, `precision`, `device`,
     `random_state` and `verbose`.
 
-    After `fit`: `labels_` int32 (n,), `embedding_` float32 (n, latent_dim) the latent vectors u,
-    `centers_` float32 (n_clusters, latent_dim), `history_` one dict an epoch.
+    After `fit`: `labels_` int32 (n,); `stage_labels_`, the labels at the end of each stage by its name,
+    those of k-means at "pretrain"; `embedding_` float32 (n, latent_dim) the latent vectors u;
+    `centers_` float32 (n_clusters, latent_dim); `history_` one dict an epoch.
     """
 
     _run: ClassVar[type[AutoencoderRun]]
@@ -58,8 +60,9 @@ class AutoencoderEstimator(ClusterMixin, BaseEstimator):
         with sealed_labels():
             run = self._run(self, X, monitor, checkpoint, pretrained)
             run.train()
-            self.labels_ = np.asarray(run.assign(), dtype=np.int32)
             self.embedding_ = run.embed().cpu().numpy()
+        self.stage_labels_ = run.stage_labels
+        self.labels_ = self.stage_labels_[run.stages[-1][0]]
         self.centers_ = run.centers.detach().cpu().numpy().copy()
         self.modules_ = run.modules
         self.input_shape_ = tuple(run.inputs.shape[1:])
@@ -79,6 +82,22 @@ class AutoencoderEstimator(ClusterMixin, BaseEstimator):
         device = next(network.parameters()).device
         parts = [network.encode(part.to(device)).cpu() for part in inputs.split(EMBED_ROWS)]
         return torch.cat(parts).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels int32 (n,) of data of the fitted shape, by MNet where there is one."""
+        centers = self.modules_["centers"].values
+        latent = torch.from_numpy(self.transform(X)).to(centers.device)
+        return self.assign(self.modules_, latent).astype(np.int32)
+
+    @staticmethod
+    @torch.no_grad()
+    def assign(modules: Mapping[str, torch.nn.Module], latent: torch.Tensor) -> np.ndarray:
+        """Labels (n,) of latent vectors (n, latent_dim): MNet's, else those of the nearest centers."""
+        if "mnet" in modules:
+            mnet = modules["mnet"].eval()
+            labels = [mnet(part).argmax(1) for part in latent.split(EMBED_ROWS)]
+            return torch.cat(labels).cpu().numpy()
+        return squared_distances(latent, modules["centers"].values).argmin(1).cpu().numpy()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to one safetensors file, atomically."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import time
@@ -20,25 +18,29 @@ from tqdm import tqdm
 from reprolib.autoencoder_networks import SIDES, ConvAutoencoder, DenseAutoencoder
 from reprolib.images import Images, as_features, as_pixels
 from reprolib.methods.base import check_counts
-from reprolib.training import (
-    CheckpointError,
-    load_checkpoint,
-    pick_device,
-    save_checkpoint,
-    to_float_images,
+from reprolib.methods.run_state import (
+    fingerprint,
+    read_pretrained,
+    restore_state,
+    save_state,
+    write_pretrained,
 )
+from reprolib.training import pick_device, to_float_images
 
 PRETRAIN = "pretrain"
 EMBED_ROWS = 1000
 STARTS = 20  # of k-means on latent vectors; paper 004 names no number
+REPORT_INTERVAL = 5
+KEPT = "labels at the end of "
 
 
 @dataclass(frozen=True)
 class Stage:
     """What a monitor sees after an epoch: copies, so that it cannot influence the run.
 
-    `stage` is its name, `period` counts epochs after pretraining from 0 (the k-means clusters);
-    `embedding` float32 (n, latent_dim) are the latent vectors u.
+    `stage` is its name; `period` counts epochs after the pretraining, from 0 (the k-means clusters);
+    `embedding` float32 (n, latent_dim) are the latent vectors u, `q` float32 (n, n_clusters) the
+    assignments of MNet, None before the second phase.
     """
 
     stage: str
@@ -46,6 +48,7 @@ class Stage:
     n_clusters: int
     labels: np.ndarray
     embedding: np.ndarray
+    q: np.ndarray | None = None
 
 
 def as_inputs(X: Any) -> torch.Tensor:
@@ -114,11 +117,11 @@ class AutoencoderRun:
         self.stages = [(PRETRAIN, model.pretrain_epochs), *self.schedule()]
         self.stage, self.epoch = 0, 0
         self.history: list[dict[str, Any]] = []
-        self.fingerprint = self._fingerprint(type(model).__name__, model.get_params())
+        self.fingerprint = fingerprint(self.inputs, type(model).__name__, model.get_params())
         if checkpoint is not None and os.path.exists(checkpoint):
-            self._restore()
-        elif pretrained is not None and os.path.exists(pretrained):
-            self._read_pretrained()
+            restore_state(self)
+        elif pretrained is not None:
+            read_pretrained(self)
 
     # What a method fills in
 
@@ -139,13 +142,16 @@ class AutoencoderRun:
     def begin_epoch(self, stage: str) -> None:
         """Compute what an epoch keeps fixed, from the state alone, so that a resumed run does too."""
 
-    def end_epoch(self, stage: str) -> bool:
-        """Update what is updated once an epoch; return True to end the stage."""
-        return False
+    def end_epoch(self, stage: str) -> None:
+        """Update what is updated once an epoch."""
 
-    def assign(self) -> np.ndarray:
-        """Labels (n,) of all samples as they stand: those of the nearest centers."""
-        return torch.cdist(self.embed(), self.centers.detach()).argmin(1).cpu().numpy()
+    def soft_assignments(self, latent: torch.Tensor) -> torch.Tensor | None:
+        """q (n, n_clusters) of latent vectors (n, latent_dim), once there is an MNet."""
+        return None
+
+    def assign(self, latent: torch.Tensor) -> np.ndarray:
+        """Labels (n,) of latent vectors (n, latent_dim) as things stand."""
+        return self.model.assign(self.modules, latent)
 
     # The loop
 
@@ -155,13 +161,16 @@ class AutoencoderRun:
         done = sum(n_epochs for _, n_epochs in self.stages[: self.stage]) + self.epoch
         with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
             while self.stage < len(self.stages):
-                self._run_stage(*self.stages[self.stage], bar)
+                stage, n_epochs = self.stages[self.stage]
+                self._run_stage(stage, n_epochs, bar)
+                if stage != PRETRAIN:
+                    self._keep(stage, self.assign(self.embed()))
                 self.stage, self.epoch = self.stage + 1, 0
-                self._save()
+                save_state(self)
 
     def _run_stage(self, stage: str, n_epochs: int, bar: tqdm) -> None:
         if self.epoch == 0:
-            self._prepare(stage)
+            self.make_optimizers(stage)
             if stage != PRETRAIN:
                 self.begin(stage)
                 if self.stage == 1:
@@ -173,18 +182,18 @@ class AutoencoderRun:
             entry = self._train_epoch(stage)
             self.epoch += 1
             self.history.append(entry)
-            ended = stage != PRETRAIN and self.end_epoch(stage)
             if stage != PRETRAIN:
-                self._report(stage)
-            if ended:
-                n_epochs = self.epoch
-            self._save()
+                self.end_epoch(stage)
+                if self.epoch % self.report_interval(stage) == 0 or self.epoch == n_epochs:
+                    self._report(stage)
+            save_state(self)
             bar.set_postfix(loss=f"{entry['loss']:.5g}")
             bar.update()
         if stage == PRETRAIN and self.pretrained is not None:
-            self._write_pretrained()
+            write_pretrained(self)
 
-    def _prepare(self, stage: str) -> None:
+    def make_optimizers(self, stage: str) -> None:
+        """Make what a stage trains with, the pretraining's included."""
         self.optimizers = {}
         if stage == PRETRAIN:
             self.optimizers["pretrain"] = torch.optim.Adam(
@@ -259,7 +268,7 @@ class AutoencoderRun:
         """Latent vectors float32 (n, latent_dim) of all samples, running statistics, on the device."""
         self.network.eval()
         return torch.cat(
-            [self.network.encode(part.to(self.device)) for part in self.inputs.split(EMBED_ROWS)]
+            [self.encode(part.to(self.device)) for part in self.inputs.split(EMBED_ROWS)]
         )
 
     @torch.no_grad()
@@ -268,85 +277,38 @@ class AutoencoderRun:
         k, seed = self.model.n_clusters, self.model.random_state
         found = KMeans(k, n_init=STARTS, random_state=seed).fit(self.embed().cpu().numpy())
         self.centers.copy_(torch.from_numpy(found.cluster_centers_))
+        self._keep(PRETRAIN, found.labels_)
         return found.labels_
+
+    def _keep(self, stage: str, labels: np.ndarray) -> None:
+        """Keep the labels that a stage ends with; those of k-means are the pretraining's."""
+        self.tensors[f"{KEPT}{stage}"] = torch.from_numpy(np.asarray(labels, dtype=np.int32))
+
+    @property
+    def stage_labels(self) -> dict[str, np.ndarray]:
+        """Labels int32 (n,) at the end of each stage, by its name."""
+        kept = {k.removeprefix(KEPT): v for k, v in self.tensors.items() if k.startswith(KEPT)}
+        return {stage: labels.cpu().numpy() for stage, labels in kept.items()}
 
     # Monitor, checkpoint
 
+    def report_interval(self, stage: str) -> int:
+        """Epochs between two reports to the monitor; the last epoch of a stage is always told."""
+        return REPORT_INTERVAL
+
     def _report(self, stage: str) -> None:
-        if self.monitor is not None:
-            labels = self.assign()
-            period = sum(entry["stage"] != PRETRAIN for entry in self.history)
-            embedding = self.embed().cpu().numpy()
-            self.monitor(Stage(stage, period, len(np.unique(labels)), labels.copy(), embedding))
-
-    def _fingerprint(self, method: str, parameters: dict[str, Any]) -> str:
-        known = {k: v for k, v in parameters.items() if k not in ("device", "verbose")}
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
-        digest.update(str((method, tuple(self.inputs.shape))).encode())
-        digest.update(self.inputs.numpy().tobytes())
-        return digest.hexdigest()
-
-    def _save(self) -> None:
-        if self.checkpoint is None:
+        if self.monitor is None:
             return
-        tensors = {f"tensor.{name}": value for name, value in self.tensors.items()}
-        for name, module in self.modules.items():
-            tensors |= {f"module.{name}.{k}": v for k, v in module.state_dict().items()}
-        for name, optimizer in self.optimizers.items():
-            for i, parameter in enumerate(_parameters(optimizer)):
-                state = optimizer.state.get(parameter, {})
-                tensors |= {f"optimizer.{name}.{i}.{k}": v for k, v in state.items()}
-        tensors["generator"] = self.generator.get_state()
-        state = {"fingerprint": self.fingerprint, "stage": self.stage, "epoch": self.epoch}
-        save_checkpoint(self.checkpoint, tensors, state | {"history": self.history})
-
-    def _restore(self) -> None:
-        tensors, state = load_checkpoint(self.checkpoint)
-        if state.get("fingerprint") != self.fingerprint:
-            raise CheckpointError(
-                f"{self.checkpoint} was written with other data or parameters: delete it, or name another"
+        latent = self.embed()
+        labels, q = self.assign(latent), self.soft_assignments(latent)
+        period = sum(entry["stage"] != PRETRAIN for entry in self.history)
+        self.monitor(
+            Stage(
+                PRETRAIN if period == 0 else stage,
+                period,
+                len(np.unique(labels)),
+                labels.copy(),
+                latent.cpu().numpy(),
+                None if q is None else q.cpu().numpy(),
             )
-        self.stage, self.epoch, self.history = state["stage"], state["epoch"], state["history"]
-        last = self.stage + (self.epoch > 0)  # a stage that has not begun is prepared when it does
-        for stage, _ in self.stages[:last]:
-            self._prepare(stage)
-        for name, module in self.modules.items():
-            start = f"module.{name}."
-            weights = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            module.load_state_dict(weights)
-        for name, optimizer in self.optimizers.items():
-            for i, parameter in enumerate(_parameters(optimizer)):
-                start = f"optimizer.{name}.{i}."
-                for key, value in tensors.items():
-                    if key.startswith(start):
-                        place = "cpu" if key.endswith(".step") else self.device
-                        optimizer.state[parameter][key.removeprefix(start)] = value.to(place)
-        for key, value in tensors.items():
-            if key.startswith("tensor."):
-                self.tensors[key.removeprefix("tensor.")] = value.to(self.device)
-        self.generator.set_state(tensors["generator"])
-
-    def _pretraining(self) -> str:
-        names = ("latent_dim", "pretrain_epochs", "pretrain_rate", "batch_size", "precision")
-        shared = {name: getattr(self.model, name) for name in (*names, "random_state")}
-        return self._fingerprint(PRETRAIN, shared)
-
-    def _write_pretrained(self) -> None:
-        tensors = dict(self.network.state_dict()) | {"generator": self.generator.get_state()}
-        save_checkpoint(
-            self.pretrained, tensors, {"pretraining": self._pretraining(), "history": self.history}
         )
-
-    def _read_pretrained(self) -> None:
-        tensors, state = load_checkpoint(self.pretrained)
-        if state.get("pretraining") != self._pretraining():
-            raise CheckpointError(
-                f"{self.pretrained} is an autoencoder of other data or settings: delete it, or name another"
-            )
-        self.generator.set_state(tensors.pop("generator"))
-        self.network.load_state_dict(tensors)
-        self.stage, self.history = 1, state["history"]
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

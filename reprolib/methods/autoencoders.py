@@ -18,9 +18,7 @@ from reprolib.kernels.soft_assignment import (
     target_distribution,
 )
 from reprolib.methods.autoencoder_base import AutoencoderEstimator
-from reprolib.methods.mnet_stage import PHASE_2, MNetRun
-
-CLUSTER = "cluster"
+from reprolib.methods.mnet_stage import PHASE_1, PHASE_2, MNetRun
 
 
 class FamilyRun(MNetRun):
@@ -29,18 +27,18 @@ class FamilyRun(MNetRun):
     moves_centers = False  # by gradient
 
     def schedule(self) -> list[tuple[str, int]]:
-        return [(CLUSTER, self.model.n_epochs), *super().schedule()]
+        return [(PHASE_1, self.model.phase1_epochs), *super().schedule()]
 
     def prepare(self, stage: str) -> None:
         super().prepare(stage)
-        if stage == CLUSTER:
+        if stage == PHASE_1:
             parameters = list(self.network.parameters())
             if self.moves_centers:
                 parameters.append(self.centers)
-            self.optimizers[CLUSTER] = torch.optim.Adam(parameters, lr=self.model.learning_rate)
+            self.optimizers[PHASE_1] = torch.optim.Adam(parameters, lr=self.model.learning_rate)
 
     def begin(self, stage: str) -> None:
-        if stage == CLUSTER:
+        if stage == PHASE_1:
             self.start(self.kmeans())
 
     def start(self, labels: np.ndarray) -> None:
@@ -51,7 +49,7 @@ class FamilyRun(MNetRun):
             return super().train_batch(stage, batch)
         losses = self.losses(self.inputs[batch].to(self.device), batch)
         loss = sum(losses.values())
-        self.step(CLUSTER, loss)
+        self.step(PHASE_1, loss)
         self.after_step(batch)
         parts = {name: float(value.detach()) for name, value in losses.items()}
         return {"loss": float(loss.detach())} | parts
@@ -68,7 +66,7 @@ class AEKMeansRun(FamilyRun):
     """Nothing is trained after the pretraining."""
 
     def schedule(self) -> list[tuple[str, int]]:
-        return [(CLUSTER, 0), *super().schedule()[1:]]
+        return [(PHASE_1, 0), *super().schedule()[1:]]
 
 
 class DECRun(FamilyRun):
@@ -78,7 +76,7 @@ class DECRun(FamilyRun):
 
     @torch.no_grad()
     def begin_epoch(self, stage: str) -> None:
-        if stage == CLUSTER:
+        if stage == PHASE_1:
             self.target = target_distribution(student_t(self.embed(), self.centers))  # (n, K)
 
     def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -152,7 +150,7 @@ class DKMRun(FamilyRun):
 
 
 class _Family(AutoencoderEstimator):
-    """Parameters of the family; `n_epochs` after the pretraining, `phase2_epochs` of MNet, none by default."""
+    """Parameters of the family; `phase1_epochs` of the method's own training, `phase2_epochs` of MNet."""
 
     def __init__(
         self,
@@ -161,7 +159,7 @@ class _Family(AutoencoderEstimator):
         latent_dim: int = 10,
         pretrain_epochs: int = 200,
         pretrain_rate: float = 1e-3,
-        n_epochs: int = 150,
+        phase1_epochs: int = 150,
         learning_rate: float = 1e-4,
         batch_size: int = 256,
         phase2_epochs: int = 0,
@@ -181,7 +179,7 @@ class _Family(AutoencoderEstimator):
         self.latent_dim = latent_dim
         self.pretrain_epochs = pretrain_epochs
         self.pretrain_rate = pretrain_rate
-        self.n_epochs = n_epochs
+        self.phase1_epochs = phase1_epochs
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.phase2_epochs = phase2_epochs
@@ -206,7 +204,7 @@ class _Family(AutoencoderEstimator):
 class AEKMeans(_Family):
     """K-means on the latent vectors of the pretrained autoencoder: the baseline of paper 004, Table 1.
 
-    `n_epochs` and `learning_rate` have no effect.
+    `phase1_epochs` and `learning_rate` have no effect.
     """
 
     _run = AEKMeansRun

@@ -10,9 +10,7 @@ from reprolib.autoencoder_networks import MNet
 from reprolib.checks import unknown_name
 from reprolib.kernels.soft_assignment import fuzzy_memberships
 from reprolib.methods.autoencoder_base import AutoencoderEstimator
-from reprolib.methods.mnet_stage import PHASE_2, MNetRun
-
-PHASE_1 = "phase 1"
+from reprolib.methods.mnet_stage import PHASE_1, PHASE_2, MNetRun
 
 # What the paper and its released code do differently, and the cheap reading of phase 1
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -106,10 +104,10 @@ class DCSSRun(MNetRun):
             "centering": centering,
         }
 
-    def end_epoch(self, stage: str) -> bool:
+    def end_epoch(self, stage: str) -> None:
+        super().end_epoch(stage)
         if stage == PHASE_1 and self.epoch % self.model.center_interval == 0:
             self.refresh_centers()
-        return super().end_epoch(stage)
 
 
 class DCSS(AutoencoderEstimator):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from reprolib.autoencoder_networks import MNet
@@ -12,6 +11,7 @@ from reprolib.kernels.pairwise import pairwise_loss
 from reprolib.kernels.soft_assignment import fuzzy_memberships
 from reprolib.methods.autoencoder_run import EMBED_ROWS, AutoencoderRun
 
+PHASE_1 = "phase 1"  # the method's own training
 PHASE_2 = "phase 2"
 
 
@@ -65,14 +65,16 @@ class MNetRun(AutoencoderRun):
             "dissimilar": n_dissimilar / pairs,
         }
 
-    def end_epoch(self, stage: str) -> bool:
+    def end_epoch(self, stage: str) -> None:
         if stage == PHASE_2 and self.epoch <= self.model.u_epochs:
             self.refresh_centers()
-        return False
+
+    def report_interval(self, stage: str) -> int:
+        return 1 if stage == PHASE_2 else super().report_interval(stage)
 
     @torch.no_grad()
     def refresh_centers(self) -> None:
-        """Set the centers to the means of all latent vectors weighted by p^m (equation 3)."""
+        """Set the centers to the means of all latent vectors weighted by p^m: paper 004, equation 3."""
         latent = self.embed()
         weights = fuzzy_memberships(latent, self.centers, self.model.m) ** self.model.m  # (n, K)
         total = weights.sum(0)[:, None]
@@ -81,12 +83,8 @@ class MNetRun(AutoencoderRun):
         self.centers.copy_(torch.where(total > 0, means, self.centers))
 
     @torch.no_grad()
-    def soft_assignments(self) -> torch.Tensor:
-        """q float32 (n, n_clusters) of all samples, running statistics."""
-        mnet = self.modules["mnet"].eval()
-        return torch.cat([mnet(part) for part in self.embed().split(EMBED_ROWS)])
-
-    def assign(self) -> np.ndarray:
+    def soft_assignments(self, latent: torch.Tensor) -> torch.Tensor | None:
         if "mnet" not in self.modules:
-            return super().assign()
-        return self.soft_assignments().argmax(1).cpu().numpy()
+            return None
+        mnet = self.modules["mnet"].eval()
+        return torch.cat([mnet(part) for part in latent.split(EMBED_ROWS)])
