@@ -28,7 +28,9 @@ from reprolib.training import load_checkpoint
 
 # Parameters of the page that are no hyper-parameters of a method
 TEXT_SETTINGS = ("dataset", "profile", "variant", "method", "tag", "layer")
-OPTIONAL_SETTINGS = ("runs_dir", "learned_on")  # None: a default folder, the pixels
+OPTIONAL_SETTINGS = ("runs_dir", "learned_on", "network")  # None: a default folder, the pixels
+# Settings that a paper's page need not have
+NO_FEATURES = {"learned_on": None, "layer": "ip", "network": None}
 SETTINGS = (*TEXT_SETTINGS, *OPTIONAL_SETTINGS, "random_state")
 # Parameters of a method that change how it runs, not what comes out
 NO_RESULT = ("device", "verbose")
@@ -40,9 +42,9 @@ class Plan:
     """One run, fully decided: what is computed, with which parameters, into which files.
 
     parameters: all of the method's but random_state; load: keywords of `datasets.load`; learned_on:
-    the data set whose JULE model gives the features, or None for pixels; layer: of that model;
-    source: who prescribes the setting; reduced: what was reduced against the paper; runs: folder of the
-    records; code: `records.code_state` at planning.
+    the data set whose JULE model gives the features, or None for pixels; layer: of that model; network:
+    the ImageNet network that gives the features, or None; source: who prescribes the setting; reduced:
+    what was reduced against the paper; runs: folder of the records; code: `records.code_state` at planning.
     """
 
     paper: str
@@ -56,6 +58,7 @@ class Plan:
     load: dict[str, Any]
     learned_on: str | None
     layer: str
+    network: str | None
     source: str
     reduced: str
     runs: Path
@@ -69,6 +72,7 @@ class Plan:
     def recorded(self) -> dict[str, Any]:
         """The parameters that determine the result, as they stand in the record."""
         learned = {"learned_on": self.learned_on, "layer": self.layer} if self.learned_on else {}
+        learned |= {"network": self.network} if self.network else {}
         return {k: v for k, v in self.parameters.items() if k not in NO_RESULT} | learned
 
     @property
@@ -97,6 +101,11 @@ class Plan:
             )
         return self.runs / "models" / f"{name}.safetensors"
 
+    @property
+    def pretrained(self) -> Path:
+        """Folder of the autoencoders that methods share; it stays on this machine."""
+        return self.runs / "models"
+
     def images(self) -> Any:
         """Load the data set as the profile says, in the size and channels of the model if any."""
         from reprolib.datasets import load
@@ -108,6 +117,11 @@ class Plan:
 
     def features(self, images: Any) -> Any:
         """What the method is fitted on: the images, or a model's representation of them."""
+        if self.network is not None:
+            from reprolib.resnet_features import resnet_features
+
+            how = {k: self.parameters[k] for k in ("precision", "device") if k in self.parameters}
+            return resnet_features(images, self.network, **how)
         if self.learned_on is None:
             return images
         from reprolib.representation import represent
@@ -130,12 +144,12 @@ class Plan:
         seed = {"random_state": self.random_state} if takes_seed(self.method) else {}
         return estimator_class(self.method)(**self.parameters, **seed)
 
-    def monitor(self, images: Any) -> StageLog:
+    def monitor(self, images: Any, log: type[StageLog] = StageLog) -> StageLog:
         """The log of a run's stages, continued with the checkpoint; seed 0 keeps points."""
         path = self.checkpoint.with_suffix(".stages")
         if not self.checkpoint.exists():
             path.unlink(missing_ok=True)
-        return StageLog(images.labels, path=path, figure=self.random_state == 0)
+        return log(images.labels, path=path, figure=self.random_state == 0)
 
     def seconds_before(self) -> float:
         """Seconds of training that a killed run has behind it, from its checkpoint; else 0."""
@@ -196,7 +210,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     for name in given:
         if name not in names:
             raise unknown_name(f"parameter of book/{paper}/run.md", name, names)
-    values = {**names, **given}
+    values = {**NO_FEATURES, **names, **given}
     for name in TEXT_SETTINGS:
         if not isinstance(values[name], str):
             raise TypeError(f"{name} must be text; got {values[name]!r}.")
@@ -213,11 +227,15 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     if learned_on is not None:
         _check_representation(paper, method, learned_on, profile, values["layer"])
         tag = f"on-{learned_on}-{values['layer']}" if tag == DEFAULT_TAG else tag
+    entry = profile_entry(paper, dataset, profile)
+    network = _network(values["network"], entry)
     overrides = {k: v for k, v in values.items() if k not in SETTINGS and v is not None}
     parameters = resolve(paper, dataset, profile, overrides, method=method, variant=variant)
     if tag == DEFAULT_TAG and not dataset.startswith("folder:"):
-        _refuse_changed(values, overrides, resolve(paper, dataset, profile, method=method))
-    entry = profile_entry(paper, dataset, profile)
+        usual = resolve(paper, dataset, profile, method=method)
+        _refuse_changed(values, overrides, usual, network == entry.get("network"))
+    more = ["reprolib.representation"] if learned_on else []
+    more += ["reprolib.resnet_features"] if network else []
     return Plan(
         paper=paper,
         method=method,
@@ -230,12 +248,11 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
         load=dict(entry.get("load") or {}),
         learned_on=learned_on,
         layer=values["layer"],
+        network=network,
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=_runs_folder(paper, profile, values["runs_dir"]),
-        code=records.code_state(
-            METHODS[method], *(["reprolib.representation"] if learned_on else [])
-        ),
+        code=records.code_state(METHODS[method], *more),
     )
 
 
@@ -268,6 +285,15 @@ def takes_seed(method: str) -> bool:
     return "random_state" in inspect.signature(estimator_class(method)).parameters
 
 
+def _network(asked: str | None, entry: Mapping[str, Any]) -> str | None:
+    from reprolib.resnet_features import NETWORKS
+
+    network = asked or entry.get("network")
+    if network is not None and network not in NETWORKS:
+        raise unknown_name("network", network, NETWORKS)
+    return network
+
+
 def _check_representation(
     paper: str, method: str, learned_on: str, profile: str, layer: str
 ) -> None:
@@ -281,10 +307,14 @@ def _check_representation(
 
 
 def _refuse_changed(
-    values: Mapping[str, Any], overrides: Mapping[str, Any], usual: Mapping[str, Any]
+    values: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    usual: Mapping[str, Any],
+    same_network: bool,
 ) -> None:
     """Keep the tag "main" for the profile's own setting: another run must not take its files."""
     changed = ["variant"] if values["variant"] != "paper" else []
+    changed += [] if same_network else ["network"]
     changed += [k for k, v in overrides.items() if k not in NO_RESULT and v != usual[k]]
     if changed:
         raise ValueError(

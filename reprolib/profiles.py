@@ -1,8 +1,9 @@
 """Profiles: the hyper-parameters of a paper's experiment by data set, and who prescribes them.
 
 `book/<paper>/profiles.yml` holds `method` (the paper's own), `default` (its parameters on every
-data set), `baselines` (parameters of the methods it is compared with) and `profiles`: smoke | cpu |
-paper, by data set.
+data set), `baselines` (the methods it is compared with, and their parameters), `shared` (parameters
+that these take over from the paper's own, where they have them) and `profiles`: smoke | cpu | paper, by
+data set.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ NAMES = ("smoke", "cpu", "paper")
 # as safe, and ten times as fast, where PyYAML was built with libyaml
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced
-ABOUT = ("load", "source", "reduced")
+# Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
+# ImageNet network gives the features, and what other methods than the paper's take
+ABOUT = ("load", "source", "reduced", "network", "others")
 
 METHODS = {
     "JULE": "reprolib.methods.jule",
@@ -39,6 +41,13 @@ METHODS = {
     "SCLS": "reprolib.methods.self_tuning",
     "NMFLP": "reprolib.methods.nmf",
     "NMFD": "reprolib.methods.deep_nmf",
+    "DCSS": "reprolib.methods.dcss",
+    "AEKMeans": "reprolib.methods.autoencoders",
+    "DEC": "reprolib.methods.autoencoders",
+    "IDEC": "reprolib.methods.autoencoders",
+    "DCN": "reprolib.methods.autoencoders",
+    "DKM": "reprolib.methods.autoencoders",
+    "VaDE": "reprolib.methods.vade",
 }
 
 
@@ -63,13 +72,13 @@ def load_yaml(path: Path) -> Any:
 
 
 def profiles(paper: str) -> dict:
-    """Read book/<paper>/profiles.yml: keys `method`, `default`, `baselines`, `profiles`.
+    """Read book/<paper>/profiles.yml: keys `method`, `default`, `baselines`, `shared`, `profiles`.
 
     Raises ValueError for an unknown paper, an unknown profile name, or an entry without `source` or
     `n_clusters`.
     """
     path = paper_folder(paper) / "profiles.yml"
-    found = load_yaml(path)
+    found = {"shared": ["n_clusters"]} | load_yaml(path)
     for profile, entries in found["profiles"].items():
         if profile not in NAMES:
             raise unknown_name(f"profile in {path.name}", profile, NAMES)
@@ -77,6 +86,12 @@ def profiles(paper: str) -> dict:
             if missing := [key for key in ("source", "n_clusters") if not entry.get(key)]:
                 raise ValueError(f"{path.name}, {profile}/{dataset}: {', '.join(missing)} missing.")
     return found
+
+
+def methods(paper: str) -> list[str]:
+    """Name the methods of a paper's experiment: its own, and those it is compared with."""
+    declared = profiles(paper)
+    return [declared["method"], *declared["baselines"]]
 
 
 def profile_entry(paper: str, dataset: str, profile: str) -> dict:
@@ -112,13 +127,15 @@ def resolve(
     """Return every parameter that `method` is built with, `random_state` excepted.
 
     method: by default the paper's own. It takes profiles.yml's `default` and all of the data set's
-    entry; another method takes its `baselines` and, of the entry, only n_clusters. Overrides come
-    last. What then is None and set by the variant gets the variant's value.
+    entry; another method takes what is `shared` of these, its `baselines`, and the entry's `others`.
+    Overrides come last. What then is None and set by the variant gets the variant's value.
     Raises ValueError for unknown names and where n_clusters is given nowhere, TypeError for a value
     of the wrong type.
     """
     declared = profiles(paper)
     method = method or declared["method"]
+    if method not in methods(paper):
+        raise unknown_name(f"method of {paper}", method, methods(paper))
     known, variants = signature(method), variants_of(method)
     if variant not in variants:
         raise unknown_name(f"variant of {method}", variant, variants)
@@ -126,8 +143,10 @@ def resolve(
     if method == declared["method"]:
         layers = [declared["default"], {k: v for k, v in entry.items() if k not in ABOUT}]
     else:
-        number = {k: v for k, v in entry.items() if k == "n_clusters"}
-        layers = [declared["baselines"].get(method) or {}, number]
+        own = declared["default"] | entry
+        shared = {k: own[k] for k in declared["shared"] if k in own and k in known}
+        others = {k: v for k, v in (entry.get("others") or {}).items() if k in known}
+        layers = [shared, declared["baselines"][method] or {}, others]
     merged = {}
     for name, value in [pair for layer in [*layers, overrides or {}] for pair in layer.items()]:
         if name not in known:

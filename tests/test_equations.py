@@ -25,7 +25,7 @@ from reprolib.methods.jule_run import Run, period_lengths
 from reprolib.training import inverse_decay
 
 BOOK = Path(__file__).parents[1] / "book"
-PAPERS = {"jule": "paper 002"}
+PAPERS = {"jule": "paper 002", "dcss": "paper 004"}
 EQUATION = re.compile(
     r"^\((eq-(\w+)-[\w-]+)\)=\n```\{math\}\n(.*?)\n```\n(.*?)(?=^```|^\(eq-|^#)", re.M | re.S
 )
@@ -39,6 +39,9 @@ CITES = {
     "eq-jule-rate": "section 4.1.2",
     "eq-jule-readings": "equations 10 and 11",
     "eq-jule-collapse": "equations 10 and 11",
+    "eq-dcss-t1": "Theorem 1",
+    "eq-dcss-t2": "Theorem 2",
+    "eq-dcss-t3": "Theorem 3",
 }
 
 # equation: the test that compares values (and gradients, for losses) with a literal float64 version
@@ -62,6 +65,14 @@ COVERED = {
     "eq-jule-collapse": (
         "test_losses.test_unhinged_loss_prefers_collapse_until_negatives_are_gamma_times_farther"
     ),
+    "eq-dcss-1": "test_dcss.test_run_losses_are_equations_1b_and_1c_and_sum_to_the_fuzzy_objective",
+    "eq-dcss-2": "test_soft_assignment.test_memberships_equal_the_textbook_ratios",
+    "eq-dcss-3": "test_dcss.test_centers_are_refreshed_by_equation_3_and_lower_the_fuzzy_objective",
+    "eq-dcss-4": "test_pairwise.test_value_counts_and_gradient_equal_the_literal_loss",
+    "eq-dcss-5": "test_pairwise.test_value_counts_and_gradient_equal_the_literal_loss",
+    "eq-dcss-t1": "test_pair_theory.test_theorem_1_no_product_exceeds_the_smaller_maximum",
+    "eq-dcss-t2": "test_pair_theory.test_bounds_are_attained_among_all_pairs_of_a_lattice",
+    "eq-dcss-t3": "test_pair_theory.test_theorem_3_and_corollary_2_1_for_any_zeta_above_one_half",
 }
 
 
@@ -91,6 +102,7 @@ def resolve(name: str) -> object:
 def test_every_equation_of_the_paper_is_printed():
     labels = set(equations())
     assert {f"eq-jule-{n}" for n in range(1, 12)} <= labels
+    assert {f"eq-dcss-{n}" for n in range(1, 6)} <= labels
 
 
 @pytest.mark.parametrize("label", sorted(equations()))

@@ -10,7 +10,8 @@ import yaml
 
 from reprolib import experiment, profiles, records, results
 from reprolib.catalogue import TABLE
-from reprolib.plan import SETTINGS
+from reprolib.made_sets import split_rate
+from reprolib.plan import NO_FEATURES, SETTINGS
 from reprolib.provenance import REPOSITORY
 
 PAGE = REPOSITORY / "book/jule/run.md"
@@ -170,11 +171,16 @@ def test_a_parameter_that_papermill_would_only_warn_of_stops_the_page():
         experiment.given("jule", page | {"learnign_rate": 0.1})
 
 
-def test_the_page_declares_every_parameter_of_every_method_and_no_other():
-    names = set(experiment.declared("jule"))
-    methods = {m for m in profiles.METHODS}
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_page_declares_every_parameter_of_every_method_and_no_other(paper):
+    names = set(experiment.declared(paper))
+    methods = profiles.methods(paper)
     valid = {name for method in methods for name in profiles.signature(method)}
-    assert names == valid | set(SETTINGS)
+    assert names | set(NO_FEATURES) == valid | set(SETTINGS)
+
+
+def test_every_method_belongs_to_a_paper():
+    assert {m for paper in PAPERS for m in profiles.methods(paper)} == set(profiles.METHODS)
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -186,7 +192,7 @@ def test_every_entry_of_every_profile_resolves_and_names_a_known_data_set(paper)
     declared = profiles.profiles(paper)
     for profile, entries in declared["profiles"].items():
         for dataset in entries:
-            assert dataset in known
+            assert split_rate(dataset)[0] in known
             for method in [declared["method"], *declared["baselines"]]:
                 parameters = profiles.resolve(paper, dataset, profile, method=method)
                 estimator = profiles.estimator_class(method)(**parameters)
@@ -268,6 +274,7 @@ def test_published_tables_read_and_compare(paper):
         assert cells and {c["verdict"] for c in cells} <= {*results.VERDICTS, "not in paper"}
         for row in entry["rows"]:
             assert row.get("method", "JULE") in profiles.METHODS
+            assert "method" not in row or row["method"] in profiles.methods(paper)
 
 
 def test_a_measured_cell_stands_beside_the_papers(run_once, monkeypatch):
