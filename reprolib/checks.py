@@ -1,7 +1,7 @@
 """Checks of input that modules share; each message says what was expected and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,17 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
     near = difflib.get_close_matches(str(name).casefold(), list(folded), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names) or 'none'}.")
+
+
+def check_keys(
+    where: str, entry: Mapping[str, object], needed: set[str], optional: set[str]
+) -> None:
+    """Raise ValueError, naming the place, when an entry lacks a needed key or has an unknown one."""
+    if missing := sorted(needed - set(entry)):
+        raise ValueError(f"{where}: {', '.join(missing)} missing.")
+    for key in entry:
+        if key not in needed | optional:
+            raise unknown_name(f"key in {where}", key, needed | optional)
 
 
 def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:

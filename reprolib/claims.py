@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reprolib import ablations, classification, records, results
-from reprolib.checks import unknown_name
+from reprolib.checks import check_keys, unknown_name
 from reprolib.profiles import BOOK, load_yaml
 
 VERDICTS = ("holds", "holds in part", "does not hold", "not run", "not started")
@@ -36,12 +35,12 @@ def papers() -> list[dict]:
     for paper in found:
         for entry in paper["claims"]:
             where = f"{path.name}, {paper['id']}, {entry.get('claim', '?')!r}"
-            _need(where, entry, {"claim", "where"}, {"check", "open"})
+            check_keys(where, entry, {"claim", "where"}, {"check", "open"})
             if check := entry.get("check"):
                 if check.get("kind") not in OPTIONS:
                     raise unknown_name(f"kind of check in {where}", check.get("kind"), OPTIONS)
                 needed, optional = OPTIONS[check["kind"]]
-                _need(where, check, needed | {"kind"}, optional)
+                check_keys(where, check, needed | {"kind"}, optional)
     return found
 
 
@@ -245,14 +244,6 @@ def _main_scores(paper: str, root: Path | None) -> dict[tuple[str, str], tuple[f
 
 def _short(row: str) -> str:
     return row.split(" [")[0]
-
-
-def _need(where: str, entry: Mapping[str, Any], needed: set[str], optional: set[str]) -> None:
-    if missing := sorted(needed - set(entry)):
-        raise ValueError(f"{where}: {', '.join(missing)} missing.")
-    for key in entry:
-        if key not in needed | optional:
-            raise unknown_name(f"key in {where}", key, needed | optional)
 
 
 CHECKS = {

@@ -46,12 +46,13 @@ def phase_1_losses(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
     return figure
 
 
-def phase_2_losses(
-    runs: Sequence[Mapping[str, Any]], names: Mapping[str, str], *, keys: Sequence[str] = ("loss",)
+def over_phase_2(
+    runs: Sequence[Mapping[str, Any]], names: Mapping[str, str], keys: Sequence[str], label: str
 ) -> Figure:
-    """Figures 5 and 10(a): the loss of phase 2 a pair, or shares of pairs, over its epochs.
+    """Figures 5, 10(a) and 13: what the records' rows of phase 2 hold, over its epochs.
 
-    keys: "loss", "similar" and "dissimilar" of the records' rows; several are added up.
+    keys: "loss" (a pair), "similar" and "dissimilar" (shares of pairs), "isolated" (images); several are
+    added up.
     """
     panels = _by_dataset(runs, names, PHASE_2)
     if not panels:
@@ -71,30 +72,7 @@ def phase_2_losses(
     switch = {entry["parameters"]["u_epochs"] for same in panels.values() for entry in same}
     for epoch in switch:
         axes.axvline(epoch + 0.5, color="0.5", ls="--", lw=1)
-    axes.set(xlabel="epoch of phase 2; dashed: from p to q (T₂)")
-    axes.legend()
-    return figure
-
-
-def isolated(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Figure:
-    """Figure 13: samples without a similar neighbour after each epoch of phase 2."""
-    panels = _by_dataset(runs, names, PHASE_2)
-    if not panels:
-        return missing("phase 2 of DCSS")
-    figure, axes = plt.subplots()
-    for place, (dataset, same) in enumerate(panels.items()):
-        for number, entry in enumerate(same):
-            counts = [row["isolated"] for row in _rows(entry, PHASE_2)]
-            axes.plot(
-                np.arange(1, len(counts) + 1),
-                counts,
-                color=PALETTE10[place],
-                marker=MARKERS[place % len(MARKERS)],
-                markersize=4,
-                label=None if number else names[dataset],
-            )
-    axes.set(xlabel="epoch of phase 2", ylabel="images without a similar one")
-    axes.set_yscale("symlog", linthresh=1)
+    axes.set(xlabel="epoch of phase 2; dashed: from p to q (T₂)", ylabel=label)
     axes.legend()
     return figure
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reprolib import records
-from reprolib.checks import unknown_name
+from reprolib.checks import check_keys, unknown_name
 from reprolib.profiles import load_yaml, paper_folder, profiles, variants_of
 
 # Numbers in the papers carry two or three digits: a gap below this says nothing
@@ -34,10 +34,10 @@ def published(paper: str) -> list[dict]:
     tables = load_yaml(path)["tables"]
     for entry in tables:
         where = f"{path.name}, {entry.get('id', 'no id')}"
-        _need(where, entry, {"id", "title", "source", "metric", "rows"}, {"note"})
+        check_keys(where, entry, {"id", "title", "source", "metric", "rows"}, {"note"})
         for row in entry["rows"]:
             row_where = f"{where}, row {row.get('name')!r}"
-            _need(row_where, row, {"name", "values"}, ROW_OPTIONS)
+            check_keys(row_where, row, {"name", "values"}, ROW_OPTIONS)
             for dataset, value in [*row["values"].items(), *row.get("reported", {}).items()]:
                 if value is not None and not isinstance(value, int | float):
                     raise ValueError(f"{row_where}: {dataset} holds {value!r}, not a number.")
@@ -55,9 +55,9 @@ def other_tables(paper: str) -> dict[str, dict]:
     found = {}
     for entry in load_yaml(path).get("others", []):
         where = f"{path.name}, {entry.get('id', 'no id')}"
-        _need(where, entry, {"id", "title", "source", "columns", "rows"}, {"note"})
+        check_keys(where, entry, {"id", "title", "source", "columns", "rows"}, {"note"})
         for row in entry["rows"]:
-            _need(f"{where}, row {row.get('name')!r}", row, {"name", "values"}, {"parameter"})
+            check_keys(f"{where}, row {row.get('name')!r}", row, {"name", "values"}, {"parameter"})
             if len(row["values"]) != len(entry["columns"]):
                 raise ValueError(
                     f"{where}, row {row['name']!r}: {len(row['values'])} values for "
@@ -98,7 +98,7 @@ def deviations(paper: str) -> list[dict]:
     for entry in load_yaml(path)["deviations"]:
         where = f"{path.name}, {entry.get('id', 'no id')}"
         keys = {"id", "topic", "paper", "released", "ours", "why"}
-        _need(where, entry, keys, {"effect", "runs", "base"})
+        check_keys(where, entry, keys, {"effect", "runs", "base"})
         if wrong := [key for key in keys if not isinstance(entry[key], str)]:
             raise ValueError(f"{where}: {', '.join(sorted(wrong))} must be text; quote it.")
         if not ("runs" in entry or "effect" in entry):
@@ -214,14 +214,6 @@ def _pick(
     }
     same = [m for m in measured if all(m[k] == v for k, v in key.items())]
     return next((m for profile in wanted for m in same if m["profile"] == profile), None)
-
-
-def _need(where: str, entry: Mapping[str, Any], needed: set[str], optional: set[str]) -> None:
-    if missing := sorted(needed - set(entry)):
-        raise ValueError(f"{where}: {', '.join(missing)} missing.")
-    for key in entry:
-        if key not in needed | optional:
-            raise unknown_name(f"key in {where}", key, needed | optional)
 
 
 def text(paper: str, *, profile: str | None = None, root: Path | None = None) -> str:

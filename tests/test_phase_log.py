@@ -98,19 +98,17 @@ def test_figures_are_drawn_from_records_and_say_what_is_missing(smoke_record, mo
     labels = {("DCSS", "q"): "DCSS"}
     drawn = [
         phase_charts.phase_1_losses([smoke_record], NAMES),
-        phase_charts.phase_2_losses([smoke_record], NAMES, keys=["similar", "dissimilar"]),
-        phase_charts.isolated([smoke_record], NAMES),
+        phase_charts.over_phase_2([smoke_record], NAMES, ["similar", "dissimilar"], "pairs"),
         phase_charts.spaces(smoke_record, "Digits"),
         phase_charts.assignments(smoke_record),
         phase_charts.residuals([smoke_record], NAMES),
         phase_charts.sensitivity([smoke_record, other], "alpha", "u", NAMES),
         phase_charts.imbalance(rows, "digits", "acc", labels),
     ]
-    assert len(drawn[0].axes[0].lines) == 3 and len(drawn[3].axes) == 4
+    assert len(drawn[0].axes[0].lines) == 3 and len(drawn[2].axes) == 4
     missing = [
         phase_charts.phase_1_losses([], NAMES),
-        phase_charts.phase_2_losses([], NAMES),
-        phase_charts.isolated([], NAMES),
+        phase_charts.over_phase_2([], NAMES, ["isolated"], "images"),
         phase_charts.spaces(None, "Digits"),
         phase_charts.assignments(None),
         phase_charts.residuals([], NAMES),
