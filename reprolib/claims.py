@@ -21,7 +21,7 @@ OPTIONS = {
     "ablation": ({"tags"}, set()),
     "gains": ({"table"}, {"over", "most"}),
     "codes": ({"codes", "than"}, {"most"}),
-    "phases": ({"methods", "first", "than"}, {"most"}),
+    "phases": ({"methods", "first", "than", "datasets"}, {"most"}),
 }
 
 
@@ -209,7 +209,13 @@ def _codes(
 
 
 def _phases(
-    paper: str, *, methods: Sequence[str], first: str, than: str, root: Path | None
+    paper: str,
+    *,
+    methods: Sequence[str],
+    first: str,
+    than: str,
+    datasets: Sequence[str],
+    root: Path | None,
 ) -> list[tuple[str, bool]]:
     metric, names = results.headline(paper), results.dataset_names(paper)
     runs = records.load_records(
@@ -218,7 +224,7 @@ def _phases(
     gains: dict[tuple[str, str], list[float]] = {}
     for entry in runs:
         scores, place = entry["metrics"], (entry["method"], entry["dataset"]["name"])
-        if {first, than} <= set(scores) and place[1] in names:
+        if {first, than} <= set(scores) and place[1] in datasets:
             gains.setdefault(place, []).append(scores[first][metric] - scores[than][metric])
     return [
         (

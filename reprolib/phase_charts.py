@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
 from reprolib.charts import missing
@@ -16,7 +17,7 @@ from reprolib.phase_log import PHASE_1, PHASE_2, PRETRAIN
 from reprolib.records import load_arrays
 from reprolib.results import METRICS
 
-LOSSES = {"loss": "total", "reconstruction": "reconstruction", "centering": "centering"}
+LOSSES = {"loss": "total", "reconstruction": "reconstruction", "centering": "centring, before α"}
 SPACES = {
     f"u_{PRETRAIN}": "u, pretrained (AE + k-means)",
     f"u_{PHASE_1}": "u after phase 1",
@@ -41,6 +42,7 @@ def phase_1_losses(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
                 values = np.array([row[key] for row in rows]) / per_image
                 axes.plot(values, color=color, lw=1.3, label=None if number else label, marker=".")
         axes.set(title=names[dataset], xlabel="epoch of phase 1", yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[0].set_ylabel("loss an image")
     grid[0].legend()
     return figure
@@ -73,6 +75,7 @@ def over_phase_2(
     for epoch in switch:
         axes.axvline(epoch + 0.5, color="0.5", ls="--", lw=1)
     axes.set(xlabel="epoch of phase 2; dashed: from p to q (T₂)", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 

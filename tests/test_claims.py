@@ -3,7 +3,7 @@
 import pytest
 from made_records import NAMES, cell
 
-from reprolib import claims, classification, results, tables
+from reprolib import claims, classification, records, results, tables
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,19 @@ def test_every_claim_of_every_paper_has_a_verdict():
         assert len(tables.claims(rows).rows) == len(paper["claims"])
     with pytest.raises(ValueError, match="Did you mean 'jule'"):
         claims.judged("jul")
+
+
+def test_phases_are_compared_within_runs(monkeypatch, folder):
+    for entry in records.load_records("jule", root=folder, tag="main", method="JULE"):
+        assert entry["metrics"]["RC"]["acc"] > entry["metrics"]["SF"]["acc"]
+    check = dict(kind="phases", methods=["JULE"], datasets=["digits"])
+    monkeypatch.setattr(claims.results, "dataset_names", lambda paper: {"digits": "Digits"})
+    better = judge(monkeypatch, folder, **check, first="RC", than="SF")
+    assert better == ("holds", "1 of 1")
+    worse = judge(monkeypatch, folder, **check, first="SF", than="RC")
+    assert worse == ("does not hold", "0 of 1; not: JULE on Digits")
+    absent = judge(monkeypatch, folder, **check, first="SF", than="labels")
+    assert absent == ("not run", "no record")
 
 
 def test_codes_are_compared_seed_by_seed(monkeypatch, folder):
