@@ -1,8 +1,9 @@
 """Time the kernels beside named peers and beside the matrix product that bounds them.
 
-`python -m reprolib bench [knn] [acgdl] [scaling] [methods] [growth] [--quick] [--json PATH]`. Everything
-runs one after the other in this process. Each number is the smallest of a few repeats, since other work
-on the machine only adds time. Nothing is asserted, and nothing is written unless `--json` asks for it.
+`python -m reprolib bench [knn] [acgdl] [scaling] [methods] [growth] [family] [--quick] [--json PATH]`.
+Everything runs one after the other in this process. Each number is the smallest of a few repeats, since
+other work on the machine only adds time. Nothing is asserted, and nothing is written unless `--json` asks
+for it.
 """
 
 from __future__ import annotations
@@ -112,6 +113,14 @@ def bench_growth(features: np.ndarray, repeats: int) -> dict[str, dict]:
     return _methods(features, [n for n in _sizes(len(features)) if n > N_NEIGHBORS * 20])
 
 
+def bench_family_steps(quick: bool) -> dict[str, Any]:
+    """Seconds of the autoencoder methods' training steps, ours and ClustPy's (`bench_family`)."""
+    from reprolib import bench_family
+
+    rates = {p: gemm_ceiling(bench_family.WIDTH, p) for p in bench_family.PRECISIONS}
+    return bench_family.measure(rates, **(bench_family.QUICK if quick else {}))
+
+
 def _methods(features: np.ndarray, sizes: list[int]) -> dict[str, dict]:
     rows = bench_methods.measure(features, sizes)
     n, d = sizes[-1], features.shape[1]
@@ -127,13 +136,14 @@ def _sizes(n: int) -> list[int]:
     return sizes
 
 
-# name: the bench and the data set that it takes
+# name: the bench and the data set that it takes, None if it draws its own
 BENCHES = {
     "knn": (bench_knn, "mnist-test"),
     "acgdl": (bench_acgdl, "mnist-test"),
     "scaling": (bench_scaling, "mnist"),
     "methods": (bench_methods_at_once, "mnist-test"),
     "growth": (bench_growth, "mnist"),
+    "family": (bench_family_steps, None),
 }
 BRIEF = (
     "knn",
@@ -160,6 +170,9 @@ def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[s
     seconds = {}
     for name in names:
         bench, wanted = BENCHES[name]
+        if wanted is None:
+            seconds[name] = bench(quick)
+            continue
         title, features = _features("digits" if quick else wanted)
         print(f"{title}; smallest of {repeats} repeats")
         knn(features[: 4 * N_NEIGHBORS], N_NEIGHBORS)  # compiles, so that no repeat does
