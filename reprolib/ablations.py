@@ -101,7 +101,7 @@ def table(
     """
     rows = measured(paper, [base, *tags], root=root)
     against = effects(paper, tags, base=base, root=root)
-    columns = list(dict.fromkeys(row["result"] for row in rows)) or ["SF", "RC"]
+    columns = list(dict.fromkeys(row["result"] for row in rows)) or ["score"]
     lines = []
     for tag in [base, *tags]:
         same = [row for row in rows if row["tag"] == tag]
