@@ -27,14 +27,13 @@ class PhaseLog(StageLog):
     entry of q of all samples, `q_max` float16 (n,).
     """
 
-    similarity = 0.8  # zeta of paper 004, section 4.10
+    similarity = 0.8  # zeta, from which on two samples are similar; that of paper 004, section 4.10
 
-    def __call__(self, stage: Any) -> None:
-        super().__call__(stage)
-        row = self.rows[-1]
-        row["stage"] = stage.stage
+    def _more(self, stage: Any) -> dict[str, Any]:
+        row = {"stage": stage.stage}
         if stage.q is not None:
             row["isolated"] = isolated(stage.q, self.similarity)
+        return row
 
     def _keep_points(self, stage: Any) -> None:
         n = len(stage.labels)

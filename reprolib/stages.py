@@ -38,7 +38,7 @@ class StageLog:
             self.arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def __call__(self, stage: Any) -> None:
-        row = {"period": stage.period, "n_clusters": stage.n_clusters}
+        row = {"period": stage.period, "n_clusters": stage.n_clusters} | self._more(stage)
         if self.labels is not None:
             row |= metrics.summary(self.labels, stage.labels)
         # a run killed between two files reports a stage again
@@ -48,6 +48,10 @@ class StageLog:
         if self.path is not None:
             tensors = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
             save_checkpoint(self.path, tensors, self.rows)
+
+    def _more(self, stage: Any) -> dict[str, Any]:
+        """What a kind of method adds to a stage's row, before it is written."""
+        return {}
 
     def _keep_points(self, stage: Any) -> None:
         n = len(stage.labels)

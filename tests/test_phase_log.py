@@ -50,6 +50,18 @@ def test_a_log_scores_stages_and_keeps_their_spaces():
     assert log.arrays["q_max"].shape == (2500,)
 
 
+def test_a_log_that_is_read_back_has_every_field(tmp_path):
+    log = PhaseLog(None, path=tmp_path / "a.stages")
+    log.similarity = 1.0
+    log(Stage("phase 2", 1, 4, np.arange(4), np.eye(4), np.eye(4, dtype=np.float32)))
+    again = PhaseLog(None, path=tmp_path / "a.stages")
+    assert (
+        again.rows
+        == log.rows
+        == [{"period": 1, "n_clusters": 4, "stage": "phase 2", "isolated": 4}]
+    )
+
+
 def test_epochs_and_reports_are_joined_by_period():
     history = [{"stage": "pretrain", "epoch": e, "loss": 1.0, "seconds": 2.0} for e in range(3)]
     history += [{"stage": "phase 1", "epoch": e, "loss": 1 / 3, "seconds": 0.5} for e in range(2)]
