@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reprolib import ablations, classification, records, results
+from reprolib import ablations, classification, pair_theory, records, results
 from reprolib.checks import check_keys, unknown_name
 from reprolib.profiles import BOOK, load_yaml
 
@@ -18,10 +18,12 @@ OPTIONS = {
     "better": ({"first", "than", "datasets"}, {"most"}),
     "alike": ({"table", "rows", "datasets"}, set()),
     "stages": ({"dataset", "clusters"}, set()),
-    "ablation": ({"tags"}, set()),
+    "ablation": ({"tags"}, {"result"}),
+    "insensitive": ({"tags"}, {"result"}),
     "gains": ({"table"}, {"over", "most"}),
     "codes": ({"codes", "than"}, {"most"}),
     "phases": ({"methods", "first", "than", "datasets"}, {"most"}),
+    "theorems": ({"zeta"}, set()),
 }
 
 
@@ -56,7 +58,10 @@ def judged(paper: str, *, root: Path | None = None) -> list[dict]:
     - alike: a row of a table on two data sets; good when they differ by no more than the paper's own
       numbers do, or by two standard deviations
     - stages: the numbers of clusters that the records of a data set went through
-    - ablation: the records tagged "main" against those of a tag; good when main is above
+    - ablation: the records tagged "main" against those of a tag; good when main is above; `result`
+      leaves the others out, those for one that the changed setting comes after
+    - insensitive: the same records; good when the means differ by no more than 0.01 or two standard
+      deviations of their difference
     - gains: every number of a table against that of the same row in the table `over` or, without one,
       of the data set's row "<...>, data" in the table itself; good when above
     - codes: accuracies of codebooks (`classification`) against that of `than`, seed by seed for each number
@@ -134,7 +139,8 @@ def _better(
                 mean, std = scores[one, dataset]
                 best, spread = max(others)
                 joint = (std**2 + spread**2) ** 0.5
-                name = f"{one.removesuffix('/labels').replace('/', ' ')} on {names[dataset]}"
+                name = f"{one.removesuffix('/labels').replace('/', ' ')}"
+                name += f" on {names.get(dataset, dataset)}"
                 found.append((name, results.verdict(best, mean, joint) == "above"))
     return found
 
@@ -162,15 +168,39 @@ def _stages(
     return [(f"{number} clusters", number in seen) for number in clusters] if seen else []
 
 
-def _ablation(paper: str, *, tags: Sequence[str], root: Path | None) -> list[tuple[str, bool]]:
-    names = results.dataset_names(paper)
+def _ablation(
+    paper: str, *, tags: Sequence[str], result: str | None = None, root: Path | None
+) -> list[tuple[str, bool]]:
     return [
-        (
-            f"{row['result']} on {names.get(row['dataset'], row['dataset'])}",
-            results.verdict(row["mean"], row["base_mean"], row["std"]) == "above",
-        )
-        for row in ablations.effects(paper, tags, root=root)
+        (name, results.verdict(row["mean"], row["base_mean"], row["std"]) == "above")
+        for name, row in _effects(paper, tags, result, root)
     ]
+
+
+def _insensitive(
+    paper: str, *, tags: Sequence[str], result: str | None = None, root: Path | None
+) -> list[tuple[str, bool]]:
+    return [
+        (name, abs(row["difference"]) <= max(results.TOLERANCE, 2 * (row["std"] or 0.0)))
+        for name, row in _effects(paper, tags, result, root)
+    ]
+
+
+def _effects(
+    paper: str, tags: Sequence[str], result: str | None, root: Path | None
+) -> list[tuple[str, dict]]:
+    """Rows of `ablations.effects` with a name each; the tag is told where there is more than one."""
+    names = results.dataset_names(paper)
+    found = []
+    for row in ablations.effects(paper, tags, root=root):
+        if result in (None, row["result"]):
+            what = row["result"] if len(tags) == 1 else row["tag"]
+            found.append((f"{what} on {names.get(row['dataset'], row['dataset'])}", row))
+    return found
+
+
+def _theorems(paper: str, *, zeta: float, root: Path | None) -> list[tuple[str, bool]]:
+    return pair_theory.theorems_on_a_lattice(zeta)
 
 
 def _gains(
@@ -258,7 +288,9 @@ CHECKS = {
     "alike": _alike,
     "stages": _stages,
     "ablation": _ablation,
+    "insensitive": _insensitive,
     "gains": _gains,
     "codes": _codes,
     "phases": _phases,
+    "theorems": _theorems,
 }

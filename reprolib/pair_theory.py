@@ -131,6 +131,31 @@ def shared_neighbor_product(zeta: ArrayLike, n_clusters: int) -> np.ndarray:
     return np.where(zeta > 0.5, smallest_product_together(high, high, n_clusters), 0.0)
 
 
+def theorems_on_a_lattice(zeta: float, *, parts: int = 24) -> list[tuple[str, bool]]:
+    """Whether Theorems 1 to 3 hold for every row of three clusters whose entries are k / parts.
+
+    `zeta`: the threshold of similarity, in (0, 1]; ValueError outside. Rows are integers, so that no
+    product is rounded. A tie for the largest entry of a similar row breaks Theorem 2. Theorem 3 is taken
+    at its edge, gamma just below zeta^2. Returns (name, holds), in their order.
+
+    Source: paper 004, Theorems 1 to 3 (equations 7, 22 and 28).
+    """
+    _maxima(zeta)
+    first, second = np.divmod(np.arange((parts + 1) ** 2), parts + 1)
+    rows = np.stack([first, second, parts - first - second], 1)  # (r, 3)
+    rows = rows[rows[:, 2] >= 0]
+    products, largest = rows @ rows.T, rows.max(1)  # products of q, times parts^2
+    similar = products >= zeta * parts**2
+    leading = rows == largest[:, None]  # more than one for a tie
+    one_leader = (leading[:, None] & leading[None]).any(2) & (leading.sum(1) == 1)
+    share = similar.astype(np.int64) @ similar > 0  # a third row that both are similar to
+    return [
+        ("Theorem 1", bool((products <= parts * np.minimum.outer(largest, largest)).all())),
+        ("Theorem 2", bool(one_leader[similar].all())),
+        ("Theorem 3", bool((products[share] >= zeta**2 * parts**2 * (1 - 1e-12)).all())),
+    ]
+
+
 def _maxima(*values: ArrayLike) -> list[np.ndarray]:
     arrays = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in values))
     if not all(((array > 0) & (array <= 1)).all() for array in arrays):

@@ -43,6 +43,10 @@ def test_checks_compare_the_records(monkeypatch, folder):
     assert judge(monkeypatch, folder, **stages) == ("holds in part", "2 of 3; not: 11 clusters")
     assert judge(monkeypatch, folder, kind="ablation", tags=["worse"])[0] == "holds"
     assert judge(monkeypatch, folder, kind="ablation", tags=["absent"])[0] == "not run"
+    told = judge(monkeypatch, folder, kind="ablation", tags=["worse"], result="RC")
+    assert told == ("holds", "1 of 1")
+    told = judge(monkeypatch, folder, kind="insensitive", tags=["worse", "absent"], result="RC")
+    assert told == ("does not hold", "0 of 1; not: worse on Digits")
 
 
 def test_cells_and_likeness_follow_the_printed_table(monkeypatch, folder):

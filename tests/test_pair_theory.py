@@ -363,3 +363,14 @@ def test_too_few_clusters_or_too_small_a_maximum_are_refused():
             pair_theory.shared_neighbor_product(0.8, k)
     with pytest.raises(ValueError, match="at least 1/K"):
         pair_theory.smallest_product_together(0.3, 0.9, 3)
+
+
+@pytest.mark.parametrize(
+    "zeta, holds", [(0.8, [1, 1, 1]), (0.51, [1, 1, 1]), (0.5, [1, 0, 0]), (0.3, [1, 0, 0])]
+)
+def test_the_lattice_finds_where_the_theorems_end(zeta, holds):
+    found = pair_theory.theorems_on_a_lattice(zeta)
+    assert [name for name, _ in found] == ["Theorem 1", "Theorem 2", "Theorem 3"]
+    assert [fine for _, fine in found] == holds
+    with pytest.raises(ValueError, match="zeta"):
+        pair_theory.theorems_on_a_lattice(1.2)
