@@ -216,7 +216,7 @@ def _by_dataset(
 
 
 def _panels(n: int) -> tuple[Figure, Sequence[Any]]:
-    columns = min(n, 3)
+    columns = 2 if n == 4 else min(n, 3)
     lines = -(-n // columns)
     figure, grid = plt.subplots(
         lines, columns, figsize=(max(3.0 * columns, 4.5), 3.2 * lines), squeeze=False

@@ -82,13 +82,16 @@ def test_dkm_softens_the_nearest_center():
     X, _ = blobs()
     run = started(DKM(3, **TINY), X)
     batch = torch.arange(40)
-    u, _, centers = seen(run, X, batch)
+    u, decoded, centers = seen(run, X, batch)
     squared = ((u[:, None] - centers) ** 2).sum(2)
     nearness = np.exp(-1000 * (squared - squared.min(1, keepdims=True)))
     nearness /= nearness.sum(1, keepdims=True)
     losses = run.losses(run.inputs[batch], batch)
     expected = (nearness * squared).sum(1).mean()
     assert losses["clustering"].item() == pytest.approx(expected, rel=1e-3)
+    # the weight of 1 is against a sum over pixels
+    error = ((decoded - X[:40]) ** 2).sum(1).mean()
+    assert losses["reconstruction"].item() == pytest.approx(error, rel=1e-4)
 
 
 def test_dcn_moves_a_center_as_one_sample_after_the_other_would():
@@ -102,6 +105,8 @@ def test_dcn_moves_a_center_as_one_sample_after_the_other_would():
     losses = run.losses(run.inputs[batch], batch)
     expected = 0.05 / 2 * ((u - own) ** 2).sum(1).mean()
     assert losses["clustering"].item() == pytest.approx(expected, rel=1e-4)
+    error = ((decoded - X[:40]) ** 2).sum(1).mean()
+    assert losses["reconstruction"].item() == pytest.approx(error, rel=1e-4)
     run.after_step(batch)
     labels = ((u[:, None] - centers) ** 2).sum(2).argmin(1)
     for point, label in zip(u, labels, strict=True):

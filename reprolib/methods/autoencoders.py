@@ -21,6 +21,14 @@ from reprolib.methods.autoencoder_base import AutoencoderEstimator
 from reprolib.methods.mnet_stage import PHASE_1, PHASE_2, MNetRun
 
 
+def pixel_error(decoded: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Squared error summed over pixels, mean over samples: what DCN and DKM weigh their clustering against.
+
+    decoded, inputs (b, ...). The weights of both papers are for this sum.
+    """
+    return (decoded - inputs).flatten(1).square().sum(1).mean()
+
+
 class FamilyRun(MNetRun):
     """Centers from k-means, then one stage with the method's `loss`."""
 
@@ -115,7 +123,7 @@ class DCNRun(FamilyRun):
         own = self.centers.detach()[self.tensors["labels"][batch].to(self.device)]  # (b, d)
         distance = (latent - own).square().sum(1).mean()
         return {
-            "reconstruction": F.mse_loss(decoded, inputs),
+            "reconstruction": pixel_error(decoded, inputs),
             "clustering": self.weight / 2 * distance,
         }
 
@@ -144,7 +152,7 @@ class DKMRun(FamilyRun):
         nearness = torch.softmax(-self.inverse_temperature * squared, dim=1)
         clustering = (squared * nearness).sum(1).mean()
         return {
-            "reconstruction": F.mse_loss(decoded, inputs),
+            "reconstruction": pixel_error(decoded, inputs),
             "clustering": self.weight * clustering,
         }
 
@@ -222,7 +230,7 @@ class DEC(_Family):
 
 
 class IDEC(_Family):
-    """Improved DEC (Guo et al. 2017): reconstruction plus 0.1 of DEC's loss."""
+    """Improved DEC (Guo et al. 2017): reconstruction, a mean over pixels, plus 0.1 of DEC's loss."""
 
     _run = IDECRun
 
@@ -230,8 +238,9 @@ class IDEC(_Family):
 class DCN(_Family):
     """Deep clustering network (Yang et al. 2017): reconstruction plus the k-means loss, weighted 0.05 / 2.
 
-    Assignments are hard; after each batch the samples are assigned anew and each center moves to the
-    running mean of what it was given, as by the authors' rate 1 / count.
+    The reconstruction is summed over pixels. Assignments are hard; after each batch the samples are
+    assigned anew and each center moves to the running mean of what it was given, as by the authors' rate
+    1 / count.
     """
 
     _run = DCNRun
@@ -240,8 +249,8 @@ class DCN(_Family):
 class DKM(_Family):
     """Deep k-means (Fard, Thonet and Gaussier 2020): reconstruction plus a softened k-means loss, weight 1.
 
-    Nearness is a softmax of -1000 times the squared distances, the constant that the authors take after
-    a pretraining.
+    The reconstruction is summed over pixels. Nearness is a softmax of -1000 times the squared distances,
+    the constant that the authors take after a pretraining.
     """
 
     _run = DKMRun
