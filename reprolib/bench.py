@@ -1,6 +1,6 @@
 """Time the kernels beside named peers and beside the matrix product that bounds them.
 
-`python -m reprolib bench [knn] [acgdl] [scaling] [methods] [growth] [family] [--quick] [--json PATH]`.
+`python -m reprolib bench [NAME ...] [--quick] [--json PATH]`, with the names of `BENCHES`.
 Everything runs one after the other in this process. Each number is the smallest of a few repeats, since
 other work on the machine only adds time. Nothing is asserted, and nothing is written unless `--json` asks
 for it.
@@ -121,6 +121,17 @@ def bench_family_steps(quick: bool) -> dict[str, Any]:
     return bench_family.measure(rates, **(bench_family.QUICK if quick else {}))
 
 
+def bench_family_accuracy(quick: bool) -> dict[str, Any] | None:
+    """ACC of ClustPy's autoencoder methods, a number a seed (`bench_accuracy`)."""
+    from reprolib import bench_accuracy
+
+    options = {"dataset": "digits", "profile": "smoke", "n_seeds": 1} if quick else {}
+    found = bench_accuracy.measure(**options)
+    if found:
+        print(f"\n{bench_accuracy.table(found)}")
+    return found
+
+
 def _methods(features: np.ndarray, sizes: list[int]) -> dict[str, dict]:
     rows = bench_methods.measure(features, sizes)
     n, d = sizes[-1], features.shape[1]
@@ -144,6 +155,7 @@ BENCHES = {
     "methods": (bench_methods_at_once, "mnist-test"),
     "growth": (bench_growth, "mnist"),
     "family": (bench_family_steps, None),
+    "accuracy": (bench_family_accuracy, None),
 }
 BRIEF = (
     "knn",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from reprolib.methods.autoencoder_run import PRETRAIN, AutoencoderRun
-from reprolib.methods.autoencoders import DCN, DEC, DKM, IDEC, AEKMeans
+from reprolib.methods.autoencoders import DCN, DEC, DKM, IDEC, AEKMeans, pixel_error
 from reprolib.methods.dcss import DCSS
 from reprolib.methods.mnet_stage import PHASE_1, PHASE_2
 from reprolib.methods.vade import VaDE
@@ -201,8 +201,8 @@ def clustpy_vae(run: AutoencoderRun) -> nn.Module:
     return Variational().train()
 
 
-def clustpy_step(name: str, run: AutoencoderRun, batch: torch.Tensor) -> Step:
-    """ClustPy's step of a method on samples `batch` (b,), from copies of what a run of ours starts with."""
+def clustpy_module(name: str, run: AutoencoderRun) -> tuple[nn.Module, nn.Module]:
+    """ClustPy's network and clustering module of a method, copies of what a run of ours starts with."""
     from clustpy.deep import dcn, dec, dkm, vade
 
     centers = run.centers.detach().numpy().copy()
@@ -223,21 +223,41 @@ def clustpy_step(name: str, run: AutoencoderRun, batch: torch.Tensor) -> Step:
         "VaDE": mixture,
     }
     network = clustpy_vae(run) if name == "VaDE" else clustpy_network(run.network)
-    module = makes[name]() if name in makes else nn.Module()
+    return network, makes[name]() if name in makes else nn.Module()
+
+
+def clustpy_fit(
+    name: str,
+    network: nn.Module,
+    module: nn.Module,
+    loader: Iterable[Sequence[torch.Tensor]],
+    epochs: int,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """ClustPy's `fit` of a method over batches of (indices, inputs), without its progress bar."""
+    loaders = [loader] * (2 if name in ("DCN", "VaDE") else 1)  # these read one of two
+    # the weights of both are for a sum over pixels; ClustPy's own error is that sum
+    error = pixel_error if name in ("DCN", "DKM") else F.mse_loss
+    with contextlib.redirect_stderr(io.StringIO()):
+        module.fit(network, *loaders, epochs, torch.device("cpu"), optimizer, error, *WEIGHTS[name])
+
+
+def clustpy_step(name: str, run: AutoencoderRun, batch: torch.Tensor) -> Step:
+    """ClustPy's step of a method on samples `batch` (b,), from copies of what a run of ours starts with."""
+    network, module = clustpy_module(name, run)
     parameters = [*network.parameters(), *module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-4)
     loader = [[batch, run.inputs[batch]]]
 
     def step() -> None:
+        if WEIGHTS[name]:
+            clustpy_fit(name, network, module, loader, 1, optimizer)
+            return
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-            if not WEIGHTS[name]:
-                # one optimizer for all calls, so that none but the first allocates
-                network.fit(
-                    1, {}, dataloader=loader, optimizer_class=lambda params: optimizer,
-                    ssl_loss_fn=F.mse_loss,
-                )  # fmt: skip
-                return
-            loaders = [loader] * (2 if name in ("DCN", "VaDE") else 1)  # these read one of two
-            module.fit(network, *loaders, 1, run.device, optimizer, F.mse_loss, *WEIGHTS[name])
+            # one optimizer for all calls, so that none but the first allocates
+            network.fit(
+                1, {}, dataloader=loader, optimizer_class=lambda params: optimizer,
+                ssl_loss_fn=F.mse_loss,
+            )  # fmt: skip
 
     return step
