@@ -7,7 +7,7 @@ ClustPy's step and the order of the images. VaDE is left out: ClustPy's wants a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -71,12 +71,23 @@ def _accuracy(name: str, dataset: str, profile: str, seed: int) -> float:
     run = model._run(model, plan.features(images), None, None, plan.pretrained)
     run.train()  # no more than the pretraining, or its file, and k-means
     network, module = clustpy_module(name, run)
+    half = model.precision == "bfloat16"
+    network.encode, network.decode = _cast(network.encode, half), _cast(network.decode, half)
     parameters = [*network.parameters(), *module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=model.learning_rate)
     loader = _Batches(run, model.batch_size)
-    with torch.autocast("cpu", torch.bfloat16, enabled=model.precision == "bfloat16"):
-        clustpy_fit(name, network, module, loader, epochs, optimizer)
+    clustpy_fit(name, network, module, loader, epochs, optimizer)
     return metrics.accuracy(images.labels, _labels(network, module, run.inputs))
+
+
+def _cast(part: Callable[..., torch.Tensor], half: bool) -> Callable[..., torch.Tensor]:
+    """As ours: products of a network in bfloat16, what it returns and all losses in float32."""
+
+    def cast(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return part(inputs).float()
+
+    return cast
 
 
 class _Batches:
@@ -96,8 +107,10 @@ class _Batches:
 @torch.no_grad()
 def _labels(network: torch.nn.Module, module: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:
     network.eval()
-    parts = inputs.split(EMBED_ROWS)
-    return torch.cat([module.predict_hard(network.encode(part)) for part in parts]).numpy()
+    latent = torch.cat([network.encode(part) for part in inputs.split(EMBED_ROWS)])
+    if not latent.isfinite().all():
+        raise FloatingPointError("ClustPy's latent vectors are no numbers: lower the learning rate")
+    return module.predict_hard(latent).numpy()
 
 
 def _told(scores: list[float]) -> str:
