@@ -25,11 +25,15 @@ SPACES = {
     "q_points": "q",
 }
 SHOWN = 1000  # points of a t-SNE map
+DODGE = 0.006  # of retention rates
 
 
 def phase_1_losses(runs: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Figure:
-    """Figure 4: the losses of phase 1 over its epochs, an image and summed over the K runs."""
-    panels = _by_dataset(runs, names, PHASE_1)
+    """Figure 4: the losses of phase 1 over its epochs, an image and summed over the K runs.
+
+    Runs of a single epoch have no line and are left out.
+    """
+    panels = _by_dataset([e for e in runs if len(_rows(e, PHASE_1)) > 1], names, PHASE_1)
     if not panels:
         return missing("phase 1 of DCSS")
     figure, grid = _panels(len(panels))
@@ -183,7 +187,8 @@ def imbalance(
     """
     figure, axes = plt.subplots()
     drawn = False
-    for (key, label), color, marker in zip(labels.items(), PALETTE10, MARKERS * 2, strict=False):
+    for place, (key, label) in enumerate(labels.items()):
+        color, marker = PALETTE10[place], MARKERS[place % len(MARKERS)]
         points = {}
         for row in rows:
             name = row["dataset"]
@@ -194,12 +199,15 @@ def imbalance(
             drawn = True
             rates = sorted(points)
             means, spreads = zip(*(points[rate] for rate in rates), strict=True)
-            axes.errorbar(rates, means, spreads, color=color, marker=marker, capsize=2, label=label)
+            beside = np.array(rates) + DODGE * (place - len(labels) / 2)  # bars would hide bars
+            axes.errorbar(
+                beside, means, spreads, color=color, marker=marker, capsize=2, label=label
+            )
     if not drawn:
         plt.close(figure)
         return missing("imbalanced sets")
     axes.set(xlabel="retention rate r of the first class", ylabel=METRICS[metric])
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

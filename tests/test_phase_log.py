@@ -105,11 +105,13 @@ def test_methods_share_the_pretraining_of_a_folder(smoke_record, tmp_path):
 def test_figures_are_drawn_from_records_and_say_what_is_missing(smoke_record, monkeypatch):
     monkeypatch.setattr(phase_charts, "SHOWN", 40)
     other = smoke_record | {"parameters": smoke_record["parameters"] | {"alpha": 1.0}}
+    again = [entry for entry in smoke_record["stages"] if entry["stage"] == "phase 1"]
+    longer = smoke_record | {"stages": smoke_record["stages"] + again}
     row = {"method": "DCSS", "result": "q", "std": {"acc": None}, "mean": {"acc": 0.5}}
     rows = [row | {"dataset": f"digits-r{rate}"} for rate in (0.1, 0.5)]
     labels = {("DCSS", "q"): "DCSS"}
     drawn = [
-        phase_charts.phase_1_losses([smoke_record], NAMES),
+        phase_charts.phase_1_losses([longer], NAMES),
         phase_charts.over_phase_2([smoke_record], NAMES, ["similar", "dissimilar"], "pairs"),
         phase_charts.spaces(smoke_record, "Digits"),
         phase_charts.assignments(smoke_record),
@@ -120,6 +122,7 @@ def test_figures_are_drawn_from_records_and_say_what_is_missing(smoke_record, mo
     assert len(drawn[0].axes[0].lines) == 3 and len(drawn[2].axes) == 4
     missing = [
         phase_charts.phase_1_losses([], NAMES),
+        phase_charts.phase_1_losses([smoke_record], NAMES),  # one epoch is no line
         phase_charts.over_phase_2([], NAMES, ["isolated"], "images"),
         phase_charts.spaces(None, "Digits"),
         phase_charts.assignments(None),
