@@ -140,7 +140,7 @@ def residuals(entries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) ->
         h = 2 * (1 - largest.astype(float))
         axes.hist(h, bins=np.linspace(0, 2, 41), color=PALETTE10[0])
         near = np.mean(h < 0.1)
-        axes.set(title=f"{names[dataset]}: {near:.0%} below 0.1", xlabel="h", yscale="log")
+        axes.set(title=f"{names[dataset]}\n{near:.0%} below 0.1", xlabel="h", yscale="log")
     grid[0].set_ylabel("images")
     return figure
 
