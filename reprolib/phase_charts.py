@@ -199,7 +199,9 @@ def imbalance(
             drawn = True
             rates = sorted(points)
             means, spreads = zip(*(points[rate] for rate in rates), strict=True)
-            beside = np.array(rates) + DODGE * (place - len(labels) / 2)  # bars would hide bars
+            beside = np.array(rates) + DODGE * (
+                place - (len(labels) - 1) / 2
+            )  # bars would hide bars
             axes.errorbar(
                 beside, means, spreads, color=color, marker=marker, capsize=2, label=label
             )

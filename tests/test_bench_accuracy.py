@@ -20,11 +20,11 @@ def test_without_clustpy_there_is_nothing(monkeypatch, capsys):
 
 
 class Untrained(torch.nn.Module):
-    """A clustering module that counts what it is given and learns nothing."""
+    """A clustering module that learns nothing."""
 
     def __init__(self, centers):
         super().__init__()
-        self.centers, self.seen = torch.nn.Parameter(centers), []
+        self.centers = torch.nn.Parameter(centers)
 
     def predict_hard(self, embedded):
         return torch.cdist(embedded, self.centers).argmin(1)
