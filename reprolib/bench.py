@@ -166,7 +166,7 @@ BRIEF = (
 
 
 def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[str, Any]]:
-    """Run the named benches (default: BRIEF) and print them; return their seconds by row.
+    """Run the named benches (default: BRIEF) and print them; return what each measured, by its name.
 
     `quick`: digits and two repeats instead of MNIST's test images and five. Raises ValueError for
     an unknown name.
@@ -179,17 +179,17 @@ def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[s
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print(f"{here['cpu']}; {here['threads']} threads; load {load}")
     repeats = 2 if quick else 5
-    seconds = {}
+    found = {}
     for name in names:
         bench, wanted = BENCHES[name]
         if wanted is None:
-            seconds[name] = bench(quick)
+            found[name] = bench(quick)
             continue
         title, features = _features("digits" if quick else wanted)
         print(f"{title}; smallest of {repeats} repeats")
         knn(features[: 4 * N_NEIGHBORS], N_NEIGHBORS)  # compiles, so that no repeat does
-        seconds[name] = bench(features, repeats)
-    return seconds
+        found[name] = bench(features, repeats)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -197,11 +197,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="reprolib bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="the built-in digits, two repeats")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the seconds there")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results there")
     options = parser.parse_args(arguments)
-    seconds = run(options.names, options.quick)
+    found = run(options.names, options.quick)
     if options.json:
-        text = json.dumps({"machine": machine(), "seconds": seconds}, indent=1)
+        text = json.dumps({"machine": machine(), "results": found}, indent=1)
         storage.write_atomically(options.json, lambda file: file.write(text.encode()))
     return 0
 

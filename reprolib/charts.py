@@ -192,7 +192,7 @@ def growth(bench: Mapping[str, Any] | None) -> Figure:
     for part, color, marker in zip(("graph", "merges"), PALETTE10, MARKERS, strict=False):
         points = {
             int(key.split("n=")[1]): seconds
-            for key, seconds in bench["seconds"]["scaling"].items()
+            for key, seconds in bench["results"]["scaling"].items()
             if key.startswith(part)
         }
         n, seconds = np.array(sorted(points)), np.array([points[k] for k in sorted(points)])
@@ -213,7 +213,7 @@ def methods_over_n(bench: Mapping[str, Any] | None) -> Figure:
     """
     if bench is None:
         return missing("python -m reprolib bench growth")
-    rows = bench["seconds"]["growth"]
+    rows = bench["results"]["growth"]
     figure, panels = plt.subplots(1, 2, figsize=(9, 4.6), sharex=True)
     ours = [name for name in rows if "," not in name]
     looks = {name: {"color": color} for name, color in zip(ours, PALETTE10, strict=False)}

@@ -22,8 +22,8 @@ def test_json_holds_the_seconds(tmp_path, capsys):
     path = tmp_path / "bench.json"
     bench.main(["acgdl", "--quick", "--json", str(path)])
     written = json.loads(path.read_text())
-    assert set(written["seconds"]["acgdl"]) == {"k-NN graph", "AC-GDL"}
-    assert all(value > 0 for value in written["seconds"]["acgdl"].values())
+    assert set(written["results"]["acgdl"]) == {"k-NN graph", "AC-GDL"}
+    assert all(value > 0 for value in written["results"]["acgdl"].values())
     assert written["machine"]["versions"]["torch"]
 
 
@@ -75,7 +75,7 @@ def test_memory_of_a_step_does_not_hide_behind_an_earlier_one():
 def test_quick_bench_of_methods_has_every_method_and_its_ratio(capsys, tmp_path):
     path = tmp_path / "methods.json"
     assert bench.main(["methods", "--quick", "--json", str(path)]) == 0
-    rows = json.loads(path.read_text())["seconds"]["methods"]
+    rows = json.loads(path.read_text())["results"]["methods"]
     printed = capsys.readouterr().out
     for name in bench_methods._methods():
         assert rows[name]["1797"]["seconds"] > 0 and name in bench_methods.BESIDE

@@ -248,10 +248,10 @@ def test_the_chart_of_methods_draws_what_was_run():
         "AC-GDL": {"10": entry, "20": entry | {"seconds": 3.0}},
         "spectral clustering, scikit-learn": {"10": entry, "20": {"left_out": "half took long"}},
     }
-    figure = charts.methods_over_n({"seconds": {"growth": rows}})
+    figure = charts.methods_over_n({"results": {"growth": rows}})
     ours, peer = figure.axes[0].lines
     assert list(ours.get_xdata()) == [10, 20] and list(ours.get_ydata()) == [1.0, 3.0]
     assert list(peer.get_xdata()) == [10] and peer.get_linestyle() == "--"
     many = {f"M{i}{', peer' * (i % 2)}": {"10": entry} for i in range(12)}
-    panels = charts.methods_over_n({"seconds": {"growth": many}}).axes
+    panels = charts.methods_over_n({"results": {"growth": many}}).axes
     assert [len(axes.lines) for axes in panels] == [12, 12]
