@@ -132,6 +132,16 @@ def bench_family_accuracy(quick: bool) -> dict[str, Any] | None:
     return found
 
 
+def bench_checkpoint_choice(quick: bool) -> dict[str, Any]:
+    """ACC of k-means after each epoch of the pretraining (`bench_checkpoints`)."""
+    from reprolib import bench_checkpoints
+
+    options = {"datasets": ("digits",), "profile": "smoke", "n_seeds": 1} if quick else {}
+    found = bench_checkpoints.measure(**options)
+    print(f"\n{bench_checkpoints.table(found, {})}")
+    return found
+
+
 def _methods(features: np.ndarray, sizes: list[int]) -> dict[str, dict]:
     rows = bench_methods.measure(features, sizes)
     n, d = sizes[-1], features.shape[1]
@@ -156,6 +166,7 @@ BENCHES = {
     "growth": (bench_growth, "mnist"),
     "family": (bench_family_steps, None),
     "accuracy": (bench_family_accuracy, None),
+    "checkpoints": (bench_checkpoint_choice, None),
 }
 BRIEF = (
     "knn",
