@@ -24,6 +24,7 @@ SPACES = {
     f"u_{PHASE_2}": "u after phase 2",
     "q_points": "q",
 }
+SYMBOLS = {"alpha": "α", "center_interval": "T₁", "u_epochs": "T₂", "zeta": "ζ"}
 SHOWN = 1000  # points of a t-SNE map
 DODGE = 0.006  # of retention rates
 
@@ -172,7 +173,8 @@ def sensitivity(
             for place, value in zip(places, values, strict=True):
                 seeds = [score[metric] for score in at[value]]
                 axes.plot([place] * len(seeds), seeds, marker, mfc="none", mec=color, ms=9)
-        axes.set(title=names[dataset], xlabel=parameter, xticks=places, xticklabels=values)
+        label = SYMBOLS.get(parameter, parameter)
+        axes.set(title=names[dataset], xlabel=label, xticks=places, xticklabels=values)
     grid[0].legend()
     return figure
 

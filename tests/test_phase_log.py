@@ -120,6 +120,7 @@ def test_figures_are_drawn_from_records_and_say_what_is_missing(smoke_record, mo
         phase_charts.imbalance(rows, "digits", "acc", labels),
     ]
     assert len(drawn[0].axes[0].lines) == 3 and len(drawn[2].axes) == 4
+    assert drawn[5].axes[0].get_xlabel() == "α"
     missing = [
         phase_charts.phase_1_losses([], NAMES),
         phase_charts.phase_1_losses([smoke_record], NAMES),  # one epoch is no line
