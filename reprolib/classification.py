@@ -55,7 +55,7 @@ def run(
     """
     chosen = setting(paper, profile)
     folder = Path(root) if root is not None else _folder(paper)
-    code = records.code_state("reprolib.classify", "reprolib.patch_network")
+    code = records.code_state("codes", "JULE/paper")
     names = {
         name: records.stem("codes", chosen["train"], profile, name, random_state)
         for name in chosen["representations"]
@@ -159,7 +159,7 @@ def _network(
     from reprolib.patch_network import learn_patch_network, load_patch_network, save_patch_network
     from reprolib.patches import PATCH, whitened_patches
 
-    about = {"parameters": chosen["network"], "source_sha256": code["source_sha256"]}
+    about = {"parameters": chosen["network"], "behaviours": code["behaviours"]}
     if path.exists() and not force:
         network, stored = load_patch_network(path)
         if {key: stored[key] for key in about} == about:

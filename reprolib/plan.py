@@ -22,7 +22,7 @@ import numpy as np
 
 from reprolib import records
 from reprolib.checks import unknown_name
-from reprolib.profiles import METHODS, estimator_class, paper_folder, profile_entry, resolve
+from reprolib.profiles import estimator_class, paper_folder, profile_entry, resolve, variants_of
 from reprolib.stages import StageLog
 from reprolib.training import load_checkpoint
 
@@ -82,8 +82,8 @@ class Plan:
 
     @property
     def checkpoint(self) -> Path:
-        """The method's checkpoint file; another parameter or another source gets another file."""
-        setting = [self.recorded, self.load, self.code["source_sha256"]]
+        """The method's checkpoint file; another parameter or behaviour gets another file."""
+        setting = [self.recorded, self.load, self.code["behaviours"]]
         text = json.dumps(setting, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self.runs / "checkpoints" / f"{self.stem}-{key}.ckpt"
@@ -234,8 +234,9 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     if tag == DEFAULT_TAG and not dataset.startswith("folder:"):
         usual = resolve(paper, dataset, profile, method=method)
         _refuse_changed(values, overrides, usual, network == entry.get("network"))
-    more = ["reprolib.representation"] if learned_on else []
-    more += ["reprolib.resnet_features"] if network else []
+    made_by = [f"{method}/{variant}" if len(variants_of(method)) > 1 else method]
+    made_by += ["represent", "JULE/paper"] if learned_on else []
+    made_by += ["resnet_features"] if network else []
     return Plan(
         paper=paper,
         method=method,
@@ -252,7 +253,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=_runs_folder(paper, profile, values["runs_dir"]),
-        code=records.code_state(METHODS[method], *more),
+        code=records.code_state(*made_by),
     )
 
 

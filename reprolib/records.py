@@ -18,7 +18,7 @@ import numpy as np
 from reprolib import metrics
 from reprolib.checks import unknown_name
 from reprolib.machine import commit, machine, peak_memory_mb
-from reprolib.provenance import REPOSITORY, source_hash, sources_of
+from reprolib.provenance import REPOSITORY, is_stale, latest
 from reprolib.storage import write_atomically
 
 __all__ = [
@@ -32,12 +32,11 @@ __all__ = [
     "read",
     "record",
     "rescore",
-    "source_hash",
     "stem",
     "write",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 BOOK = REPOSITORY / "book"
 DECIMALS = 6
 
@@ -49,20 +48,14 @@ def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -
     return "-".join(clean) + f"-seed{random_state}"
 
 
-def code_state(*modules: str) -> dict[str, Any]:
-    """Describe the code that determines the results of a method's modules, as it is now.
+def code_state(*names: str) -> dict[str, Any]:
+    """Describe the code that a run is made by, as it is now: commit, dirty (the package differs from it)
+    and `behaviours`, the numbers of those named (`provenance.latest`).
 
-    Taken before a run: the files may change while it goes on. Keys: commit, dirty (the package
-    differs from it), source_sha256, sources (files relative to the repository).
+    Taken before a run: the files may change while it goes on.
     """
-    sources = sorted({source for module in modules for source in sources_of(module)})
     head, dirty = commit()
-    return {
-        "commit": head,
-        "dirty": dirty,
-        "source_sha256": source_hash(sources),
-        "sources": sources,
-    }
+    return {"commit": head, "dirty": dirty, "behaviours": latest(*names)}
 
 
 def record(
@@ -160,11 +153,27 @@ def write(
         "assignment": f"{name}.npz",
         "assignment_sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
     }
-    text = json.dumps(complete, indent=1, default=_plain, allow_nan=False) + "\n"
+    text = as_text(complete)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{name}.npz", lambda stream: stream.write(packed.getvalue()))
     write_atomically(folder / f"{name}.json", lambda stream: stream.write(text.encode()))
     return folder / f"{name}.json"
+
+
+def as_text(entry: Mapping[str, Any]) -> str:
+    """Write a record as JSON: one line a key, and one a row where a key holds rows or named dicts."""
+
+    def one(value: Any) -> str:
+        return json.dumps(value, default=_plain, allow_nan=False)
+
+    def lines(value: Any) -> str:
+        if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
+            return "{\n" + ",\n".join(f"  {one(k)}: {one(v)}" for k, v in value.items()) + "\n }"
+        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            return "[\n" + ",\n".join(f"  {one(v)}" for v in value) + "\n ]"
+        return one(value)
+
+    return "{\n" + ",\n".join(f" {one(k)}: {lines(v)}" for k, v in entry.items()) + "\n}\n"
 
 
 def load_records(paper: str, *, root: Path | None = None, **filters: Any) -> list[dict]:
@@ -220,14 +229,6 @@ def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str,
     if "y" not in stored:
         return {}
     return {name: _scores(stored["y"], stored[name]) for name in entry["metrics"]}
-
-
-def is_stale(entry: Mapping[str, Any]) -> bool:
-    """Tell whether the code that determines a record's result has changed since it was written."""
-    try:
-        return source_hash(entry["sources"]) != entry["source_sha256"]
-    except (FileNotFoundError, SyntaxError):
-        return True
 
 
 def aggregate(

@@ -64,7 +64,7 @@ def test_a_finished_run_is_skipped_and_force_runs_it(run_once, monkeypatch):
     assert [p.random_state for p in started] == [0, 1]
 
 
-@pytest.mark.parametrize("damage", ["parameters", "source_sha256", "npz"])
+@pytest.mark.parametrize("damage", ["parameters", "behaviours", "npz"])
 def test_a_record_that_does_not_answer_the_plan_is_no_finished_run(run_once, tmp_path, damage):
     folder, path = run_once
     for suffix in (".json", ".npz"):
@@ -76,14 +76,14 @@ def test_a_record_that_does_not_answer_the_plan_is_no_finished_run(run_once, tmp
     entry = json.loads((tmp_path / path.name).read_text())
     if damage == "parameters":
         entry["parameters"]["n_epochs"] = 3
-    elif damage == "source_sha256":
-        entry["source_sha256"] = "0" * 64
+    elif damage == "behaviours":
+        entry["behaviours"]["JULE/paper"] = 0
     else:
         (tmp_path / path.name).with_suffix(".npz").write_bytes(b"PK")
     (tmp_path / path.name).write_text(json.dumps(entry))
     assert not plan.is_finished()
     # stale is not failed: only the other two are no record of this run
-    assert (plan.finished_record() is not None) == (damage == "source_sha256")
+    assert (plan.finished_record() is not None) == (damage == "behaviours")
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(run_once, tmp_path):

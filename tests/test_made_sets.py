@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from reprolib import catalogue, datasets, made_sets, profiles, provenance
+from reprolib import catalogue, datasets, made_sets
 from reprolib.__main__ import main
 from reprolib.catalogue import TABLE
 from reprolib.datasets import Images, load
@@ -215,12 +215,6 @@ def test_a_draw_needs_labels_two_classes_and_an_image_of_each():
         made_sets.imbalanced(flat([3, 3, 3]), 0.5)
     with pytest.raises(ValueError, match="no image of class 4 .*larger r"):
         made_sets.imbalanced(flat([4, 5, 5]), 0.001)
-
-
-def test_making_a_set_ages_no_record():
-    loaders = {"reprolib/made_sets.py", "reprolib/catalogue.py", "reprolib/datasets.py"}
-    for module in profiles.METHODS.values():
-        assert not loaders & set(provenance.sources_of(module))
 
 
 # --- the real files, where they are ---------------------------------------------------------------

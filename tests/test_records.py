@@ -9,7 +9,7 @@ import pytest
 
 from reprolib import datasets, metrics, profiles, provenance, records
 
-CODE = {"commit": None, "dirty": None, "source_sha256": "0" * 64, "sources": []}
+CODE = {"commit": None, "dirty": None, "behaviours": {"KMeans": 0}}
 COMMITTED = [r for p in profiles.papers() for r in records.load_records(p)]
 
 
@@ -191,78 +191,28 @@ def test_mean_and_spread_over_seeds(tmp_path, digits):
     assert rows["main"]["std"]["acc"] == pytest.approx(variance**0.5)
     assert rows["main"]["seconds"] == pytest.approx(2.0)
     assert rows["alone"]["std"]["acc"] is None
-    assert rows["main"]["stale"] is True, "no source has the hash 000..."
+    assert rows["main"]["stale"] is True, "no behaviour has the number 0"
 
 
-def hashed(folder, text):
-    (folder / "code.py").write_text(text)
-    os.utime(folder / "code.py", ns=(hashed.clock, hashed.clock))
-    hashed.clock += 1_000_000_000
-    return provenance.source_hash(["code.py"], root=folder)
+def test_a_record_is_stale_when_its_behaviour_is_not_the_last():
+    assert not records.is_stale({"behaviours": {}})
+    now = provenance.latest("KMeans", "JULE/paper")
+    assert set(now) == {"KMeans", "JULE/paper"} and not records.is_stale({"behaviours": now})
+    assert records.is_stale({"behaviours": now | {"KMeans": now["KMeans"] - 1}})
+    assert records.is_stale({"behaviours": now | {"a method that is gone": 1}})
+    with pytest.raises(ValueError, match="unknown behaviour 'KMean'.*'KMeans'"):
+        provenance.latest("KMean")
 
 
-hashed.clock = 10**18
-
-PLAIN = "def f(x):\n    return x + 1\n\n\nclass A:\n    b = 1\n"
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        '"""Module."""\n' + PLAIN,
-        PLAIN.replace("(x):\n", '(x):\n    """Add one.\n\n    More."""\n'),
-        PLAIN.replace("class A:\n", "class A:\n    '''A.'''\n"),
-        PLAIN.replace("x + 1", "(x\n        + 1)  # one more"),
-        "# comment\n" + PLAIN,
-    ],
-)
-def test_words_and_layout_do_not_age_a_record(tmp_path, words):
-    assert words != PLAIN
-    assert hashed(tmp_path, words) == hashed(tmp_path, PLAIN)
+def test_no_committed_record_is_stale():
+    assert not [entry["path"] for entry in COMMITTED if records.is_stale(entry)]
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        PLAIN.replace("x + 1", "x + 2"),
-        PLAIN.replace("x + 1", "x - 1"),
-        PLAIN.replace("(x)", "(x=1)"),
-        PLAIN.replace("b = 1", "b = 1.0"),
-        PLAIN.replace("b = 1", "b = None"),
-        PLAIN.replace("return x + 1", "return 'x + 1'"),
-        PLAIN + "\n'a'\n'text that is no docstring'\n",
-        "@f\n" + PLAIN,
-    ],
-)
-def test_code_ages_a_record(tmp_path, code):
-    assert code != PLAIN
-    assert hashed(tmp_path, code) != hashed(tmp_path, PLAIN)
-
-
-def test_staleness_follows_the_recorded_sources(tmp_path):
-    module = provenance.REPOSITORY / "reprolib/metrics.py"
-    entry = {"sources": ["reprolib/metrics.py"], "source_sha256": ""}
-    assert records.is_stale(entry)
-    entry["source_sha256"] = provenance.source_hash(entry["sources"])
-    assert module.is_file() and not records.is_stale(entry)
-    assert records.is_stale({**entry, "sources": ["reprolib/gone.py"]})
-
-
-def test_sources_are_followed_through_imports():
-    found = provenance.sources_of("reprolib.methods.jule")
-    assert "reprolib/methods/jule.py" in found
-    assert {"reprolib/graph/linkage.py", "reprolib/losses.py", "reprolib/networks.py"} <= set(found)
-    assert not {"reprolib/metrics.py", "reprolib/datasets.py", "reprolib/records.py"} & set(found)
-    with pytest.raises(FileNotFoundError, match="reprolib.methods.nothing"):
-        provenance.sources_of("reprolib.methods.nothing")
-
-
-def test_relative_imports_are_resolved(tmp_path):
-    package = tmp_path / "reprolib" / "sub"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "a.py").write_text("def f():\n    from . import b\n    from ..c import g\n")
-    (package / "b.py").write_text("")
-    (tmp_path / "reprolib" / "c.py").write_text("import reprolib.metrics\n")
-    expected = [f"reprolib/{name}" for name in ("c.py", "sub/__init__.py", "sub/a.py", "sub/b.py")]
-    assert provenance.sources_of("reprolib.sub.a", root=tmp_path) == expected
+def test_a_record_is_written_a_row_a_line(tmp_path, digits):
+    rows = [{"epoch": e, "loss": 0.5} for e in range(3)]
+    path = write(tmp_path, digits, stages=rows)
+    lines = path.read_text().splitlines()
+    assert lines.count('  {"epoch": 1, "loss": 0.5},') == 1 and len(lines) < 40
+    assert json.loads(path.read_text()) == {
+        k: v for k, v in records.read(path).items() if k != "path"
+    }
