@@ -56,7 +56,7 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
 
     Raises ValueError for a pair without `=` and for a name given twice.
     """
-    from reprolib.plan import OPTIONAL_SETTINGS, TEXT_SETTINGS
+    from reprolib.experiments.plan import OPTIONAL_SETTINGS, TEXT_SETTINGS
 
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -70,11 +70,11 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _data(args: argparse.Namespace) -> int:
-    from reprolib import datasets
+    from reprolib.data import load
 
-    rows = datasets.available(args.root)
+    rows = load.available(args.root)
     if args.action == "list":
-        print(f"data root: {datasets.data_root(args.root)}")
+        print(f"data root: {load.data_root(args.root)}")
         for row in rows:
             size = f"{row['n']:>6} x {'x'.join(map(str, row['shape']))}" if row["n"] else ""
             print(f"{row['name']:<14} {size:<18} {row['found'] or 'not here; ' + row['how']}")
@@ -83,7 +83,7 @@ def _data(args: argparse.Namespace) -> int:
     failed = False
     for name in args.names or here:
         try:
-            print(getattr(datasets, args.action)(name, root=args.root))
+            print(getattr(load, args.action)(name, root=args.root))
         except (OSError, ConnectionError) as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
@@ -91,7 +91,7 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from reprolib import experiment
+    from reprolib.experiments import run as experiment
 
     parameters = parse_parameters(args.parameters)
     if args.seeds < 1 or args.jobs < 1:
@@ -112,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _record_line(path: Any) -> str:
-    from reprolib import records
+    from reprolib.experiments import records
 
     entry = records.read(path)
     scores = ", ".join(
@@ -123,7 +123,8 @@ def _record_line(path: Any) -> str:
 
 
 def _classify(args: argparse.Namespace) -> int:
-    from reprolib import classification, records
+    from reprolib.experiments import records
+    from reprolib.studies import classification
 
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1; got {args.seeds}.")
@@ -138,8 +139,8 @@ def _classify(args: argparse.Namespace) -> int:
 
 
 def _results(args: argparse.Namespace) -> int:
-    from reprolib import results
-    from reprolib.profiles import paper_folder
+    from reprolib.experiments.paper import paper_folder
+    from reprolib.report import compare as results
 
     paper_folder(args.paper)
     print(results.text(args.paper, profile=args.profile))
@@ -147,13 +148,13 @@ def _results(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from reprolib import bench
+    from reprolib.bench import run as bench
 
     return int(bench.main(args.rest) or 0)
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from reprolib import doctor
+    from reprolib.experiments import doctor
 
     print(doctor.report())
     return 0
@@ -207,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--profile", help="smoke, cpu or paper; default: paper, else cpu")
 
     bench = command("bench", _bench, "time the kernels against the roofline")
-    bench.add_argument("rest", nargs=argparse.REMAINDER, help="options of reprolib.bench")
+    bench.add_argument("rest", nargs=argparse.REMAINDER, help="options of reprolib.bench.run")
 
     command("doctor", _doctor, "device, versions, data found, what will run where")
     return parser

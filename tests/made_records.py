@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from reprolib import datasets, profiles, records
+from reprolib.data import load
+from reprolib.experiments import paper, records
 
 # a record that names no behaviour is never stale
 CODE = {"commit": None, "dirty": None, "behaviours": {}}
@@ -13,7 +14,7 @@ NOISE = {"main": (0.10, 0.11, 0.12), "worse": (0.3, 0.31), "single": (0.2,)}
 
 def write_runs(root):
     """Write three seeds of `main`, two of `worse`, one of `single`; a baseline; on digits."""
-    images = datasets.load("digits")
+    images = load.load("digits")
     rng = np.random.default_rng(0)
 
     def noisy(share):
@@ -22,7 +23,7 @@ def write_runs(root):
         labels[hit] = rng.integers(0, 10, hit.sum())
         return labels
 
-    settings = profiles.resolve("jule", "digits", "cpu")
+    settings = paper.resolve("jule", "digits", "cpu")
     common = dict(
         paper="jule", images=images, dataset="digits", profile="cpu", code=CODE, root=root
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reprolib import datasets
+from reprolib.data import load
 
 FILE = Path(__file__).parents[1] / "book" / "foundations" / "assignment.npz"
 
@@ -30,9 +30,9 @@ def test_stored_assignments_are_what_their_provenance_says():
 
 def test_stored_classes_are_those_of_mnist_test():
     try:
-        images = datasets.load("mnist-test")
+        images = load.load("mnist-test")
     except FileNotFoundError:
-        pytest.skip(f"mnist is not in the data root {datasets.data_root()}")
+        pytest.skip(f"mnist is not in the data root {load.data_root()}")
     stored = np.load(FILE, allow_pickle=False)
     assert json.loads(str(stored["provenance"]))["dataset"]["sha256"] == images.sha256
     np.testing.assert_array_equal(stored["y"], images.labels)

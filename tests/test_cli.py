@@ -7,8 +7,8 @@ import time
 import pytest
 
 from reprolib import __main__ as cli
-from reprolib import experiment
-from reprolib.provenance import REPOSITORY
+from reprolib.experiments import run as experiment
+from reprolib.experiments.probes import REPOSITORY
 
 
 def run(capsys, *argv):
@@ -106,7 +106,8 @@ def test_a_failed_run_exits_1(capsys, monkeypatch):
 
 
 def test_classify_runs_each_seed_and_prints_what_it_found(capsys, monkeypatch, tmp_path):
-    from reprolib import classification, records
+    from reprolib.experiments import records
+    from reprolib.studies import classification
 
     called = []
 

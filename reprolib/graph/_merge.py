@@ -6,14 +6,7 @@ A merge adds two boundaries, rebuilds one row of U from the sum and adds two col
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import (
-    add_row,
-    adjacencies,
-    boundaries,
-    compact,
-    grow,
-    merge_boundaries,
-)
+from reprolib.graph._lists import add_row, adjacencies, boundaries, compact, grow, merge_boundaries
 from reprolib.graph._tournament import replay
 
 EXACT, RELEASED = 0, 1

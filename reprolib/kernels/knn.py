@@ -73,7 +73,7 @@ def knn(
         )
     device = tensor.device
     if backend == "triton" or (backend == "auto" and device.type == "cuda" and k <= 64):
-        from reprolib.kernels.knn_triton import knn_triton  # Triton is not there on every platform
+        from reprolib.kernels.knn_triton import knn_triton
 
         squared, indices = knn_triton(tensor if _interpreted() else tensor.cuda(), k)
     else:

@@ -1,9 +1,9 @@
 """The papers' methods and the ones they compare with, as scikit-learn estimators."""
 
 from reprolib.methods.agglomerative import ACGDL, ACPIC, ACZell
-from reprolib.methods.autoencoders import DCN, DEC, DKM, IDEC, AEKMeans
 from reprolib.methods.classical import ACLink, KMeans
 from reprolib.methods.dcss import DCSS
+from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
 from reprolib.methods.deep_nmf import NMFD
 from reprolib.methods.jule import JULE
 from reprolib.methods.nmf import NMFLP

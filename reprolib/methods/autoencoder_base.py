@@ -11,11 +11,11 @@ import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 
 from reprolib.checks import unknown_name
-from reprolib.images import sealed_labels
+from reprolib.data.images import sealed_labels
 from reprolib.kernels.soft_assignment import squared_distances
-from reprolib.methods.autoencoder_run import EMBED_ROWS, AutoencoderRun, Centers, Stage, as_inputs
-from reprolib.methods.autoencoder_run import build_autoencoder as build
-from reprolib.training import load_checkpoint, save_checkpoint
+from reprolib.methods.autoencoder import EMBED_ROWS, AutoencoderRun, Centers, Stage, as_inputs
+from reprolib.methods.autoencoder import build_autoencoder as build
+from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 PRECISIONS = ("float32", "bfloat16")
 

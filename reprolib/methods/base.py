@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from reprolib.images import as_features
+from reprolib.data.images import as_features
 
 
 def unit_rows(X: object) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.cluster import KMeans as LloydKMeans
 
 from reprolib.checks import check_memory, unknown_name
-from reprolib.images import sealed_labels
+from reprolib.data.images import sealed_labels
 from reprolib.methods.base import check_counts, unit_rows
 
 LINKAGES = ("average", "ward")

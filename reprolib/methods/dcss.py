@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from reprolib.autoencoder_networks import MNet
 from reprolib.checks import unknown_name
 from reprolib.kernels.soft_assignment import fuzzy_memberships
 from reprolib.methods.autoencoder_base import AutoencoderEstimator
 from reprolib.methods.mnet_stage import PHASE_1, PHASE_2, MNetRun
+from reprolib.networks.autoencoders import MNet
 
 # What the paper and its released code do differently, and the cheap reading of phase 1
 VARIANTS: dict[str, dict[str, Any]] = {

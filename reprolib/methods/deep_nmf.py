@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.extmath import randomized_svd
 
-from reprolib.images import sealed_labels
+from reprolib.data.images import sealed_labels
 from reprolib.methods.base import check_counts, unit_rows
 from reprolib.methods.nmf import kmeans_labels, row_blocks
 

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from reprolib.graph.digraph import Digraph, knn_digraph
 from reprolib.graph.initial import one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
-from reprolib.losses import sample_triplets, squared_distances, weighted_triplet_loss
 from reprolib.methods.base import unit_rows
-from reprolib.networks import ConvEmbedding
-from reprolib.training import (
+from reprolib.methods.losses import sample_triplets, squared_distances, weighted_triplet_loss
+from reprolib.networks.embedding import ConvEmbedding
+from reprolib.training.checkpoint import (
     CheckpointError,
     inverse_decay,
     load_checkpoint,

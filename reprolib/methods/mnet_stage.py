@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from reprolib.autoencoder_networks import MNet
 from reprolib.kernels.pairwise import pairwise_loss
 from reprolib.kernels.soft_assignment import fuzzy_memberships
-from reprolib.methods.autoencoder_run import EMBED_ROWS, AutoencoderRun
+from reprolib.methods.autoencoder import EMBED_ROWS, AutoencoderRun
+from reprolib.networks.autoencoders import MNet
 
 PHASE_1 = "phase 1"  # the method's own training
 PHASE_2 = "phase 2"

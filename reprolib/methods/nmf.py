@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans as LloydKMeans
 
 from reprolib.checks import unknown_name
-from reprolib.images import sealed_labels
+from reprolib.data.images import sealed_labels
 from reprolib.kernels.knn import knn
 from reprolib.methods.base import check_counts, unit_rows
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from reprolib.training import CheckpointError, load_checkpoint, save_checkpoint
+from reprolib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from reprolib.methods.autoencoder_run import AutoencoderRun
+    from reprolib.methods.autoencoder import AutoencoderRun
 
 NO_RESULT = ("device", "verbose")
 # parameters that the pretraining depends on

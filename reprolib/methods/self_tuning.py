@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 
 from reprolib.checks import unknown_name
-from reprolib.images import sealed_labels
+from reprolib.data.images import sealed_labels
 from reprolib.kernels.knn import knn
 from reprolib.methods.base import check_counts, unit_rows
 from reprolib.methods.spectral import (

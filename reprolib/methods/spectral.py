@@ -24,9 +24,9 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.preprocessing import normalize
 
 from reprolib.checks import check_memory, unknown_name
+from reprolib.data.images import sealed_labels
 from reprolib.graph.digraph import knn_digraph
 from reprolib.graph.strays import cluster_means, join_disconnected
-from reprolib.images import sealed_labels
 from reprolib.methods.base import check_counts, unit_rows
 
 Affinity = np.ndarray | sparse.csr_array

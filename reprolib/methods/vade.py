@@ -10,8 +10,8 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from reprolib.methods.autoencoder_run import EMBED_ROWS, build_autoencoder
-from reprolib.methods.autoencoders import FamilyRun, _Family
+from reprolib.methods.autoencoder import EMBED_ROWS, build_autoencoder
+from reprolib.methods.dec import FamilyRun, _Family
 from reprolib.methods.mnet_stage import PHASE_1
 
 MIXTURE_STARTS = 5  # of expectation maximisation on the pretrained latent vectors

@@ -1,0 +1,154 @@
+"""Arrays on disk: the data root, the one cache format, reading .npz files without trust.
+
+A cached data set is `cache/NAME.npz` (arrays images, labels) beside `cache/NAME.json` (the SHA-256
+of that file, of the arrays, and the source). Without its JSON a cache file counts as unfinished and
+is not read.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from reprolib.data.images import Images
+
+
+def data_root(root: str | os.PathLike | None = None) -> Path:
+    """Return the data folder: root if given, else $REPROLIB_DATA, else ~/.cache/reprolib."""
+    chosen = root or os.environ.get("REPROLIB_DATA")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "reprolib"
+
+
+def ensure_writable(folder: Path) -> None:
+    """Create the folder if need be; raises PermissionError when it cannot be written.
+
+    A folder whose mode has no write bit counts as read-only for root too: it was meant to stay as
+    it is.
+    """
+    advice = (
+        "Set REPROLIB_DATA to a folder that can be written, or pass root= (data fetch: --root)."
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(
+            f"the data folder {folder} cannot be created ({error}). {advice}"
+        ) from error
+    read_only = not stat.S_IMODE(folder.stat().st_mode) & 0o222
+    if read_only or not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"the data folder {folder} is read-only. {advice}")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Call write(stream) on a temporary file in the same folder, then rename it onto path."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared data folder from a class
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_npz(path: Path, name: str) -> Images:
+    """Read the arrays images and, if there, labels of an .npz into Images; never unpickles.
+
+    Raises ValueError when the file is truncated, is no .npz, holds pickled objects, or lacks
+    images.
+    """
+    try:
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it is not a zip of arrays")
+        with arrays:
+            found = {key: arrays[key] for key in ("images", "labels") if key in arrays.files}
+            keys = ", ".join(arrays.files) or "none"
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise ValueError(
+            f"{path} cannot be read as an .npz ({error or type(error).__name__}). It is truncated, "
+            "damaged, "
+            "or holds pickled objects, which are refused. Delete it and make or fetch it again."
+        ) from error
+    if "images" not in found:
+        raise ValueError(
+            f"{path} must hold an array 'images' (and 'labels' if known); it holds: {keys}."
+        )
+    try:
+        return Images(found["images"], found.get("labels"), name=name)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def write_cache(
+    root: Path, name: str, images: Images, source: str, source_sha256: str = ""
+) -> Path:
+    """Write a data set to the cache of root, return its path; PermissionError if read-only."""
+    ensure_writable(root)
+    ensure_writable(root / "cache")
+    path, note = root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
+    arrays = {"images": images.pixels}
+    if images.labels is not None:
+        arrays["labels"] = images.labels
+    # first withdraw the note: killed between the two files, the cache is unfinished and never wrong
+    note.unlink(missing_ok=True)
+    write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
+    content = {
+        "name": name,
+        "n": images.n,
+        "shape": list(images.shape),
+        "source": source,
+        "source_sha256": source_sha256,
+        "file_sha256": file_sha256(path),
+        "arrays_sha256": images.sha256,
+    }
+    write_atomically(
+        note, lambda stream: stream.write(json.dumps(content, indent=1).encode() + b"\n")
+    )
+    return path
+
+
+def cache_note(root: Path, name: str) -> dict | None:
+    """Return the note of a cached data set, None if none is complete; ValueError if damaged."""
+    path, note = root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
+    if not (path.is_file() and note.is_file()):
+        return None
+    try:
+        content = json.loads(note.read_text())
+        content["file_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{note} is damaged. Delete it and fetch {name!r} again.") from error
+    return content
+
+
+def read_cache(root: Path, name: str) -> Images | None:
+    """Read a data set from the cache of root, None if not there; ValueError on a wrong checksum."""
+    note = cache_note(root, name)
+    if note is None:
+        return None
+    path = root / "cache" / f"{name}.npz"
+    found = file_sha256(path)
+    if found != note["file_sha256"]:
+        raise ValueError(
+            f"{path} has the wrong checksum: expected SHA-256 {note['file_sha256'][:16]}..., found "
+            f"{found[:16]}.... It was damaged or changed; delete it and fetch {name!r} again."
+        )
+    return read_npz(path, name)

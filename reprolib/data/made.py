@@ -1,0 +1,96 @@
+"""Data sets made from others when they are loaded: several in a row, or an imbalanced draw of one.
+
+Source: paper 004, sections 4.1 (2MNIST) and 4.8 (imbalanced subsets).
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from reprolib.checks import unknown_name
+from reprolib.data.images import Images
+
+SEED = 0
+PAPER_RATES = (0.1, 0.2, 0.3, 0.4, 0.5)  # paper 004, section 4.8
+RATE = re.compile(r"(.+)-r([+-]?(?:\d+\.?\d*|\.\d+))")
+
+
+def split_rate(name: str) -> tuple[str, str]:
+    """Split NAME-rNUMBER into ("NAME", "NUMBER"), as "mnist-r0.1"; any other name into (name, "").
+
+    The number is text here, and may be outside of what `check_rate` accepts.
+    """
+    match = RATE.fullmatch(name)
+    return (match[1], match[2]) if match else (name, "")
+
+
+def check_rate(source: str, rate: str) -> float:
+    """Return the number r of "SOURCE-rRATE"; ValueError with valid names unless 0 < r <= 1.
+
+    A data set has one name: "mnist-r0.1", never "mnist-r.1" or "mnist-r0.10".
+    """
+    value = float(rate)
+    if 0 < value <= 1 and rate == f"{value:g}":
+        return value
+    reason = unknown_name(
+        "data set", f"{source}-r{rate}", [f"{source}-r{r:g}" for r in (*PAPER_RATES, 1)]
+    )
+    raise ValueError(f"{reason} Any r above 0 and up to 1 will do, written without trailing zeros.")
+
+
+def join(sets: Sequence[Images], name: str) -> Images:
+    """Put data sets one after the other; the classes of each are numbered on from those before.
+
+    sets: `Images` of one shape (c, h, w), all with labels, none empty. Returns `Images` uint8
+    (n, c, h, w), n the sum. Raises ValueError when the shapes differ or labels are missing.
+    Source: 2MNIST of paper 004, section 4.1. O(n) copies.
+    """
+    if len({part.shape[1:] for part in sets}) != 1:
+        shapes = ", ".join(f"{part.name} {part.shape[1:]}" for part in sets)
+        raise ValueError(f"{name!r} needs images of one shape (c, h, w); got {shapes}.")
+    labels, n_classes = [], 0
+    for part in sets:
+        if part.labels is None:
+            raise ValueError(f"{name!r} needs the labels of {part.name!r}, which has none.")
+        labels.append(part.labels + n_classes)
+        n_classes += int(part.labels.max()) + 1
+    return Images(np.concatenate([s.pixels for s in sets]), np.concatenate(labels), name=name)
+
+
+def retention(n_classes: int, r: float) -> np.ndarray:
+    """Probabilities float64 (n_classes,) that an image is kept: r + (1 - r) c / (K - 1) for class c.
+
+    That is r for the first class, 1 for the last, linear between (paper 004, section 4.8). Raises
+    ValueError for fewer than two classes.
+    """
+    if n_classes < 2:
+        raise ValueError(f"an imbalanced draw needs at least two classes; got {n_classes}.")
+    # from the end: the last class is kept with exactly 1
+    return 1.0 - (1.0 - r) * np.arange(n_classes)[::-1] / (n_classes - 1)
+
+
+def imbalanced(images: Images, r: float) -> Images:
+    """Keep each image with the probability `retention` of its class, in the given order.
+
+    images: `Images` (n, c, h, w) with labels; classes count from 0 in the order of their labels.
+    Image i is kept when the i-th of n uniform numbers of `numpy.random.RandomState(0)` is below its
+    probability: the same images every time, and a draw with a smaller r is a part of one with a
+    larger r. What was done stands in `.transforms`. Raises ValueError when there are no labels,
+    fewer than two classes, or a class would be left empty.
+    Source: paper 004, section 4.8; the paper's own draw is not published. O(n).
+    """
+    if images.labels is None:
+        raise ValueError(f"an imbalanced draw needs labels; {images.name!r} has none.")
+    values, classes = np.unique(images.labels, return_inverse=True)  # (K,), (n,)
+    # NumPy promises that RandomState's numbers never change, and promises it of no other generator
+    draws = np.random.RandomState(SEED).random_sample(images.n)  # (n,)
+    kept = draws < retention(len(values), r)[classes]  # (n,)
+    empty = np.setdiff1d(values, images.labels[kept])
+    if empty.size:
+        raise ValueError(
+            f"r = {r:g} leaves no image of class {empty[0]} of {images.name!r}; take a larger r."
+        )
+    few = images.take(np.flatnonzero(kept))
+    few.transforms["imbalance"] = f"{few.n} of {images.n}, r = {r:g}, seed {SEED}"
+    return few

@@ -1,0 +1,237 @@
+"""Readers of the forms in which data sets circulate: IDX, .mat, CIFAR batches, zips, folders.
+
+None runs code from a file: .mat goes through SciPy's reader, the CIFAR batches through an unpickler
+that knows nothing but arrays, images through Pillow.
+"""
+
+import gzip
+import io
+import math
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from reprolib.data.images import Images, check_size, resize_pixels
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
+
+Arrays = tuple[np.ndarray, np.ndarray]  # pixels uint8 (n, h, w) or (n, c, h, w), labels (n,)
+
+
+def read_digits() -> Arrays:
+    """Return scikit-learn's digits rescaled to 0..255: uint8 (1797, 8, 8), labels (1797,)."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
+
+
+def read_idx(data: bytes, what: str) -> np.ndarray:
+    """Decode an IDX file of unsigned bytes, gzipped or not, into uint8 of the dimensions it states.
+
+    Raises ValueError when it is not IDX of bytes or has another length than it states.
+    """
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise ValueError(
+            f"{what} is not an IDX file of unsigned bytes (it starts with {data[:4].hex()!r})."
+        )
+    start = 4 + 4 * data[3]
+    shape = struct.unpack(f">{data[3]}I", data[4:start]) if len(data) >= start else ()
+    if not shape or len(data) - start != math.prod(shape):
+        raise ValueError(
+            f"{what} is truncated: {len(data)} bytes do not fit the shape {shape} that it states."
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
+
+
+def _to_uint8(values: np.ndarray, what: str) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
+        raise ValueError(
+            f"{what}: pixels must be 0..255 or 0..1; got {values.min():g}..{values.max():g}."
+        )
+    return np.round(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
+
+
+def read_mat(path: Path, image_shape: tuple[int, int] | None = None) -> Arrays:
+    """Read a .mat of flattened images, `fea` (n, d) or `X`, and 1-based labels `gnd` or `Y`.
+
+    MATLAB flattens by columns, so each image is transposed back. image_shape: (height, width) where
+    it is not square. Also reads UMIST's `facedat`, a cell of arrays (h, w, n_i), one for a person.
+    Raises ValueError for other keys, non-image lengths, version 7.3 files and damaged files.
+    """
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{path} is a version 7.3 .mat; save it again in MATLAB with '-v7'."
+        ) from error
+    except Exception as error:  # SciPy raises many kinds, zlib's among them, for a damaged file
+        raise ValueError(
+            f"{path} cannot be read as a .mat ({error}). It is truncated or damaged."
+        ) from error
+    if "facedat" in content:
+        people = [
+            np.moveaxis(np.asarray(p), 2, 0) for p in content["facedat"].ravel()
+        ]  # each (n_i, h, w)
+        labels = np.repeat(np.arange(len(people)), [len(p) for p in people])
+        return _to_uint8(np.concatenate(people), str(path)), labels
+    for features_key, labels_key in (("fea", "gnd"), ("X", "Y"), ("X", "gnd"), ("X", "y")):
+        if features_key in content and labels_key in content:
+            break
+    else:
+        keys = ", ".join(k for k in content if not k.startswith("__")) or "none"
+        raise ValueError(f"{path} must hold 'fea' and 'gnd', or 'X' and 'Y'; it holds: {keys}.")
+    features, given = content[features_key], np.ravel(content[labels_key])
+    if features.ndim != 2 or len(features) != len(given):
+        raise ValueError(
+            f"{path}: '{features_key}' {features.shape} must have a row for each of {len(given)} "
+            "labels."
+        )
+    n, d = features.shape
+    side = math.isqrt(d // 3 if d % 3 == 0 and math.isqrt(d // 3) ** 2 == d // 3 else d)
+    height, width = image_shape if image_shape and math.prod(image_shape) == d else (side, side)
+    channels = d // (height * width) if height * width else 0
+    if channels not in (1, 3) or channels * height * width != d:
+        raise ValueError(
+            f"{path}: {d} columns are no image of 1 or 3 channels that is square or {image_shape}."
+        )
+    by_columns = _to_uint8(features, str(path)).reshape(n, channels, width, height)
+    return by_columns.transpose(0, 1, 3, 2), np.unique(given, return_inverse=True)[1]
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles NumPy arrays and plain containers, and refuses every other name."""
+
+    _rebuild_array = np.empty(0).__reduce__()[0]
+    _allowed = {
+        ("numpy.core.multiarray", "_reconstruct"): _rebuild_array,
+        ("numpy._core.multiarray", "_reconstruct"): _rebuild_array,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return self._allowed[module, name]
+        except KeyError:
+            raise ValueError(f"the file asks to run {module}.{name}, which is refused") from None
+
+
+def read_cifar_batch(data: bytes, labels_key: str) -> Arrays:
+    """Decode a pickled CIFAR batch to uint8 (n, 3, 32, 32) and labels, running no code from it."""
+    batch = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+    return np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32), np.asarray(
+        batch[labels_key], np.int64
+    )
+
+
+def _decode(stream: object, what: str) -> np.ndarray:
+    """Decode one image into uint8 (1 or 3, h, w): upright, transparency over white."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(stream) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(
+                    f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits "
+                    "first."
+                )
+            if "A" in image.mode or "transparency" in image.info:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image).convert("RGB")
+            image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{what} cannot be read as an image ({error}).") from error
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def read_class_zip(path: Path) -> Arrays:
+    """Read a zip of train/CLASS/*.jpg and test/CLASS/*.jpg: train first, classes by name.
+
+    Raises ValueError when the zip is damaged, holds no such image, or the sizes differ.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if Path(n).suffix.lower() in IMAGE_SUFFIXES]
+            names = [n for n in names if n.count("/") == 2 and n.split("/")[0] in ("train", "test")]
+            names.sort(key=lambda n: (n.split("/")[0] != "train", n))
+            images = [_decode(io.BytesIO(archive.read(n)), f"{path}: {n}") for n in names]
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is no readable zip ({error}). Copy it again.") from error
+    if not names or len({i.shape for i in images}) != 1:
+        raise ValueError(
+            f"{path} must hold train/CLASS/*.jpg and test/CLASS/*.jpg of one size and colour mode."
+        )
+    labels = np.unique([n.split("/")[1] for n in names], return_inverse=True)[1]
+    return np.stack(images), labels
+
+
+def _listing(folder: Path) -> tuple[list[Path], list[Path]]:
+    visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    return [p for p in visible if p.is_dir()], [
+        p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES
+    ]
+
+
+def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Images:
+    """Read anyone's own images: FOLDER/CLASS/image files, or FOLDER/image files without labels.
+
+    Classes are numbered in the order of the sub-folders' names. One-channel if all files are. size:
+    int or (height, width) to which every image is stretched; needed when the sizes differ. Raises
+    FileNotFoundError when there is no such folder; ValueError when it holds no images, images both
+    inside and beside sub-folders, deeper folders, an unreadable file, or differing sizes without
+    size.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no folder {folder}; folder:PATH needs the path of a folder of images."
+        )
+    classes, files = _listing(folder)
+    owners = [-1] * len(files)
+    for number, sub in enumerate(classes):
+        deeper, inside = _listing(sub)
+        if deeper:
+            raise ValueError(
+                f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper."
+            )
+        files, owners = files + inside, owners + [number] * len(inside)
+    if not files:
+        raise ValueError(
+            f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    if len(set(owners)) > 1 and -1 in owners:
+        raise ValueError(
+            f"{folder} holds images both beside and inside sub-folders. Put every image into a "
+            "sub-folder "
+            "(its name is the label), or none."
+        )
+    decoded, record, shapes = [], {}, {}
+    for file in files:
+        image = _decode(file, str(file))
+        shapes.setdefault(image.shape[1:], file)
+        if size is not None and image.shape[1:] != check_size(size):
+            image = resize_pixels(image[None], size)[0]
+            record = {"size": list(check_size(size)), "resize": "bilinear, antialiased"}
+        decoded.append(image)
+    if size is None and len(shapes) > 1:
+        (first, a), (second, b) = list(shapes.items())[:2]
+        raise ValueError(
+            f"{folder}: images have different sizes, such as {a.name} {first[0]}x{first[1]} and "
+            f"{b.name} "
+            f"{second[0]}x{second[1]} (height x width). Pass size=, for example size=64."
+        )
+    channels = max(len(i) for i in decoded)
+    pixels = np.stack([np.broadcast_to(i, (channels, *i.shape[1:])) for i in decoded])
+    labels = None if owners[0] < 0 else np.unique(owners, return_inverse=True)[1]
+    return Images(pixels, labels, name=folder.name, transforms=record)

@@ -1,0 +1,1 @@
+"""Plans, runs and records of the papers' experiments."""

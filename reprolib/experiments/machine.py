@@ -1,0 +1,89 @@
+"""The machine a number was measured on: device, processor, versions, commit, peak memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "numba")
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def machine() -> dict:
+    """Describe what a result depends on outside the code.
+
+    Returns a JSON-ready dict: device ("cpu" or "cuda"), device_name, cpu, threads (int, torch's
+    number), platform, versions {package: version, "python": ...}.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "device": "cuda" if cuda else "cpu",
+        "device_name": torch.cuda.get_device_name() if cuda else _cpu_model(),
+        "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": _versions(),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process since it started, in MiB.
+
+    Linux: VmHWM, which unlike `ru_maxrss` does not carry over the size of the process that
+    started this one. Elsewhere: `ru_maxrss`.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KiB
+    return round(peak / unit, 1)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} logical cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} logical cores"
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """Return the commit's hash and whether the package differs from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(REPOSITORY), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout.strip()
+
+    try:
+        # only the package: records and pages that change while runs go on are not the code
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "reprolib"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

@@ -1,0 +1,319 @@
+"""Run records: one JSON and one small .npz a run, written atomically, re-scored by the tests.
+
+The .npz holds the cluster assignments and the true labels `y`, so that every metric of a record can
+be recomputed without the data set. `y` is checked against the data set wherever that is at hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reprolib import metrics
+from reprolib.checks import unknown_name
+from reprolib.data.cache import write_atomically
+from reprolib.experiments.machine import commit, machine, peak_memory_mb
+from reprolib.experiments.probes import REPOSITORY, is_stale, latest
+
+__all__ = [
+    "aggregate",
+    "code_state",
+    "is_stale",
+    "load_arrays",
+    "load_records",
+    "machine",
+    "peak_memory_mb",
+    "read",
+    "record",
+    "rescore",
+    "stem",
+    "write",
+]
+
+SCHEMA = 2
+BOOK = REPOSITORY / "book"
+DECIMALS = 6
+
+
+def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -> str:
+    """Name a run's files: `<method>-<dataset>-<profile>-<tag>-seed<k>`, safe characters only."""
+    parts = [method, dataset, profile, tag]
+    clean = ["".join(c if c.isalnum() or c in "_.=" else "-" for c in p).strip("-") for p in parts]
+    return "-".join(clean) + f"-seed{random_state}"
+
+
+def code_state(*names: str) -> dict[str, Any]:
+    """Describe the code that a run is made by, as it is now: commit, dirty (the package differs from it)
+    and `behaviours`, the numbers of those named (`provenance.latest`).
+
+    Taken before a run: the files may change while it goes on.
+    """
+    head, dirty = commit()
+    return {"commit": head, "dirty": dirty, "behaviours": latest(*names)}
+
+
+def record(
+    *,
+    paper: str,
+    method: str,
+    images: Any,
+    dataset: str,
+    profile: str,
+    parameters: Mapping[str, Any],
+    random_state: int,
+    assignments: Mapping[str, np.ndarray],
+    code: Mapping[str, Any],
+    variant: str = "paper",
+    tag: str = "main",
+    stages: Sequence[Mapping[str, Any]] = (),
+    seconds: Mapping[str, float] | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    device: str = "auto",
+    root: Path | None = None,
+) -> Path:
+    """Write one run's record and return the path of its JSON file.
+
+    images: the `Images` of the run, with n, shape, sha256, transforms and labels (or None: then no
+    metric is stored); dataset: its name; assignments: cluster ids int (n,) by result name, as in
+    {"SF": ..., "RC": ...}; code: `code_state` of the method, taken before the run; stages: one dict
+    a stage; seconds: by step; arrays: more arrays for figures, stored as they are; device: "auto"
+    for the machine's; root: folder for the files, default book/<paper>/runs.
+    Raises ValueError when an assignment does not fit the data set or a name is taken twice.
+    The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that is there
+    and agrees with its .npz is a finished run.
+    """
+    labels = None if images.labels is None else np.asarray(images.labels)
+    stored = {name: _compact(name, ids, images.n) for name, ids in assignments.items()}
+    if not stored:
+        raise ValueError(
+            "assignments is empty; pass at least one result, as in {'labels': labels}."
+        )
+    extra = dict(arrays or {})
+    if clash := sorted(set(extra) & (set(stored) | {"y"}) | ({"y"} & set(stored))):
+        raise ValueError(f"array names {clash} are taken by assignments or labels; rename them.")
+    if labels is not None:
+        stored["y"] = _compact("y", labels, images.n)
+    folder = Path(root) if root is not None else BOOK / paper / "runs"
+    name = stem(method, dataset, profile, tag, random_state)
+    entry = {
+        "paper": paper,
+        "method": method,
+        "variant": variant,
+        "dataset": {
+            "name": dataset,
+            "n": int(images.n),
+            "shape": [int(s) for s in images.shape],
+            "sha256": images.sha256,
+            "transforms": dict(images.transforms),
+        },
+        "profile": profile,
+        "tag": tag,
+        "parameters": dict(parameters),
+        "random_state": int(random_state),
+        "metrics": {}
+        if labels is None
+        else {result: _scores(labels, ids) for result, ids in assignments.items()},
+        "stages": [dict(stage) for stage in stages],
+        "seconds": {k: round(float(v), 3) for k, v in (seconds or {}).items()},
+    }
+    return write(folder, name, entry, {**stored, **extra}, code, device)
+
+
+def write(
+    folder: Path,
+    name: str,
+    entry: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    code: Mapping[str, Any],
+    device: str = "auto",
+) -> Path:
+    """Write `<name>.npz` of arrays and then `<name>.json`, which holds its hash; return the latter.
+
+    entry: what was run and found; added are the schema, the machine with its versions, the peak memory
+    and `code`, the `code_state` before the run. device: "auto" for the machine's.
+    Raises OSError when the folder cannot be written.
+    """
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    described = machine()
+    complete = {
+        "schema": SCHEMA,
+        **entry,
+        "peak_memory_mb": peak_memory_mb(),
+        "device": described.pop("device") if device == "auto" else device,
+        "versions": described.pop("versions"),
+        "machine": described,
+        **code,
+        "assignment": f"{name}.npz",
+        "assignment_sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
+    }
+    text = as_text(complete)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{name}.npz", lambda stream: stream.write(packed.getvalue()))
+    write_atomically(folder / f"{name}.json", lambda stream: stream.write(text.encode()))
+    return folder / f"{name}.json"
+
+
+def as_text(entry: Mapping[str, Any]) -> str:
+    """Write a record as JSON: one line a key, and one a row where a key holds rows or named dicts."""
+
+    def one(value: Any) -> str:
+        return json.dumps(value, default=_plain, allow_nan=False)
+
+    def lines(value: Any) -> str:
+        if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
+            return "{\n" + ",\n".join(f"  {one(k)}: {one(v)}" for k, v in value.items()) + "\n }"
+        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            return "[\n" + ",\n".join(f"  {one(v)}" for v in value) + "\n ]"
+        return one(value)
+
+    return "{\n" + ",\n".join(f" {one(k)}: {lines(v)}" for k, v in entry.items()) + "\n}\n"
+
+
+def load_records(paper: str, *, root: Path | None = None, **filters: Any) -> list[dict]:
+    """Read a paper's records, sorted by file name, keeping those that match every filter.
+
+    filters: `key=value` or `key=[values]` on top-level keys; `dataset` matches the data set's name.
+    root: folder of the records, default book/<paper>/runs. Each record gets a key `path`.
+    Raises ValueError for a file that is not a record of this schema, or an unknown key in filters.
+    """
+    folder = Path(root) if root is not None else BOOK / paper / "runs"
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        entry = read(path)
+        if all(_matches(entry, key, wanted) for key, wanted in filters.items()):
+            found.append(entry)
+    return found
+
+
+def load_arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Read a record's .npz: assignments, `y` and figure arrays.
+
+    Raises FileNotFoundError when it is missing, ValueError when it is not the file the record
+    names.
+    """
+    path = Path(entry["path"]).parent / entry["assignment"]
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry["assignment_sha256"]:
+        raise ValueError(
+            f"{path.name} is not the file its record was written with (sha256 differs). "
+            "Restore both from git, or run again with --force."
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str, float]]:
+    """Recompute every metric of a record from its committed assignment.
+
+    images: the data set, if at hand; its hash and labels must then be the record's. Without it the
+    labels stored beside the assignment are used. Returns the same structure as `entry["metrics"]`.
+    Raises ValueError when the assignment or the data set is not the one that was recorded.
+    """
+    stored = load_arrays(entry)
+    if images is not None:
+        name, recorded = entry["dataset"]["name"], entry["dataset"]["sha256"]
+        if images.sha256 != recorded:
+            raise ValueError(
+                f"{name} here has sha256 {images.sha256[:12]}, the record was made on "
+                f"{recorded[:12]}: another version of the data set."
+            )
+        if images.labels is not None and not np.array_equal(stored.get("y"), images.labels):
+            raise ValueError(f"the labels in {entry['assignment']} are not the data set's labels.")
+    if "y" not in stored:
+        return {}
+    return {name: _scores(stored["y"], stored[name]) for name in entry["metrics"]}
+
+
+def aggregate(
+    records: Iterable[Mapping[str, Any]],
+    by: Sequence[str] = ("method", "variant", "dataset", "profile", "tag"),
+) -> list[dict]:
+    """Average records over seeds: one row for each group and result.
+
+    by: top-level keys that form a group; `dataset` stands for its name. Each row holds those keys,
+    `result` ("SF", "RC", "labels"), `n_seeds`, `seeds`, `mean` and `std` (dicts by metric; std over
+    seeds with n - 1 in the denominator, None for one seed), `seconds` (mean of the runs' sums), `n`
+    (samples), `stale` (True if any record is) and `devices`.
+    """
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for entry in records:
+        key = tuple(_value(entry, name) for name in by)
+        groups.setdefault(key, []).append(entry)
+    rows = []
+    for key, members in groups.items():
+        results = dict.fromkeys(name for entry in members for name in entry["metrics"])
+        for result in results:
+            scored = [entry for entry in members if result in entry["metrics"]]
+            rows.append(dict(zip(by, key, strict=True)) | _average(scored, result))
+    return rows
+
+
+def _average(scored: Sequence[Mapping[str, Any]], result: str) -> dict:
+    names = list(scored[0]["metrics"][result])
+    values = np.array([[entry["metrics"][result][m] for m in names] for entry in scored])
+    spread = values.std(axis=0, ddof=1).tolist() if len(scored) > 1 else [None] * len(names)
+    return {
+        "result": result,
+        "n_seeds": len(scored),
+        "seeds": sorted(entry["random_state"] for entry in scored),
+        "mean": dict(zip(names, values.mean(axis=0).tolist(), strict=True)),
+        "std": dict(zip(names, spread, strict=True)),
+        "seconds": float(np.mean([sum(entry["seconds"].values()) for entry in scored])),
+        "n": scored[0]["dataset"]["n"],
+        "stale": any(is_stale(entry) for entry in scored),
+        "devices": sorted({entry["device"] for entry in scored}),
+    }
+
+
+def _scores(y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {name: round(value, DECIMALS) for name, value in metrics.summary(y, labels).items()}
+
+
+def _compact(name: str, ids: Any, n: int) -> np.ndarray:
+    """Check one assignment and store it in the smallest integer type."""
+    array = np.asarray(ids)
+    if array.shape != (n,) or array.dtype.kind not in "iu" or array.min() < 0:
+        raise ValueError(
+            f"{name} must be {n} integers >= 0, one a sample; got dtype {array.dtype}, "
+            f"shape {array.shape}."
+        )
+    return array.astype(np.min_scalar_type(int(array.max())))
+
+
+def read(path: Path) -> dict:
+    """Read one record; raises ValueError when the file is not a record of this schema."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore it from git.") from error
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        found = entry.get("schema") if isinstance(entry, dict) else None
+        raise ValueError(f"{path} is not a run record of schema {SCHEMA} (found {found!r}).")
+    return entry | {"path": str(path)}
+
+
+def _value(entry: Mapping[str, Any], key: str) -> Any:
+    if key not in entry:
+        raise unknown_name("record key", key, entry)
+    return entry[key]["name"] if key == "dataset" else entry[key]
+
+
+def _matches(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
+    value = _value(entry, key)
+    return value in wanted if isinstance(wanted, list | tuple | set) else value == wanted
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy scalars and arrays inside a record into JSON."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a record cannot hold a {type(value).__name__}: {value!r}")

@@ -1,0 +1,1 @@
+"""What serves one chapter beside its method."""

@@ -1,0 +1,259 @@
+"""Are two faces the same person's? LFW's restricted protocol, and JULE's features for it.
+
+Paper 002, section 4.2.2 and Table 7. The protocol is that of Huang et al. (2007): pairs in folds, the
+threshold of each fold chosen on all others.
+"""
+
+import copy
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reprolib.data.images import Images, as_pixels, sealed_labels
+from reprolib.methods.jule import JULE
+from reprolib.methods.jule_run import embed
+from reprolib.networks.embedding import ConvEmbedding
+from reprolib.training.checkpoint import inverse_decay, pick_device, to_float_images
+
+FOLDS = 10
+FACE = 125  # pixels a side that are cut from the middle of LFW's 250x250
+
+
+class Verification(NamedTuple):
+    """Accuracy over the folds, its standard error, and of each fold the accuracy and threshold."""
+
+    accuracy: float
+    standard_error: float
+    fold_accuracies: np.ndarray  # (folds,)
+    thresholds: np.ndarray  # (folds,)
+
+
+class FacePairs(NamedTuple):
+    """Pairs of images: uint8 (n, c, h, w) each, whether they show one person, and their folds."""
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray  # bool (n,)
+    folds: np.ndarray  # int (n,)
+
+
+def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of each row of one float array (n, d) with that row of the other: float64 (n,).
+
+    A row of zeros has cosine 0. Raises ValueError for shapes that differ or values that are not finite.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.ndim != 2 or first.shape != second.shape:
+        raise ValueError(
+            f"features of pairs must be two arrays of one shape (n, d); got {first.shape} and {second.shape}"
+        )
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("features of pairs must be finite")
+    product = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    dots = np.einsum("nd,nd->n", first, second)
+    return np.divide(dots, product, out=np.zeros_like(dots), where=product > 0)
+
+
+def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
+    """Threshold of the highest accuracy when pairs with a score above it are called the same.
+
+    scores: float (n,), higher for more alike; same: bool (n,). All that can differ are tried: halfway
+    between neighbouring scores, and below and above all. The lowest of equally good ones. O(n log n).
+    """
+    order = np.argsort(scores, kind="stable")
+    ranked, truth = scores[order], same[order]
+    # correct when the k lowest scores are called different, the others the same
+    correct = (
+        np.concatenate([[0], np.cumsum(~truth)])
+        + truth.sum()
+        - np.concatenate([[0], np.cumsum(truth)])
+    )
+    cuts = np.concatenate([[-np.inf], (ranked[1:] + ranked[:-1]) / 2, [np.inf]])
+    possible = np.concatenate([[True], ranked[1:] > ranked[:-1], [True]])
+    return float(cuts[np.where(possible, correct, -1).argmax()])
+
+
+def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verification:
+    """Cross-validated accuracy of "score above the threshold" (paper 002, Table 7).
+
+    scores: float (n,), higher for more alike; same: bool (n,); folds: ids (n,). Each fold is judged by
+    the threshold that is best on the others; the accuracy is the mean over folds, its standard error
+    the sample deviation over folds divided by the root of their number (Huang et al. 2007). Raises
+    ValueError for lengths that differ, fewer than two folds and scores that are not finite.
+    """
+    scores, same, folds = np.asarray(scores, np.float64), np.asarray(same), np.asarray(folds)
+    if not (scores.ndim == 1 and scores.shape == same.shape == folds.shape):
+        raise ValueError(
+            "scores, same and folds must be of one length; got shapes "
+            f"{scores.shape}, {same.shape} and {folds.shape}"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite")
+    if not np.isin(same, (0, 1)).all():
+        raise ValueError("same must hold True for pairs of one person and False for others")
+    same, ids = same.astype(bool), np.unique(folds)
+    if len(ids) < 2:
+        raise ValueError(f"at least two folds are needed, got {len(ids)}")
+    thresholds = np.array([best_threshold(scores[folds != k], same[folds != k]) for k in ids])
+    accuracies = np.array(
+        [
+            np.mean((scores[folds == k] > threshold) == same[folds == k])
+            for k, threshold in zip(ids, thresholds, strict=True)
+        ]
+    )
+    error = accuracies.std(ddof=1) / np.sqrt(len(ids))
+    return Verification(float(accuracies.mean()), float(error), accuracies, thresholds)
+
+
+def verify_pairs(
+    first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: np.ndarray
+) -> Verification:
+    """`verify` on the cosine similarity of features float (n, d) of the pairs (paper 002, section 4.2.2)."""
+    return verify(cosine_similarity(first, second), same, folds)
+
+
+def load_lfw_pairs(folder: str | os.PathLike, size: int) -> FacePairs:
+    """LFW's 6,000 pairs in 10 folds, colour, cut from the middle and resized to size x size.
+
+    folder: scikit-learn's data home with `lfw_home`, as `sklearn.datasets.fetch_lfw_pairs` leaves it.
+    Nothing is downloaded: raises FileNotFoundError where it is not there.
+    """
+    from sklearn.datasets import fetch_lfw_pairs
+
+    middle = slice((250 - FACE) // 2, (250 - FACE) // 2 + FACE)
+    try:
+        found = fetch_lfw_pairs(
+            subset="10_folds",
+            data_home=folder,
+            color=True,
+            slice_=(middle, middle),
+            resize=(size + 0.5) / FACE,  # it takes the whole part
+            download_if_missing=False,
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"LFW is not in {folder} ({error}). With a network, "
+            f"sklearn.datasets.fetch_lfw_pairs(subset='10_folds', data_home={os.fspath(folder)!r}) gets it."
+        ) from error
+    faces = (255 * found.pairs).round().astype(np.uint8).transpose(0, 1, 4, 2, 3)  # (n, 2, 3, h, w)
+    n = len(faces)
+    return FacePairs(faces[:, 0], faces[:, 1], found.target == 1, np.arange(n) * FOLDS // n)
+
+
+def fine_tune(
+    network: ConvEmbedding, images: Any, labels: np.ndarray, model: JULE
+) -> ConvEmbedding:
+    """Train a copy of a network with a softmax layer in the place of the L2 normalisation.
+
+    images: as `JULE.fit` takes them, of the network's shape; labels: int (n,), predicted clusters or
+    true classes; model: its epochs, batches, learning rate and seed are used, since paper 002, section
+    4.2.2, gives none for this step. The softmax layer is dropped at the end. Raises ValueError for
+    labels that do not fit.
+    """
+    pixels = as_pixels(images)
+    classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    if numbers.shape != (len(pixels),) or len(classes) < 2:
+        raise ValueError(
+            f"labels must hold one of at least two classes an image, ({len(pixels)},); "
+            f"got shape {np.shape(labels)} and {len(classes)} classes"
+        )
+    device = pick_device(model.device)
+    generator = torch.Generator().manual_seed(model.random_state)
+    network = copy.deepcopy(network).to(device).train()
+    head = nn.Linear(network.inner_product.out_features, len(classes))
+    nn.init.normal_(head.weight, 0.0, 0.01, generator=generator)
+    nn.init.zeros_(head.bias)
+    head.to(device)
+    optimizer = torch.optim.SGD(
+        [*network.parameters(), *head.parameters()],
+        lr=model.learning_rate,
+        momentum=model.momentum,
+        weight_decay=model.weight_decay,
+    )
+    inputs, targets = to_float_images(pixels), torch.from_numpy(numbers)
+    step = 0
+    for _ in range(model.n_epochs):
+        order = torch.randperm(len(inputs), generator=generator)
+        for batch in order.split(model.batch_size):
+            if len(batch) < 2:  # batch statistics of one image are undefined
+                continue
+            rate = inverse_decay(step, model.learning_rate, model.decay, model.power)
+            optimizer.param_groups[0]["lr"] = rate
+            step += 1
+            logits = head(network.features(inputs[batch].to(device))[-1])  # (b, classes)
+            loss = F.cross_entropy(logits, targets[batch].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.eval()
+
+
+def verify_faces(
+    train: Images, pairs: FacePairs, sizes: Sequence[int], model: JULE
+) -> list[dict[str, Any]]:
+    """Verification by JULE's features and by supervised ones of the same CNN (paper 002, Table 7).
+
+    train: faces with labels, of the pairs' image shape; pairs: see `FacePairs`; sizes: numbers of
+    training images drawn at random, each set a part of the next larger; model: an unfitted `JULE`, n_clusters
+    the number of people. "OURS" is fine-tuned on the clusters that JULE predicts, "Supervised" trained
+    alike on the true labels. Returns a dict for each row and size: `row`, `n_train`, `accuracy`,
+    `standard_error`, `fold_accuracies`, `scores` (n_pairs,), `seconds`. Raises ValueError for sizes out
+    of range, images without labels and pairs of another shape.
+    """
+    if train.labels is None:
+        raise ValueError(f"the images {train.name!r} have no labels for the supervised row")
+    if pairs.first.shape[1:] != train.shape[1:] or pairs.first.shape != pairs.second.shape:
+        raise ValueError(
+            f"pairs of shapes {pairs.first.shape} and {pairs.second.shape} do not fit training images "
+            f"of shape {train.shape[1:]}: load both with one size"
+        )
+    if not sizes or min(sizes) < 2 or max(sizes) > train.n:
+        raise ValueError(
+            f"sizes must be from 2 to the {train.n} training images, got {list(sizes)}"
+        )
+    order = np.random.default_rng(model.random_state).permutation(train.n)
+    rows = []
+    for n_train in sizes:
+        drawn = train.take(order[:n_train])
+        for row in ("Supervised", "OURS"):
+            began = time.perf_counter()
+            network, labels = _start(row, drawn, model)
+            network = fine_tune(network, drawn, labels, model)
+            first, second = (embed(network, to_float_images(images)) for images in pairs[:2])
+            scores = cosine_similarity(first, second)
+            result = verify(scores, pairs.same, pairs.folds)
+            rows.append(
+                {
+                    "row": row,
+                    "n_train": int(n_train),
+                    "accuracy": result.accuracy,
+                    "standard_error": result.standard_error,
+                    "fold_accuracies": result.fold_accuracies,
+                    "scores": scores,
+                    "seconds": time.perf_counter() - began,
+                }
+            )
+    return rows
+
+
+def _start(row: str, drawn: Images, model: JULE) -> tuple[ConvEmbedding, np.ndarray]:
+    """The network before fine-tuning, and the labels to tune it on."""
+    if row == "OURS":
+        with sealed_labels():
+            fitted = copy.deepcopy(model).fit(drawn)
+        return fitted.network_, fitted.labels_
+    generator = torch.Generator().manual_seed(model.random_state)
+    network = ConvEmbedding(
+        drawn.shape[1:],
+        model.embedding_dim,
+        model.channels,
+        model.settings()["scale_init"],
+        generator,
+    )
+    return network, drawn.labels

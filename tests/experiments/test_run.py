@@ -1,0 +1,301 @@
+"""Profiles, plans and the papermill driver, on digits in the smoke profile."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from reprolib.data.catalogue import TABLE
+from reprolib.data.made import split_rate
+from reprolib.experiments import paper as profiles
+from reprolib.experiments import records, run
+from reprolib.experiments.plan import NO_FEATURES, SETTINGS
+from reprolib.experiments.probes import REPOSITORY
+from reprolib.report import compare
+
+PAGE = REPOSITORY / "book/jule/run.md"
+PAPERS = profiles.papers()
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    """One uninterrupted run of the page by papermill: (folder, path of its record)."""
+    folder = tmp_path_factory.mktemp("runs")
+    (path,) = run.run("jule", {}, [0], runs_dir=folder, progress=False)
+    return folder, path
+
+
+def test_papermill_runs_the_page_and_leaves_a_record(run_once):
+    folder, path = run_once
+    entry = records.read(path)
+    assert path == folder / "JULE-digits-smoke-main-seed0.json"
+    assert records.rescore(entry) == entry["metrics"]
+    assert set(entry["metrics"]) == {"SF", "RC"}
+    counts = [stage["n_clusters"] for stage in entry["stages"]]
+    assert counts == sorted(counts, reverse=True) and counts[-1] == 10
+    # the stage before the result is the result itself
+    assert entry["stages"][-1]["acc"] == pytest.approx(entry["metrics"]["SF"]["acc"], abs=1e-6)
+    assert entry["parameters"]["n_epochs"] == 2 and entry["parameters"]["gamma"] == 1.0
+    arrays = records.load_arrays(entry)
+    for stage in entry["stages"]:
+        assert arrays[f"pca_{stage['period']}"].shape == (1797, 3)
+        assert len(np.unique(arrays[f"clusters_{stage['period']}"])) == stage["n_clusters"]
+    assert path.with_suffix(".npz").stat().st_size < 60_000
+
+
+def test_the_executed_notebook_does_not_hold_its_own_source_again(run_once):
+    folder, _ = run_once
+    executed = json.loads((folder / "executed/JULE-digits-smoke-main-seed0.ipynb").read_text())
+    assert len(json.dumps(executed["metadata"])) < 4000
+    assert executed["metadata"]["papermill"]["parameters"]["runs_dir"] == str(folder)
+    assert not list((folder / "checkpoints").iterdir()), "a finished run keeps no checkpoint"
+
+
+def test_a_finished_run_is_skipped_and_force_runs_it(run_once, monkeypatch):
+    folder, path = run_once
+    written = path.stat().st_mtime_ns
+    assert run.run("jule", {}, [0], runs_dir=folder, progress=False) == [path]
+    assert path.stat().st_mtime_ns == written
+    started = []
+    monkeypatch.setattr(run, "_execute", lambda w, *a, **k: started.extend(w) or [])
+    run.run("jule", {}, [0], runs_dir=folder, force=True)
+    run.run("jule", {}, [0, 1], runs_dir=folder)
+    assert [p.random_state for p in started] == [0, 1]
+
+
+@pytest.mark.parametrize("damage", ["parameters", "behaviours", "npz"])
+def test_a_record_that_does_not_answer_the_plan_is_no_finished_run(run_once, tmp_path, damage):
+    folder, path = run_once
+    for suffix in (".json", ".npz"):
+        (tmp_path / path.name).with_suffix(suffix).write_bytes(
+            path.with_suffix(suffix).read_bytes()
+        )
+    plan = run.plan("jule", {"runs_dir": str(tmp_path)})
+    assert plan.is_finished()
+    entry = json.loads((tmp_path / path.name).read_text())
+    if damage == "parameters":
+        entry["parameters"]["n_epochs"] = 3
+    elif damage == "behaviours":
+        entry["behaviours"]["JULE/paper"] = 0
+    else:
+        (tmp_path / path.name).with_suffix(".npz").write_bytes(b"PK")
+    (tmp_path / path.name).write_text(json.dumps(entry))
+    assert not plan.is_finished()
+    # stale is not failed: only the other two are no record of this run
+    assert (plan.finished_record() is not None) == (damage == "behaviours")
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(run_once, tmp_path):
+    _, whole = run_once
+    plan = run.plan("jule", {"runs_dir": str(tmp_path)})
+    images = plan.images()
+    log = plan.monitor(images)
+
+    def killed(stage):
+        log(stage)
+        if stage.period == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan.estimator().fit(images, monitor=killed, checkpoint=plan.checkpoint)
+    assert plan.checkpoint.exists()
+    assert plan.seconds_before() > 0
+    assert not plan.is_finished()
+    (path,) = run.run("jule", {}, [0], runs_dir=tmp_path, progress=False)
+    resumed, entry = records.read(path), records.read(whole)
+    assert [s["period"] for s in resumed["stages"]] == [s["period"] for s in entry["stages"]]
+    assert resumed["metrics"] == entry["metrics"]
+    for name in ("SF", "RC", "pca_0", "clusters_1"):
+        np.testing.assert_array_equal(
+            records.load_arrays(resumed)[name], records.load_arrays(entry)[name]
+        )
+
+
+def test_the_page_runs_the_same_with_jupytext_and_papermill_alone(tmp_path):
+    commands = (
+        f"'{sys.executable}' -m jupytext --to ipynb -o - book/jule/run.md",
+        f"'{sys.executable}' -m papermill - '{tmp_path}/out.ipynb' -k python3"
+        f" -p method ACGDL -p runs_dir '{tmp_path}'",
+    )
+    done = subprocess.run(
+        " | ".join(commands), shell=True, cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    entry = records.read(tmp_path / "ACGDL-digits-smoke-main-seed0.json")
+    plan = run.plan("jule", {"method": "ACGDL", "runs_dir": str(tmp_path)})
+    assert plan.is_finished()
+    labels = plan.estimator().fit(plan.images()).labels_
+    np.testing.assert_array_equal(records.load_arrays(entry)["labels"], labels)
+
+
+def test_a_page_that_fails_is_reported_with_its_log(tmp_path):
+    # more clusters than initial clusters: known only once the method runs
+    asked = {"n_clusters": 1700, "tag": "too-many"}
+    with pytest.raises(run.RunFailed, match="(?s)n_clusters=1700.*log: .*too-many"):
+        run.run("jule", asked, [0], runs_dir=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"datset": "usps"}, ValueError, "Did you mean 'dataset'"),
+        ({"dataset": "digit"}, ValueError, "Did you mean 'digits'"),
+        ({"dataset": "usps"}, ValueError, "add -p profile=cpu"),
+        ({"profile": "smok"}, ValueError, "Did you mean 'smoke'"),
+        ({"method": "KMean"}, ValueError, "Did you mean 'KMeans'"),
+        ({"variant": "relased", "tag": "x"}, ValueError, "Did you mean 'released'"),
+        ({"variant": "released"}, ValueError, "-p tag=variant-released"),
+        ({"gamma": 2.0}, ValueError, "-p tag=gamma-2.0"),
+        ({"method": "ACGDL", "gamma": 1.0, "tag": "x"}, ValueError, "parameter of ACGDL 'gamma'"),
+        ({"n_epochs": "many", "tag": "x"}, TypeError, "n_epochs of JULE must be int"),
+        ({"n_epochs": True, "tag": "x"}, TypeError, "n_epochs of JULE must be int"),
+        ({"gamma": "2", "tag": "x"}, TypeError, "gamma of JULE must be float"),
+        ({"tag": 3}, TypeError, "tag must be text"),
+        ({"random_state": 1}, ValueError, "set by the seeds"),
+        ({"dataset": "folder:/nowhere"}, ValueError, "add -p n_clusters"),
+    ],
+)
+def test_bad_parameters_stop_before_anything_runs(tmp_path, asked, error, message):
+    with pytest.raises(error, match=message):
+        run.run("jule", asked, [0], runs_dir=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_parameter_that_papermill_would_only_warn_of_stops_the_page():
+    names = run.declared("jule")
+    page = {**names, "experiment": run, "In": [], "Out": {}, "_": 3}
+    assert run.given("jule", page) == names
+    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+        run.given("jule", page | {"learnign_rate": 0.1})
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_page_declares_every_parameter_of_every_method_and_no_other(paper):
+    names = set(run.declared(paper))
+    methods = profiles.methods(paper)
+    valid = {name for method in methods for name in profiles.signature(method)}
+    assert names | set(NO_FEATURES) == valid | set(SETTINGS)
+
+
+def test_every_method_belongs_to_a_paper():
+    assert {m for paper in PAPERS for m in profiles.methods(paper)} == set(profiles.METHODS)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_entry_of_every_profile_resolves_and_names_a_known_data_set(paper):
+    from reprolib.data.load import available
+
+    known = {row["name"] for row in available()}
+    known |= {f"{name}-{part}" for name, d in TABLE.items() if d.n_first for part in d.parts}
+    declared = profiles.profiles(paper)
+    for profile, entries in declared["profiles"].items():
+        for dataset in entries:
+            assert split_rate(dataset)[0] in known
+            for method in [declared["method"], *declared["baselines"]]:
+                parameters = profiles.resolve(paper, dataset, profile, method=method)
+                estimator = profiles.estimator_class(method)(**parameters)
+                assert estimator.get_params()["n_clusters"] == entries[dataset]["n_clusters"]
+
+
+def test_the_papers_table_2_is_what_a_cpu_run_uses():
+    usps = profiles.resolve("jule", "usps", "cpu")
+    table_2 = dict(n_neighbors=20, bandwidth=1.0, n_neighbor_clusters=5, local_weight=1.0)
+    assert usps == usps | table_2 | dict(unrolling_rate=0.9)
+    # Table 2's gamma belongs to equation 11 as printed; the default reading has no weight
+    assert usps["gamma"] == 1.0
+    assert profiles.resolve("jule", "usps", "cpu", variant="printed")["gamma"] == 2.0
+    assert profiles.resolve("jule", "umist", "cpu")["unrolling_rate"] == 0.2
+
+
+def test_a_baseline_takes_nothing_of_the_papers_method():
+    orl = profiles.resolve("jule", "orl", "cpu", method="ACGDL")
+    assert orl["local_weight"] == 0.0 and orl["n_clusters"] == 40
+    assert profiles.resolve("jule", "orl", "cpu", method="ACZell")["bandwidth"] == 0.95
+
+
+def test_variants_set_their_values_and_overrides_win():
+    released = profiles.resolve("jule", "usps", "cpu", variant="released")
+    assert (released["gamma"], released["linkage_mode"]) == (1.0, "released")
+    mixed = profiles.resolve("jule", "usps", "cpu", {"gamma": 2}, variant="released")
+    assert mixed == released | {"gamma": 2.0}
+    assert isinstance(mixed["gamma"], float)
+
+
+def test_checkpoints_differ_where_the_run_does_and_not_by_device(tmp_path):
+    base = {"runs_dir": str(tmp_path), "tag": "x"}
+    usual = run.plan("jule", base).checkpoint
+    assert run.plan("jule", base | {"device": "cpu", "verbose": True}).checkpoint == usual
+    assert run.plan("jule", base | {"margin": 0.1}).checkpoint != usual
+    assert run.plan("jule", base | {"random_state": 1}).checkpoint != usual
+
+
+def test_a_smoke_page_writes_outside_the_book_and_other_profiles_into_it():
+    assert not run.plan("jule", {}).runs.is_relative_to(REPOSITORY)
+    assert run.plan("jule", {"dataset": "usps", "profile": "cpu"}).runs == PAGE.parent / "runs"
+
+
+def test_parameters_reach_papermill_with_their_types():
+    # YAML 1.1 reads 1e-05 as text; safe_dump writes what safe_load reads back
+    sent = {"weight_decay": 1e-5, "tag": "1e-5", "verbose": True, "gamma": None}
+    assert yaml.safe_load(yaml.safe_dump(sent)) == sent
+
+
+@pytest.mark.parametrize(
+    ("paper", "mean", "std", "expected"),
+    [
+        (0.9, None, None, "not run"),
+        (None, 0.9, 0.1, "not in paper"),
+        (0.9, 0.9, None, "reached"),
+        (0.9, 0.89, None, "reached"),
+        (0.9, 0.889, None, "below"),
+        (0.9, 0.91, None, "reached"),
+        (0.9, 0.911, None, "above"),
+        (0.9, 0.93, 0.02, "reached"),
+        (0.9, 0.945, 0.02, "above"),
+        (0.9, 0.87, 0.02, "within spread"),
+        (0.9, 0.85, 0.02, "below"),
+    ],
+)
+def test_verdicts(paper, mean, std, expected):
+    assert compare.verdict(paper, mean, std) == expected
+    assert expected in {*compare.VERDICTS, "not in paper"}
+
+
+@pytest.mark.parametrize(
+    "paper", [p for p in PAPERS if (PAGE.parents[1] / p / "published.yml").is_file()]
+)
+def test_published_tables_read_and_compare(paper):
+    for entry in compare.published(paper):
+        cells = compare.table(paper, entry["id"])
+        assert cells and {c["verdict"] for c in cells} <= {*compare.VERDICTS, "not in paper"}
+        for row in entry["rows"]:
+            assert row.get("method", "JULE") in profiles.METHODS
+            assert "method" not in row or row["method"] in profiles.methods(paper)
+
+
+def test_a_measured_cell_stands_beside_the_papers(run_once, monkeypatch):
+    folder, path = run_once
+    printed = {
+        "id": "t",
+        "title": "made up",
+        "source": "nowhere",
+        "metric": "acc",
+        "rows": [
+            {"name": "OURS-SF", "method": "JULE", "result": "SF", "values": {"digits": 0.01}},
+            {"name": "other", "values": {"digits": 0.5}, "reported": {"digits": 0.6}},
+        ],
+    }
+    monkeypatch.setattr(compare, "published", lambda paper: [printed])
+    ours, other = compare.table("jule", "t", profile="smoke", root=folder)
+    assert ours["mean"] == records.read(path)["metrics"]["SF"]["acc"]
+    assert (ours["n_seeds"], ours["std"], ours["verdict"]) == (1, None, "above")
+    assert ours["reduced"].startswith("built-in 8x8") and ours["stale"] is False
+    assert (other["verdict"], other["reported"]) == ("not run", 0.6)
+    # a smoke number never stands in for the paper's experiment unasked
+    assert compare.table("jule", "t", root=folder)[0]["verdict"] == "not run"
+    with pytest.raises(ValueError, match="Did you mean 'digits'"):
+        compare.table("jule", "t", datasets=["digit"])
