@@ -29,11 +29,6 @@ def pick_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:
-    """Caffe's inverse policy: base * (1 + gamma * step) ** -power (paper 002, section 4.1.2)."""
-    return base * (1.0 + gamma * step) ** -power
-
-
 def to_float_images(pixels: np.ndarray) -> torch.Tensor:
     """uint8 images (n, c, h, w) to float32 in [0, 1], channels last; float images keep their values."""
     images = torch.from_numpy(pixels)
