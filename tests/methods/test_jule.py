@@ -79,9 +79,9 @@ def test_labels_are_sealed_inside_fit_and_a_monitor_changes_nothing(digits, fitt
     def spy(stage):
         with pytest.raises(LabelsSealedError):
             _ = digits.labels
+        seen.append(stage.n_clusters)
         stage.labels[:] = 0
         stage.embedding[:] = 0
-        seen.append(stage.n_clusters)
 
     watched = JULE(10, random_state=3, **SMALL).fit(digits, monitor=spy)
     assert seen == fitted.n_clusters_by_period_
