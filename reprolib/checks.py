@@ -4,8 +4,6 @@ import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
     """Return (not raise) the error for an unknown name: nearest valid names first, then all.
@@ -29,40 +27,6 @@ def check_keys(
     for key in entry:
         if key not in needed | optional:
             raise unknown_name(f"key in {where}", key, needed | optional)
-
-
-def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
-    """Return X as float32 features (n, d), C-contiguous.
-
-    Raises TypeError when X is not numeric; ValueError when it is not 2-D, has fewer than
-    min_samples rows or no column, or holds a value that is not finite in float32.
-    """
-    array = np.asarray(X)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"features must be numbers; got an array of dtype {array.dtype}. "
-            "Pass a numeric array (n_samples, n_features)."
-        )
-    if array.ndim != 2:
-        raise ValueError(
-            f"features must be a 2-D array (n_samples, n_features); got shape {array.shape}. "
-            "Flatten images first: X.reshape(len(X), -1)."
-        )
-    n, d = array.shape
-    if n < min_samples:
-        raise ValueError(f"at least {min_samples} samples are needed; got {n}.")
-    if d < 1:
-        raise ValueError(f"features must have at least one column; got shape {array.shape}.")
-    with np.errstate(over="ignore"):  # an overflow is refused just below
-        features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"features must be finite in float32; {int(bad.sum())} of {n} rows hold NaN, infinity "
-            "or an "
-            f"overflow, the first is row {int(bad.argmax())}. Remove or repair them."
-        )
-    return features
 
 
 def check_memory(needed: int, what: str, instead: str) -> None:

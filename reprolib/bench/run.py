@@ -22,11 +22,10 @@ import torch
 
 from reprolib import checks
 from reprolib.bench import classical
-from reprolib.data import cache
-from reprolib.data import load as datasets
+from reprolib.data.load import load
 from reprolib.experiments.machine import machine
-from reprolib.graph.digraph import knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.files import write_atomically
+from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.graph.linkage import graph_degree_linkage
 from reprolib.kernels.knn import cost, knn
 from reprolib.kernels.knn_cpu import default_precision, knn_cpu
@@ -216,17 +215,17 @@ def main(arguments: list[str] | None = None) -> int:
     found = run(options.names, options.quick)
     if options.json:
         text = json.dumps({"machine": machine(), "results": found}, indent=1)
-        cache.write_atomically(options.json, lambda file: file.write(text.encode()))
+        write_atomically(options.json, lambda file: file.write(text.encode()))
     return 0
 
 
 def _features(name: str) -> tuple[str, np.ndarray]:
     """Unit rows of the named images where the data root has them, else of the digits."""
     try:
-        images = datasets.load(name)
+        images = load(name)
     except (OSError, ValueError) as error:
         print(f"{name} is not there ({error}); digits instead")
-        name, images = "digits", datasets.load("digits")
+        name, images = "digits", load("digits")
     x = images.pixels.reshape(images.n, -1).astype(np.float32)
     return name, x / np.linalg.norm(x, axis=1, keepdims=True)
 

@@ -5,20 +5,17 @@ of that file, of the arrays, and the source). Without its JSON a cache file coun
 is not read.
 """
 
-import hashlib
 import json
 import os
 import stat
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
 from reprolib.data.images import Images
+from reprolib.files import file_sha256, write_atomically
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
@@ -45,26 +42,6 @@ def ensure_writable(folder: Path) -> None:
     read_only = not stat.S_IMODE(folder.stat().st_mode) & 0o222
     if read_only or not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"the data folder {folder} is read-only. {advice}")
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Call write(stream) on a temporary file in the same folder, then rename it onto path."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared data folder from a class
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_npz(path: Path, name: str) -> Images:

@@ -4,11 +4,12 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reprolib.checks import check_features
+if TYPE_CHECKING:  # torch takes seconds to import, and most who load images do not need it
+    import torch
 
 
 class LabelsSealedError(RuntimeError):
@@ -201,6 +202,40 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
+    """Return X as float32 features (n, d), C-contiguous.
+
+    Raises TypeError when X is not numeric; ValueError when it is not 2-D, has fewer than
+    min_samples rows or no column, or holds a value that is not finite in float32.
+    """
+    array = np.asarray(X)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"features must be numbers; got an array of dtype {array.dtype}. "
+            "Pass a numeric array (n_samples, n_features)."
+        )
+    if array.ndim != 2:
+        raise ValueError(
+            f"features must be a 2-D array (n_samples, n_features); got shape {array.shape}. "
+            "Flatten images first: X.reshape(len(X), -1)."
+        )
+    n, d = array.shape
+    if n < min_samples:
+        raise ValueError(f"at least {min_samples} samples are needed; got {n}.")
+    if d < 1:
+        raise ValueError(f"features must have at least one column; got shape {array.shape}.")
+    with np.errstate(over="ignore"):  # an overflow is refused just below
+        features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"features must be finite in float32; {int(bad.sum())} of {n} rows hold NaN, infinity "
+            "or an "
+            f"overflow, the first is row {int(bad.argmax())}. Remove or repair them."
+        )
+    return features
+
+
 def as_features(X: Any) -> np.ndarray:
     """Return float32 features (n, d): features as they are, images flattened, values unscaled.
 
@@ -212,6 +247,15 @@ def as_features(X: Any) -> np.ndarray:
     features = check_features(X)
     _refuse_constant(features, "samples")
     return features
+
+
+def to_float_images(pixels: np.ndarray) -> "torch.Tensor":
+    """uint8 images (n, c, h, w) to float32 in [0, 1], channels last; float images keep their values."""
+    import torch
+
+    images = torch.from_numpy(pixels)
+    images = images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def to_gray(images: Images) -> Images:

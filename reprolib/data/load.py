@@ -17,6 +17,7 @@ from reprolib.checks import unknown_name
 from reprolib.data import cache, made, readers
 from reprolib.data.cache import data_root
 from reprolib.data.catalogue import TABLE
+from reprolib.data.fetch import get
 from reprolib.data.images import (
     Images,
     LabelsSealedError,
@@ -240,8 +241,6 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     when the root cannot be written, ConnectionError when no route worked, with the reason of each,
     FileNotFoundError for a data set that is made from others, when those have to be fetched.
     """
-    from reprolib.data import fetch as routes
-
     folder = data_root(root)
     base, _ = _split(_rate(name, folder)[0])
     if not base:
@@ -255,7 +254,7 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     if found is not None:
         return f"{base}: already there, {found}"
     cache.ensure_writable(folder)
-    pixels, labels, source = routes.get(base, folder, TABLE[base].how)
+    pixels, labels, source = get(base, folder, TABLE[base].how)
     images = Images(pixels, labels, name=base)
     path = cache.write_cache(folder, base, images, source)
     return f"{base}: {images.n} images from {source}, written to {path}"

@@ -170,3 +170,13 @@ def adjacencies(start, length, sample, degree, labels, n_initial):
             _put(c, i, row_val[p], 0, adj_start, adj_len, adj_idx, adj_val)
             _put(i, c, row_val[p], 1, adj_start, adj_len, adj_idx, adj_val)
     return adj_start, adj_len, adj_cap, adj_idx, adj_val, end
+
+
+@njit(cache=True, nogil=True)
+def replay(tree, leaves, scores, changed):
+    """Replay the matches of leaf `changed` up to the root; a tie goes to the smaller index."""
+    node = (leaves + changed) // 2
+    while node >= 1:
+        left, right = tree[2 * node], tree[2 * node + 1]
+        tree[node] = right if scores[right] > scores[left] else left
+        node //= 2

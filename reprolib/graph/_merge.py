@@ -6,8 +6,15 @@ A merge adds two boundaries, rebuilds one row of U from the sum and adds two col
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import add_row, adjacencies, boundaries, compact, grow, merge_boundaries
-from reprolib.graph._tournament import replay
+from reprolib.graph._lists import (
+    add_row,
+    adjacencies,
+    boundaries,
+    compact,
+    grow,
+    merge_boundaries,
+    replay,
+)
 
 EXACT, RELEASED = 0, 1
 # JULE.torch uses its local term only while the table is wider than this

@@ -6,9 +6,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 
 from reprolib.data.images import sealed_labels
-from reprolib.graph.digraph import knn_digraph
+from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.graph.incremental import incremental_linkage
-from reprolib.graph.initial import one_link_clusters
 from reprolib.graph.linkage import Linkage
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.methods.base import check_counts, unit_rows

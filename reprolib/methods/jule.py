@@ -10,14 +10,14 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.neighbors import KNeighborsClassifier
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import as_pixels, sealed_labels
+from reprolib.data.images import as_pixels, sealed_labels, to_float_images
 from reprolib.graph.linkage import MODES
 from reprolib.graph.strays import STRAY_RULES
 from reprolib.methods.base import check_counts
 from reprolib.methods.jule_run import Run, Stage, embed
 from reprolib.methods.losses import NEGATIVES, TRIPLET_LOSSES
 from reprolib.networks.embedding import ConvEmbedding
-from reprolib.training.checkpoint import load_checkpoint, save_checkpoint, to_float_images
+from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 # Every knob on which the paper and the released codes differ, or on which the paper is silent.
 # "paper" follows the text where it speaks and JULE.torch where it is silent, except for what is a slip

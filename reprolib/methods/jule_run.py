@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from reprolib.graph.digraph import Digraph, knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.data.images import to_float_images
+from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.methods.base import unit_rows
 from reprolib.methods.losses import sample_triplets, squared_distances, weighted_triplet_loss
@@ -27,7 +27,6 @@ from reprolib.training.checkpoint import (
     load_checkpoint,
     pick_device,
     save_checkpoint,
-    to_float_images,
 )
 
 if TYPE_CHECKING:

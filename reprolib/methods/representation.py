@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import as_pixels
+from reprolib.data.images import as_pixels, to_float_images
 from reprolib.methods.jule import JULE
-from reprolib.training.checkpoint import to_float_images
 
 # from the top of the network down (paper 002, section 4.2.1)
 LAYERS = ("ip", "top-1", "top-2")

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from reprolib.checks import unknown_name
 from reprolib.data import cache as storage
 from reprolib.data.images import array_sha256, as_pixels
+from reprolib.files import file_sha256
 from reprolib.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -147,7 +148,7 @@ def _pretrained(network: str, entry: Any, verbose: bool) -> nn.Module:
     prefix = path.stem.rpartition("-")[2]  # torchvision's names end with the start of the SHA-256
     if not path.is_file():
         _download(network, entry.url, path, prefix, verbose)
-    found = storage.file_sha256(path)
+    found = file_sha256(path)
     if not found.startswith(prefix):
         raise ValueError(
             f"{path} has the wrong checksum: expected SHA-256 {prefix}..., found {found[:16]}.... "

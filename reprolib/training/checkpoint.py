@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,13 +31,6 @@ def pick_device(device: str = "auto") -> torch.device:
 def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:
     """Caffe's inverse policy: base * (1 + gamma * step) ** -power (paper 002, section 4.1.2)."""
     return base * (1.0 + gamma * step) ** -power
-
-
-def to_float_images(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 images (n, c, h, w) to float32 in [0, 1], channels last; float images keep their values."""
-    images = torch.from_numpy(pixels)
-    images = images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def save_checkpoint(path: str | os.PathLike, tensors: dict[str, torch.Tensor], state: Any) -> None:

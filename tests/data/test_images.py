@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reprolib.checks import check_features, unknown_name
-from reprolib.data.images import array_sha256, resize, to_gray
+from reprolib.checks import unknown_name
+from reprolib.data.images import array_sha256, check_features, resize, to_gray
 from reprolib.data.load import (
     Images,
     LabelsSealedError,

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from reprolib.graph.digraph import Digraph, knn_digraph
+from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.incremental import (
     SELF_LOOP,
     incremental_linkage,
     path_integral,
     transition_matrix,
 )
-from reprolib.graph.initial import one_link_clusters
 
 Z = 0.01
 KINDS = ["path-integral", "zeta"]

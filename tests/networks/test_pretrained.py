@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from reprolib.data import cache
 from reprolib.data.images import Images, sealed_labels
 from reprolib.methods.autoencoder import as_inputs
 from reprolib.networks import pretrained as rf
@@ -157,7 +156,7 @@ def test_a_random_resnet34_gives_its_average_pool(tmp_path, capsys):
     with pytest.raises(ValueError, match="resnet34-b627a593.pth has the wrong checksum"):
         features(PIXELS[:3], "resnet34")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "file_sha256", lambda path: HASH_RESNET34 + "0" * 56)
+        patch.setattr(rf, "file_sha256", lambda path: HASH_RESNET34 + "0" * 56)
         named = features(PIXELS[:3], "resnet34")
     np.testing.assert_allclose(named, found, rtol=1e-5, atol=1e-6)
     logits = features(PIXELS[:3], whole)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from reprolib import load
-from reprolib.data.images import Images
+from reprolib.data.images import Images, to_float_images
 from reprolib.methods import JULE
 from reprolib.networks.embedding import ConvEmbedding
 from reprolib.studies.faces import (
@@ -22,7 +22,6 @@ from reprolib.studies.faces import (
     verify_faces,
     verify_pairs,
 )
-from reprolib.training.checkpoint import to_float_images
 
 
 def accuracy_at(scores, same, threshold):
