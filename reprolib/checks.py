@@ -3,6 +3,10 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most checks do not need it
+    import torch
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
@@ -41,3 +45,18 @@ def check_memory(needed: int, what: str, instead: str) -> None:
             f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are "
             f"available: {instead}"
         )
+
+
+def pick_device(device: str = "auto") -> "torch.device":
+    """Torch device by name; "auto" is CUDA where there is one. ValueError names what is missing."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}: use 'auto', 'cpu' or 'cuda'") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda' was asked for, but torch sees no CUDA device: use 'auto'")
+    return chosen

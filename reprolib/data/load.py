@@ -27,6 +27,7 @@ from reprolib.data.images import (
     sealed_labels,
     to_gray,
 )
+from reprolib.files import file_sha256
 
 __all__ = [
     "Images",
@@ -77,7 +78,7 @@ def _find(name: str, root: Path) -> Path | None:
     """Return the file of root that holds a data set: .npz, cache, .mat or .zip, in this order."""
     if (root / f"{name}.npz").is_file():
         return root / f"{name}.npz"
-    if cache.cache_note(root, name):
+    if cache.read_note(root, name):
         return root / "cache" / f"{name}.npz"
     mats = sorted(root.glob("*.[mM][aA][tT]")) if root.is_dir() else []
     for path in mats:
@@ -142,21 +143,21 @@ def _read(name: str, root: Path) -> Images:
         images = Images(*readers.read_class_zip(path), name=name)
         # a read-only root is only read; decoding again costs seconds
         with contextlib.suppress(PermissionError):
-            cache.write_cache(root, name, images, path.name, cache.file_sha256(path))
+            cache.write_images(root, name, images, path.name, file_sha256(path))
         return images
     if path.parent.name == "cache":
-        note = cache.cache_note(root, name)
+        note = cache.read_note(root, name)
         origin = root / note["source"]
         if (
             note["source_sha256"]
             and origin.is_file()
-            and cache.file_sha256(origin) != note["source_sha256"]
+            and file_sha256(origin) != note["source_sha256"]
         ):
             raise ValueError(
                 f"{origin} changed after {path} was made from it; delete {path} and load again."
             )
-        return cache.read_cache(root, name)
-    return cache.read_npz(path, name)
+        cache.verified(root, name)
+    return cache.read_images(path, name)
 
 
 def _subset(images: Images, subset: Any) -> Images:
@@ -256,7 +257,7 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     cache.ensure_writable(folder)
     pixels, labels, source = get(base, folder, TABLE[base].how)
     images = Images(pixels, labels, name=base)
-    path = cache.write_cache(folder, base, images, source)
+    path = cache.write_images(folder, base, images, source)
     return f"{base}: {images.n} images from {source}, written to {path}"
 
 

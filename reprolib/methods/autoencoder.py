@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 from tqdm import tqdm
 
+from reprolib.checks import pick_device
 from reprolib.data.images import Images, as_features, as_pixels, to_float_images
 from reprolib.methods.base import check_counts
 from reprolib.methods.run_state import (
@@ -25,7 +26,6 @@ from reprolib.methods.run_state import (
     write_pretrained,
 )
 from reprolib.networks.autoencoders import SIDES, ConvAutoencoder, DenseAutoencoder
-from reprolib.training.checkpoint import pick_device
 
 PRETRAIN = "pretrain"
 EMBED_ROWS = 1000

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from reprolib.checks import pick_device
 from reprolib.data.images import to_float_images
 from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
@@ -25,7 +26,6 @@ from reprolib.training.checkpoint import (
     CheckpointError,
     inverse_decay,
     load_checkpoint,
-    pick_device,
     save_checkpoint,
 )
 

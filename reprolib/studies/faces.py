@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from reprolib.checks import pick_device
 from reprolib.data.images import Images, as_pixels, sealed_labels, to_float_images
 from reprolib.methods.jule import JULE
 from reprolib.methods.jule_run import embed
 from reprolib.networks.embedding import ConvEmbedding
-from reprolib.training.checkpoint import inverse_decay, pick_device
+from reprolib.training.checkpoint import inverse_decay
 
 FOLDS = 10
 FACE = 125  # pixels a side that are cut from the middle of LFW's 250x250

@@ -1,4 +1,4 @@
-"""What every trainer shares: devices, batches, the learning-rate policy, checkpoints that survive a kill."""
+"""What every trainer shares: the learning-rate policy, checkpoints that survive a kill."""
 
 import contextlib
 import json
@@ -13,19 +13,6 @@ from safetensors.torch import save_file
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used: damaged, or written by another run."""
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """Torch device by name; "auto" is CUDA where there is one. ValueError names what is missing."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}: use 'auto', 'cpu' or 'cuda'") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda' was asked for, but torch sees no CUDA device: use 'auto'")
-    return chosen
 
 
 def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:

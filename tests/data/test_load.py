@@ -178,7 +178,7 @@ def test_a_bare_npy_under_the_name_npz_is_refused(root):
 
 
 def test_cache_round_trip_and_wrong_checksum(tmp_path):
-    path = cache.write_cache(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
+    path = cache.write_images(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
     loaded = load("usps", root=tmp_path)
     note = json.loads((tmp_path / "cache" / "usps.json").read_text())
     assert loaded.sha256 == note["arrays_sha256"] and note["source"] == "a test"
@@ -190,14 +190,14 @@ def test_cache_round_trip_and_wrong_checksum(tmp_path):
 
 
 def test_an_unfinished_cache_counts_as_missing(tmp_path, monkeypatch):
-    cache.write_cache(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
+    cache.write_images(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cache.json, "dumps", killed)
     with pytest.raises(KeyboardInterrupt):
-        cache.write_cache(tmp_path, "usps", Images(PIXELS[::-1], LABELS), "a test")
+        cache.write_images(tmp_path, "usps", Images(PIXELS[::-1], LABELS), "a test")
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match="data fetch usps"):
         load("usps", root=tmp_path)
@@ -217,7 +217,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
 
 
 def test_a_damaged_note_is_told_and_hides_no_other_row(tmp_path):
-    cache.write_cache(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
+    cache.write_images(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
     (tmp_path / "cache" / "usps.json").write_text("{")
     with pytest.raises(ValueError, match="usps.json is damaged"):
         load("usps", root=tmp_path)
