@@ -6,14 +6,13 @@ papers, and k-NN graphs come near it. So each has `graph="knn"`, the sparse grap
 direction, and `graph="full"`, all pairs, as close to the released code as each method allows.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
+from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 
@@ -32,8 +31,6 @@ from reprolib.methods.base import check_counts, unit_rows
 Affinity = np.ndarray | sparse.csr_array
 GRAPHS = ("knn", "full")
 BLOCK_ROWS = 1024
-# Lanczos restarts before the factorisation; graphs of images need fewer than ten
-MAX_RESTARTS = 100
 # label of a sample that is zero in all eigenvectors
 UNREACHED = -1
 
@@ -123,51 +120,35 @@ def leading_vectors(
 
     A connected part C has eigenvalue 1 with the vector D^1/2 1_C. These vectors are set directly,
     first, and their eigenvalue in the matrix becomes -2, below all others. The rest follow by falling
-    eigenvalue, from ARPACK (start vectors by `random_state`), or a dense solver for
-    n <= 10 n_vectors. Graphs of long thin chains, on which Lanczos iterations stall, are factorised;
-    few of their weights fill in. Memory O(n n_vectors) and the factors; time
-    O(weights + n n_vectors) an iteration.
+    eigenvalue, from ARPACK (start vector by `random_state`), or a dense solver for
+    n <= 10 n_vectors. Memory O(n n_vectors); time O(weights + n n_vectors) an iteration.
     """
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
     degrees[degrees == 0.0] = 1.0
-    scale = 1.0 / np.sqrt(degrees)
+    scale = 1.0 / np.sqrt(degrees)[:, None]  # (n, 1)
     known = np.empty((n, 0)) if offset else _part_vectors(affinity, degrees)  # (n, c)
     n_more = n_vectors - known.shape[1]
     if n_more < 1:
         return known, degrees
 
-    def normalised() -> Affinity:
-        if sparse.issparse(affinity):
-            outer = sparse.dia_array((scale[None], [0]), shape=(n, n))
-            return outer @ (affinity + offset * sparse.eye_array(n)) @ outer
-        matrix = scale[:, None] * affinity * scale
-        matrix.flat[:: n + 1] += offset * scale**2
-        return matrix
-
-    def product(vector: np.ndarray) -> np.ndarray:
-        vector = vector.ravel()
-        scaled = scale * vector
-        return scale * (affinity @ scaled + offset * scaled) - known @ (3.0 * (known.T @ vector))
+    def product(block: np.ndarray) -> np.ndarray:
+        block = block.reshape(n, -1)  # (n, m)
+        scaled = scale * block
+        return scale * (affinity @ scaled + offset * scaled) - known @ (3.0 * (known.T @ block))
 
     if n <= 10 * n_vectors:
-        matrix = normalised()
-        matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
-        matrix -= 3.0 * known @ known.T
-        found = scipy.linalg.eigh(matrix, subset_by_index=(n - n_more, n - 1))[1]
+        found = scipy.linalg.eigh(product(np.eye(n)), subset_by_index=(n - n_more, n - 1))[1]
         return np.hstack([known, found[:, ::-1]]), degrees
-    rng = np.random.default_rng(random_state)
-    try:
-        found = _lanczos(product, n, n_more, rng)[1]
-    except ArpackNoConvergence:
-        solve = _inverse(normalised(), 1.0 + 1e-6)
-
-        def inverse_product(vector: np.ndarray) -> np.ndarray:
-            vector = vector.ravel()
-            return solve(vector - known @ (known.T @ vector))
-
-        found = _lanczos(inverse_product, n, n_more, rng)[1]
-    return np.hstack([known, found]), degrees
+    values, found = eigsh(
+        LinearOperator((n, n), matvec=product, dtype=np.float64),
+        n_more,
+        which="LA",
+        v0=np.random.default_rng(random_state).standard_normal(n),
+        ncv=min(n, max(2 * n_more + 1, 60)),
+        tol=0.0,  # to the last digit: a looser process sees one vector of a repeated eigenvalue
+    )
+    return np.hstack([known, found[:, np.argsort(-values)]]), degrees
 
 
 def _part_vectors(affinity: Affinity, degrees: np.ndarray) -> np.ndarray:
@@ -177,58 +158,6 @@ def _part_vectors(affinity: Affinity, degrees: np.ndarray) -> np.ndarray:
     vectors = np.zeros((len(degrees), parts.max() + 1))  # (n, c)
     vectors[np.arange(len(degrees)), parts] = np.sqrt(degrees)
     return vectors / np.linalg.norm(vectors, axis=0)
-
-
-def _lanczos(
-    product: Callable, n: int, n_vectors: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Largest eigenvalues, falling, and their vectors (n, n_vectors) of a symmetric product.
-
-    The iterations see one vector of each eigenspace. So they are run once more on what is left; a
-    value there that is larger than one found belongs to a repeated, or nearly repeated, eigenvalue.
-    """
-    values, vectors = _arpack(product, n, n_vectors, rng, 1e-8)  # as in the N-Cuts toolbox
-    for _ in range(n_vectors):
-
-        def rest(vector: np.ndarray, values: Any = values, vectors: Any = vectors) -> np.ndarray:
-            vector = vector.ravel()
-            return product(vector) - vectors @ ((values + 2.0) * (vectors.T @ vector))
-
-        # a Ritz value is never above the largest eigenvalue: a rough one is proof
-        if _arpack(rest, n, 1, rng, 1e-3)[0][0] <= values[-1]:
-            break
-        missed = _arpack(rest, n, 1, rng, 1e-8)
-        values, vectors = np.append(values, missed[0]), np.hstack([vectors, missed[1]])
-        order = np.argsort(-values)[:n_vectors]
-        values, vectors = values[order], vectors[:, order]
-    return values, vectors
-
-
-def _arpack(
-    product: Callable, n: int, n_vectors: int, rng: np.random.Generator, tol: float
-) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = eigsh(
-        LinearOperator((n, n), matvec=product, dtype=np.float64),
-        n_vectors,
-        which="LA",
-        v0=rng.standard_normal(n),
-        ncv=min(n, max(2 * n_vectors + 1, 60)),
-        maxiter=MAX_RESTARTS,
-        tol=tol,
-    )
-    order = np.argsort(-values)
-    return values[order], vectors[:, order]
-
-
-def _inverse(matrix: Affinity, shift: float) -> Callable:
-    """The product with (shift I - matrix)^-1, for a shift above all eigenvalues."""
-    n = matrix.shape[0]
-    if sparse.issparse(matrix):
-        return splu(sparse.csc_array(shift * sparse.eye_array(n) - matrix)).solve
-    matrix *= -1.0
-    matrix.flat[:: n + 1] += shift
-    factor = scipy.linalg.cho_factor(matrix, overwrite_a=True)
-    return lambda vector: scipy.linalg.cho_solve(factor, vector)
 
 
 def cluster_rows(vectors: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:
