@@ -15,12 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprolib.checks import pick_device
 from reprolib.data.images import Images, as_pixels, sealed_labels, to_float_images
-from reprolib.methods.jule import JULE
-from reprolib.methods.jule_run import embed
-from reprolib.networks.embedding import ConvEmbedding
-from reprolib.training.checkpoint import inverse_decay
+from reprolib.methods.jule import JULE, inverse_decay
+from reprolib.networks.embedding import ConvEmbedding, embed
+from reprolib.training.trainer import Run, Stage
 
 FOLDS = 10
 FACE = 125  # pixels a side that are cut from the middle of LFW's 250x250
@@ -164,35 +162,46 @@ def fine_tune(
             f"labels must hold one of at least two classes an image, ({len(pixels)},); "
             f"got shape {np.shape(labels)} and {len(classes)} classes"
         )
-    device = pick_device(model.device)
-    generator = torch.Generator().manual_seed(model.random_state)
-    network = copy.deepcopy(network).to(device).train()
-    head = nn.Linear(network.inner_product.out_features, len(classes))
-    nn.init.normal_(head.weight, 0.0, 0.01, generator=generator)
-    nn.init.zeros_(head.bias)
-    head.to(device)
-    optimizer = torch.optim.SGD(
-        [*network.parameters(), *head.parameters()],
-        lr=model.learning_rate,
-        momentum=model.momentum,
-        weight_decay=model.weight_decay,
-    )
-    inputs, targets = to_float_images(pixels), torch.from_numpy(numbers)
-    step = 0
-    for _ in range(model.n_epochs):
-        order = torch.randperm(len(inputs), generator=generator)
-        for batch in order.split(model.batch_size):
-            if len(batch) < 2:  # batch statistics of one image are undefined
-                continue
-            rate = inverse_decay(step, model.learning_rate, model.decay, model.power)
-            optimizer.param_groups[0]["lr"] = rate
-            step += 1
-            logits = head(network.features(inputs[batch].to(device))[-1])  # (b, classes)
-            loss = F.cross_entropy(logits, targets[batch].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return network.eval()
+    run = Run(model, to_float_images(pixels))
+    run.train([FineTune(run, network, numbers)])
+    return run.modules["network"].eval()
+
+
+class FineTune(Stage):
+    """Cross-entropy of a softmax layer on top of the inner product layer (paper 002, section 4.2.2)."""
+
+    name, report_every = "fine-tuning", 0
+
+    def __init__(self, run: Run, network: ConvEmbedding, labels: np.ndarray) -> None:
+        super().__init__(run, run.model.n_epochs)
+        self.network = network
+        self.labels = torch.from_numpy(labels).to(run.device)
+
+    def build(self) -> None:
+        run, model = self.run, self.model
+        network = run.module("network", copy.deepcopy(self.network))
+        head = nn.Linear(network.inner_product.out_features, int(self.labels.max()) + 1)
+        nn.init.normal_(head.weight, 0.0, 0.01, generator=run.generator)
+        nn.init.zeros_(head.bias)
+        weights = [*network.parameters(), *run.module("head", head).parameters()]
+        sgd = torch.optim.SGD(
+            weights,
+            lr=model.learning_rate,
+            momentum=model.momentum,
+            weight_decay=model.weight_decay,
+        )
+        run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
+
+    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        run, model = self.run, self.model
+        rate = inverse_decay(run.numbers["step"], model.learning_rate, model.decay, model.power)
+        run.optimizers["sgd"].param_groups[0]["lr"] = rate
+        run.numbers["step"] += 1
+        features = run.modules["network"].features(run.batch(batch))[-1]
+        logits = run.modules["head"](features)  # (b, classes)
+        loss = F.cross_entropy(logits, self.labels[batch.to(run.device)])
+        run.descend("sgd", loss)
+        return {"loss": loss.detach()}
 
 
 def verify_faces(
@@ -254,7 +263,7 @@ def _start(row: str, drawn: Images, model: JULE) -> tuple[ConvEmbedding, np.ndar
         drawn.shape[1:],
         model.embedding_dim,
         model.channels,
-        model.settings()["scale_init"],
+        model.scale_init,
         generator,
     )
     return network, drawn.labels
