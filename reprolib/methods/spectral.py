@@ -6,15 +6,15 @@ papers, and k-NN graphs come near it. So each has `graph="knn"`, the sparse grap
 direction, and `graph="full"`, all pairs, as close to the released code as each method allows.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.linalg
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator, eigsh
-from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.cluster import KMeans
 
 # not public: scikit-learn's SpectralClustering reaches it only through an eigensolver whose sparse
 # factorisation fills up on k-NN graphs of images
@@ -22,14 +22,13 @@ from sklearn.cluster._spectral import discretize
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.preprocessing import normalize
 
-from reprolib.checks import check_memory, unknown_name
-from reprolib.data.images import sealed_labels
+from reprolib.checks import check_memory
 from reprolib.graph.digraph import knn_digraph
 from reprolib.graph.strays import cluster_means, join_disconnected
-from reprolib.methods.base import check_counts, unit_rows
+from reprolib.methods.base import parameters
+from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 Affinity = np.ndarray | sparse.csr_array
-GRAPHS = ("knn", "full")
 BLOCK_ROWS = 1024
 # label of a sample that is zero in all eigenvectors
 UNREACHED = -1
@@ -160,10 +159,9 @@ def _part_vectors(affinity: Affinity, degrees: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=0)
 
 
-def cluster_rows(vectors: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:
+def cluster_rows(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """K-means on rows of unit length, the best of 10 starts: labels (n,) of vectors (n, k)."""
-    rows = normalize(vectors)
-    return KMeans(n_clusters, n_init=10, random_state=random_state).fit(rows).labels_
+    return kmeans_labels(normalize(vectors), n_clusters, seed)
 
 
 def _join_unreached(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -177,50 +175,56 @@ def _join_unreached(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return compact
 
 
-class SpectralEstimator(ClusterMixin, BaseEstimator):
-    """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share."""
+@parameters
+class SpectralEstimator(ClassicalEstimator):
+    """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share.
 
-    _full_offset = 0.0
+    A k-NN graph of `n_clusters` parts or more needs no eigenvectors: its parts are the clusters, and a
+    surplus is joined by means, with a `DisconnectedGraphWarning`. There may be fewer labels than
+    `n_clusters`.
+    """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_neighbors: int = 20,
-        bandwidth: float = 1.0,
-        graph: str = "knn",
-        random_state: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_neighbors = n_neighbors
-        self.bandwidth = bandwidth
-        self.graph = graph
-        self.random_state = random_state
+    n_neighbors: int = 20  # K_s, paper 002, equation 4
+    graph: Literal["knn", "full"] = "knn"
+    random_state: int | np.random.RandomState | None = 0
 
-    def fit(self, X: Any, y: None = None) -> "SpectralEstimator":
-        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+    FULL_OFFSET: ClassVar[float] = 0.0
 
-        Sets `labels_` int32 (n,) in 0..c-1, c <= `n_clusters`. A k-NN graph of `n_clusters` parts or
-        more needs no eigenvectors: its parts are the clusters, and a surplus is joined by means, with
-        a `DisconnectedGraphWarning`. Raises ValueError on NaN, constant or too few images and for
-        wrong options, MemoryError where the full graph does not fit.
-        """
-        if self.graph not in GRAPHS:
-            raise unknown_name("graph", self.graph, GRAPHS)
-        with sealed_labels():
-            features = unit_rows(X)
-            knn = self.graph == "knn"
-            check_counts(len(features), self.n_clusters, self.n_neighbors if knn else 1)
-            affinity = self._knn_affinity(features) if knn else self._full_affinity(features)
-            n_parts, parts = connected_components(affinity, directed=False) if knn else (0, None)
+    def _n_neighbors_used(self) -> int:
+        return self.n_neighbors if self.graph == "knn" else 1
+
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        seed, offset = self.seed(), 0.0
+        if self.graph == "knn":
+            affinity = self._knn_affinity(features)
+            n_parts, parts = connected_components(affinity, directed=False)
             if n_parts >= self.n_clusters:
-                labels = join_disconnected(features, parts, self.n_clusters)
-            else:
-                offset = 0.0 if knn else self._full_offset
-                k, seed = self.n_clusters, self.random_state
-                labels = self._labels(*leading_vectors(affinity, k, seed, offset=offset))
-            self.labels_ = _join_unreached(features, labels)
-        return self
+                return join_disconnected(features, parts, self.n_clusters)
+        else:
+            affinity, offset = self._full_affinity(features), self.FULL_OFFSET
+        vectors, degrees = leading_vectors(affinity, self.n_clusters, seed, offset=offset)
+        return _join_unreached(features, self._labels(vectors, degrees, seed))
+
+    def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
+        raise NotImplementedError
+
+    def _full_affinity(self, features: np.ndarray) -> Affinity:
+        raise NotImplementedError
+
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+@parameters
+class SCNJW(SpectralEstimator):
+    """Spectral clustering of Ng, Jordan and Weiss (2002; paper 002, Table 3, SC-NJW).
+
+    K-means on the rows of the leading eigenvectors of D^-1/2 A D^-1/2, scaled to unit length. For
+    `graph="full"` see `full_affinity`. Ng et al. search the bandwidth by the distortion of k-means; here
+    it is fixed. Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
+    """
+
+    bandwidth: float = 1.0  # a, paper 002, equation 4; for graph="knn"
 
     def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
         return knn_affinity(features, self.n_neighbors, self.bandwidth)
@@ -228,43 +232,30 @@ class SpectralEstimator(ClusterMixin, BaseEstimator):
     def _full_affinity(self, features: np.ndarray) -> Affinity:
         return full_affinity(features)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+        return cluster_rows(vectors, self.n_clusters, seed)
 
 
-class SCNJW(SpectralEstimator):
-    """Spectral clustering of Ng, Jordan and Weiss (2002; paper 002, Table 3, SC-NJW).
-
-    K-means on the rows of the leading eigenvectors of D^-1/2 A D^-1/2, scaled to unit length.
-    `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`; for "full" see
-    `full_affinity`. Ng et al. search the bandwidth by the distortion of k-means; here it is fixed.
-    Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
-    """
-
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-        return cluster_rows(vectors, self.n_clusters, self.random_state)
-
-
-class NCuts(SpectralEstimator):
+@parameters
+class NCuts(SCNJW):
     """Normalised cuts into n_clusters parts (Shi and Malik 2000; paper 002, Table 3, N-Cuts).
 
-    Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003).
-    `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`. For "full" see
-    `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then have no near
-    image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here they join
-    the cluster of nearest mean, as the strays of JULE's linkage do. Time O(n^2 d) for the graph;
-    memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
+    Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003). For
+    `graph="full"` see `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then
+    have no near image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here
+    they join the cluster of nearest mean, as the strays of JULE's linkage do. Time O(n^2 d) for the
+    graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
-    _full_offset = 0.5
+    FULL_OFFSET: ClassVar[float] = 0.5
 
     def _full_affinity(self, features: np.ndarray) -> Affinity:
         return radius_affinity(features)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
         # the eigenvectors are known to about this
         reached = np.linalg.norm(vectors, axis=1) > 1e-6  # (n,)
         generalised = vectors[reached] / np.sqrt(degrees[reached])[:, None]
         labels = np.full(len(vectors), UNREACHED)
-        labels[reached] = discretize(generalised, random_state=self.random_state)
+        labels[reached] = discretize(generalised, random_state=seed)
         return labels
