@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most who load images do not need it
     import torch
@@ -163,6 +164,15 @@ def _refuse_constant(flat: np.ndarray, what: str) -> None:
         )
 
 
+def _refuse_not_finite(flat: np.ndarray, what: str, many: str, one: str) -> None:
+    bad = ~np.isfinite(flat).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{what} must be finite in float32; {int(bad.sum())} of {len(flat)} {many} hold NaN, infinity "
+            f"or an overflow, the first is {one} {int(bad.argmax())}. Remove or repair them."
+        )
+
+
 def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     """Return images as an array (n, c, h, w): uint8 stays uint8, any float becomes float32.
 
@@ -184,13 +194,7 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # an overflow is refused just below
             array = array.astype(np.float32)
-        bad = ~np.isfinite(array.reshape(n, -1)).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"pixels must be finite in float32; {int(bad.sum())} of {n} images hold NaN, "
-                "infinity or an "
-                f"overflow, the first is image {int(bad.argmax())}. Remove or repair them."
-            )
+        _refuse_not_finite(array.reshape(n, -1), "pixels", "images", "image")
     if not to_cluster:
         return np.ascontiguousarray(array)
     flat = array.reshape(n, -1)
@@ -205,13 +209,24 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
 def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
     """Return X as float32 features (n, d), C-contiguous.
 
-    Raises TypeError when X is not numeric; ValueError when it is not 2-D, has fewer than
-    min_samples rows or no column, or holds a value that is not finite in float32.
+    Raises TypeError when X is sparse or not numeric; ValueError when it is complex or not 2-D, has fewer
+    than min_samples rows or no column, or holds a value that is not finite in float32.
     """
+    if sparse.issparse(X):
+        raise TypeError("features must be dense; sparse input is not supported: pass X.toarray().")
     array = np.asarray(X)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"features must be real; got {array.dtype}. Complex data not supported: pass X.real."
+        )
+    try:
+        array = array.astype(np.float64) if array.dtype.kind == "O" else array
+        numeric, why = array.dtype.kind in "fiub", ""
+    except (TypeError, ValueError) as error:
+        numeric, why = False, f" ({error})"
+    if not numeric:
         raise TypeError(
-            f"features must be numbers; got an array of dtype {array.dtype}. "
+            f"features must be numbers; got an array of dtype {array.dtype}{why}. "
             "Pass a numeric array (n_samples, n_features)."
         )
     if array.ndim != 2:
@@ -221,18 +236,15 @@ def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
         )
     n, d = array.shape
     if n < min_samples:
-        raise ValueError(f"at least {min_samples} samples are needed; got {n}.")
+        raise ValueError(f"at least {min_samples} samples are needed; got n_samples = {n}.")
     if d < 1:
-        raise ValueError(f"features must have at least one column; got shape {array.shape}.")
+        raise ValueError(
+            f"features must have at least one column; found 0 feature(s) (shape={array.shape}) while a "
+            "minimum of 1 is required."
+        )
     with np.errstate(over="ignore"):  # an overflow is refused just below
         features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"features must be finite in float32; {int(bad.sum())} of {n} rows hold NaN, infinity "
-            "or an "
-            f"overflow, the first is row {int(bad.argmax())}. Remove or repair them."
-        )
+    _refuse_not_finite(features, "features", "rows", "row")
     return features
 
 

@@ -43,7 +43,7 @@ class NMFD(ClassicalEstimator):
             one, H, _ = descend(inner, [None], H, self.max_iter, self.tol)
             bases += one
         bases, H, self.errors_ = descend(features, bases, H, self.max_iter, self.tol)
-        self.embedding_ = H
+        self.embedding_, self.n_iter_ = H, len(self.errors_)
         return kmeans_labels(H, self.n_clusters, seed)
 
 

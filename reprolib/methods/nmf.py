@@ -78,7 +78,7 @@ class NMFLP(ClassicalEstimator):
         U, V = self._best_start(features, rank, laplacian, np.random.default_rng(seed))
         for _ in range(self.max_iter - TRIAL_ITERATIONS):
             U, V = lp_step(features, U, V, laplacian)
-        self.objective_ = lp_objective(features, U, V, laplacian)
+        self.n_iter_, self.objective_ = self.max_iter, lp_objective(features, U, V, laplacian)
         lengths = np.maximum(np.linalg.norm(U, axis=0), _FLOOR)  # (k,)
         self.components_, self.embedding_ = (U / lengths).T, V * lengths
         return kmeans_labels(self.embedding_, self.n_clusters, seed)
@@ -216,7 +216,7 @@ def _nonnegative(features: np.ndarray, negative: str) -> np.ndarray:
         return features
     if negative == "raise":
         raise ValueError(
-            f"NMF-LP needs features that are not negative, the least is {features.min():.3g}: "
-            'pass negative="clip" to set them to 0'
+            "NMF-LP needs features that are not negative. Negative values in data, the least is "
+            f'{features.min():.3g}: pass negative="clip" to set them to 0'
         )
     return unit_rows(np.maximum(features, 0))
