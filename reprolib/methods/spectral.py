@@ -125,26 +125,27 @@ def leading_vectors(
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
     degrees[degrees == 0.0] = 1.0
-    scale = 1.0 / np.sqrt(degrees)[:, None]  # (n, 1)
+    scale = 1.0 / np.sqrt(degrees)
     known = np.empty((n, 0)) if offset else _part_vectors(affinity, degrees)  # (n, c)
     n_more = n_vectors - known.shape[1]
     if n_more < 1:
         return known, degrees
 
-    def product(block: np.ndarray) -> np.ndarray:
-        block = block.reshape(n, -1)  # (n, m)
-        scaled = scale * block
-        return scale * (affinity @ scaled + offset * scaled) - known @ (3.0 * (known.T @ block))
+    def product(vector: np.ndarray) -> np.ndarray:
+        vector = vector.ravel()
+        scaled = scale * vector
+        return scale * (affinity @ scaled + offset * scaled) - known @ (3.0 * (known.T @ vector))
 
+    matrix = LinearOperator((n, n), matvec=product, dtype=np.float64)
     if n <= 10 * n_vectors:
-        found = scipy.linalg.eigh(product(np.eye(n)), subset_by_index=(n - n_more, n - 1))[1]
+        found = scipy.linalg.eigh(matrix @ np.eye(n), subset_by_index=(n - n_more, n - 1))[1]
         return np.hstack([known, found[:, ::-1]]), degrees
     values, found = eigsh(
-        LinearOperator((n, n), matvec=product, dtype=np.float64),
+        matrix,
         n_more,
         which="LA",
         v0=np.random.default_rng(random_state).standard_normal(n),
-        ncv=min(n, max(2 * n_more + 1, 60)),
+        ncv=min(n, max(2 * n_more + 1, 80)),
         tol=0.0,  # to the last digit: a looser process sees one vector of a repeated eigenvalue
     )
     return np.hstack([known, found[:, np.argsort(-values)]]), degrees

@@ -44,6 +44,7 @@ ESTIMATORS = {
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.filterwarnings("ignore:the k-NN graph has")
 def test_check_estimator(name):
     estimator, expected = ESTIMATORS[name]
     found = check_estimator(estimator, on_skip=None, on_fail=None)
