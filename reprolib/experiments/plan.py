@@ -30,7 +30,7 @@ from reprolib.experiments.paper import (
     variants_of,
 )
 from reprolib.training.checkpoint import load_checkpoint
-from reprolib.training.monitor import StageLog
+from reprolib.training.monitor import Log
 
 # Parameters of the page that are no hyper-parameters of a method
 TEXT_SETTINGS = ("dataset", "profile", "variant", "method", "tag", "layer")
@@ -118,7 +118,7 @@ class Plan:
 
         if self.learned_on is None:
             return load(self.dataset, **self.load)
-        channels, *size = self._learned().image_shape_
+        channels, *size = self._learned().input_shape_
         return load(self.dataset, **self.load | {"size": tuple(size), "gray": channels == 1})
 
     def features(self, images: Any) -> Any:
@@ -130,9 +130,7 @@ class Plan:
             return resnet_features(images, self.network, **how)
         if self.learned_on is None:
             return images
-        from reprolib.methods.representation import represent
-
-        return represent(self._learned(), images, self.layer)
+        return self._learned().represent(images, self.layer)
 
     def _learned(self) -> Any:
         from reprolib.methods.jule import JULE
@@ -150,12 +148,12 @@ class Plan:
         seed = {"random_state": self.random_state} if takes_seed(self.method) else {}
         return estimator_class(self.method)(**self.parameters, **seed)
 
-    def monitor(self, images: Any, log: type[StageLog] = StageLog) -> StageLog:
+    def monitor(self, images: Any) -> Log:
         """The log of a run's stages, continued with the checkpoint; seed 0 keeps points."""
         path = self.checkpoint.with_suffix(".stages")
         if not self.checkpoint.exists():
             path.unlink(missing_ok=True)
-        return log(images.labels, path=path, figure=self.random_state == 0)
+        return Log(images, path=path, figure=self.random_state == 0)
 
     def seconds_before(self) -> float:
         """Seconds of training that a killed run has behind it, from its checkpoint; else 0."""
@@ -304,7 +302,7 @@ def _network(asked: str | None, entry: Mapping[str, Any]) -> str | None:
 def _check_representation(
     paper: str, method: str, learned_on: str, profile: str, layer: str
 ) -> None:
-    from reprolib.methods.representation import LAYERS
+    from reprolib.methods.jule import LAYERS
 
     profile_entry(paper, learned_on, profile)
     if method == "JULE":

@@ -140,24 +140,23 @@ class TrainedEstimator(TransformerMixin, Estimator):
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to one safetensors file, atomically. NotFittedError before a fit."""
         check_is_fitted(self, "labels_")
-        tensors, state = {}, {}
+        tensors = {f"result.{name}": torch.from_numpy(ids) for name, ids in self.results_.items()}
         for name, module in self.modules_.items():
             tensors |= {f"module.{name}.{k}": v for k, v in module.state_dict().items()}
+        fitted = {}
         for name, value in vars(self).items():
-            if not name.endswith("_") or name == "modules_":
-                continue
-            if isinstance(value, np.ndarray):
-                tensors[f"array.{name}"] = torch.from_numpy(value)
-            elif name == "results_":
-                tensors |= {f"result.{k}": torch.from_numpy(v) for k, v in value.items()}
-            else:
-                state[name] = value
-        known = {
+            if name.endswith("_") and name not in ("labels_", "results_", "modules_"):
+                if isinstance(value, np.ndarray):
+                    tensors[f"array.{name}"] = torch.from_numpy(value)
+                else:
+                    fitted[name] = value
+        state = {
             "class": type(self).__name__,
             "parameters": self.plain_parameters(),
-            "fitted": state,
+            "results": list(self.results_),
+            "fitted": fitted,
         }
-        save_checkpoint(path, tensors, known)
+        save_checkpoint(path, tensors, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
@@ -171,7 +170,8 @@ class TrainedEstimator(TransformerMixin, Estimator):
         model = cls(**state["parameters"])
         for name, value in state["fitted"].items():
             setattr(model, name, tuple(value) if name == "input_shape_" else value)
-        model.results_ = {k: v.numpy() for k, v in under(tensors, "result.").items()}
+        model.results_ = {name: tensors[f"result.{name}"].numpy() for name in state["results"]}
+        model.labels_ = model.results_[cls.MAIN or state["results"][-1]]
         for name, value in under(tensors, "array.").items():
             setattr(model, name, value.numpy())
         run = Run(model, torch.empty(0, *model.input_shape_))

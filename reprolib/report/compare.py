@@ -8,7 +8,7 @@ from typing import Any
 
 from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments import records
-from reprolib.experiments.paper import load_yaml, paper_folder, profiles, variants_of
+from reprolib.experiments.paper import load_yaml, paper_folder, profiles, signature
 
 # Numbers in the papers carry two or three digits: a gap below this says nothing
 TOLERANCE = 0.01
@@ -93,7 +93,7 @@ def deviations(paper: str) -> list[dict]:
     """
     path = paper_folder(paper) / "deviations.yml"
     declared = profiles(paper)
-    settings = variants_of(declared["method"])["paper"] | declared["default"]
+    settings = signature(declared["method"]) | declared["default"]
     entries = []
     for entry in load_yaml(path)["deviations"]:
         where = f"{path.name}, {entry.get('id', 'no id')}"

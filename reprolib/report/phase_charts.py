@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
 from reprolib.experiments.records import load_arrays
+from reprolib.methods.autoencoder import PHASE_1, PHASE_2, PRETRAIN
 from reprolib.report.charts import missing
 from reprolib.report.compare import METRICS
 from reprolib.report.figures import MARKERS, PALETTE10, image_row, scatter
-from reprolib.training.phase_log import PHASE_1, PHASE_2, PRETRAIN
 
 LOSSES = {"loss": "total", "reconstruction": "reconstruction", "centering": "centring, before α"}
 SPACES = {

@@ -1,4 +1,4 @@
-"""What every trainer shares: the learning-rate policy, checkpoints that survive a kill."""
+"""Checkpoints: tensors and a state in one file that survives a kill, read without running code."""
 
 import contextlib
 import json
@@ -13,11 +13,6 @@ from safetensors.torch import save_file
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used: damaged, or written by another run."""
-
-
-def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:
-    """Caffe's inverse policy: base * (1 + gamma * step) ** -power (paper 002, section 4.1.2)."""
-    return base * (1.0 + gamma * step) ** -power
 
 
 def save_checkpoint(path: str | os.PathLike, tensors: dict[str, torch.Tensor], state: Any) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from reprolib.data import load
 from reprolib.experiments import records, run
 from reprolib.methods import JULE
-from reprolib.methods.representation import LAYERS, represent
+from reprolib.methods.jule import LAYERS
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +40,26 @@ def literal(model, pixels):
 def test_every_layer_is_the_literal_one(model):
     images = load.load("digits", subset=7, size=20)
     for layer, expected in zip(LAYERS, literal(model, images.pixels), strict=False):
-        found = represent(model, images, layer)
+        found = model.represent(images, layer)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_inner_product_layer_is_the_embedding_before_normalisation(model):
     images = load.load("digits", subset=9, size=20)
-    unit = F.normalize(torch.from_numpy(represent(model, images)))
+    unit = F.normalize(torch.from_numpy(model.represent(images)))
     np.testing.assert_allclose(unit.numpy(), model.transform(images), atol=1e-6)
 
 
 def test_bad_requests(model):
     images = load.load("digits", subset=9, size=20)
     with pytest.raises(ValueError, match="Did you mean 'top-1'"):
-        represent(model, images, "top1")
+        model.represent(images, "top1")
     with pytest.raises(ValueError, match=r"load them with size=\(20, 20\)"):
-        represent(model, load.load("digits", subset=9))
+        model.represent(load.load("digits", subset=9))
     shallow = JULE(2, n_epochs=1, channels=4, n_neighbors=5).fit(load.load("digits", subset=60))
     with pytest.raises(ValueError, match="needs 2 convolution blocks"):
-        represent(shallow, load.load("digits", subset=9), "top-2")
+        shallow.represent(load.load("digits", subset=9), "top-2")
 
 
 def test_a_run_starts_from_the_model_of_another(tmp_path):
