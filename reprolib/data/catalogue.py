@@ -67,11 +67,7 @@ TABLE = {
         "photographs, train then test", 60000, (3, 32, 32), "torchvision", n_first=50000
     ),
     "cifar100-20": DataSet(
-        "photographs, 20 coarse classes",
-        60000,
-        (3, 32, 32),
-        "torchvision",
-        n_first=50000,
+        "photographs, 20 coarse classes", 60000, (3, 32, 32), "torchvision", n_first=50000
     ),
     "stl10": DataSet(
         "photographs, the labelled part", 13000, (3, 96, 96), "torchvision", n_first=5000

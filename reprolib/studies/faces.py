@@ -260,10 +260,6 @@ def _start(row: str, drawn: Images, model: JULE) -> tuple[ConvEmbedding, np.ndar
         return fitted.network_, fitted.labels_
     generator = torch.Generator().manual_seed(model.random_state)
     network = ConvEmbedding(
-        drawn.shape[1:],
-        model.embedding_dim,
-        model.channels,
-        model.scale_init,
-        generator,
+        drawn.shape[1:], model.embedding_dim, model.channels, model.scale_init, generator
     )
     return network, drawn.labels
