@@ -35,8 +35,8 @@ def _ids(values: Any, what: str) -> np.ndarray:
         )
     if array.min() < 0:
         raise ValueError(
-            f"{what} holds the negative id {array.min()}. A negative id usually marks noise or a missing "
-            "label: drop those samples, or give them an id of their own, and say which in the report."
+            f"{what} holds the negative id {array.min()}, which usually marks noise or a missing label: "
+            "drop those samples, or give them an id of their own, and say which in the report."
         )
     return array
 

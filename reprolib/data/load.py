@@ -16,7 +16,7 @@ import numpy as np
 from reprolib.checks import unknown_name
 from reprolib.data import cache, made, readers
 from reprolib.data.cache import data_root
-from reprolib.data.catalogue import TABLE
+from reprolib.data.catalogue import KNOWN, TABLE
 from reprolib.data.fetch import get
 from reprolib.data.images import (
     Images,
@@ -274,7 +274,7 @@ def verify(name: str, root: str | os.PathLike | None = None) -> str:
         if not base and "unknown data set" in str(error):
             raise
         return f"{name}: damaged. {error}"
-    known = TABLE[base].sha256 if base else ""
+    known = KNOWN.get(base)
     found = images.sha256
     if not known:
         return f"{name}: readable, {images.n} images; the book holds no hash of it. SHA-256 {found}"
