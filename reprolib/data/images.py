@@ -68,8 +68,7 @@ class Images:
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8:
             raise TypeError(
-                f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, "
-                "for "
+                f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, for "
                 "values in 0..1 with (255 * x).round().astype(numpy.uint8)."
             )
         self.pixels = np.ascontiguousarray(_with_channels(pixels))  # (n, c, h, w)
@@ -82,8 +81,7 @@ class Images:
         """True classes int64 (n,), or None; raises `LabelsSealedError` inside `sealed_labels()`."""
         if _seal_depth:
             raise LabelsSealedError(
-                f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must "
-                "not see "
+                f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must not see "
                 "them; to draw curves, take a copy before the fit and give it to a monitor."
             )
         return self.__labels
@@ -128,8 +126,7 @@ def _check_labels(labels: Any, n: int) -> np.ndarray:
         raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
     if n and labels.min() < 0:
         raise ValueError(
-            f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are "
-            "none."
+            f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
         )
     return labels.astype(np.int64)
 
@@ -183,9 +180,8 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     array = X.pixels if isinstance(X, Images) else np.asarray(X)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise TypeError(
-            f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, "
-            "for whole "
-            "numbers 0..255 with .astype(numpy.uint8)."
+            f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, for "
+            "whole numbers 0..255 with .astype(numpy.uint8)."
         )
     array = _with_channels(array)
     n = len(array)

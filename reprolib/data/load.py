@@ -133,9 +133,8 @@ def _read(name: str, root: Path) -> Images:
     path = root / f"{name}.npz" if name not in TABLE else _find(name, root)
     if path is None:
         raise FileNotFoundError(
-            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. "
-            f"Get it with `python -m reprolib data fetch {name}`, or set REPROLIB_DATA to a folder "
-            "that has it."
+            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
+            f"`python -m reprolib data fetch {name}`, or set REPROLIB_DATA to a folder that has it."
         )
     if path.suffix.lower() == ".mat":
         return Images(*readers.read_mat(path, TABLE[name].shape[1:]), name=name)

@@ -20,6 +20,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 # factorisation fills up on k-NN graphs of images
 from sklearn.cluster._spectral import discretize
 from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
 from reprolib.checks import check_memory
@@ -49,12 +50,7 @@ def knn_affinity(
 
 def squared_distances(x: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
     """Squared distances from some rows of x float64 (n, d) to all: float64 (rows, n), 0 to itself."""
-    norms = np.einsum("ij,ij->i", x, x)  # (n,)
-    squared = x[rows] @ x.T  # (rows, n)
-    squared *= -2.0
-    squared += norms[rows, None]
-    squared += norms
-    np.maximum(squared, 0.0, out=squared)
+    squared = euclidean_distances(x[rows], x, squared=True)
     own = np.arange(len(x))[rows]
     squared[np.arange(len(own)), own] = 0.0
     return squared
