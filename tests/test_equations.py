@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from reprolib import load
-from reprolib.graph.digraph import edge_weights, knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.graph.digraph import edge_weights, knn_digraph, one_link_clusters
 from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
 from reprolib.methods import JULE
 from reprolib.methods.jule import (

@@ -17,9 +17,9 @@ import numpy as np
 
 from reprolib import metrics
 from reprolib.checks import unknown_name
-from reprolib.data.cache import write_atomically
 from reprolib.experiments.machine import commit, machine, peak_memory_mb
 from reprolib.experiments.probes import REPOSITORY, is_stale, latest
+from reprolib.files import write_atomically
 
 __all__ = [
     "aggregate",

@@ -10,12 +10,10 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reprolib.checks import check_features
-from reprolib.data.images import Images, as_features, as_pixels
+from reprolib.data.images import Images, as_features, as_pixels, check_features, to_float_images
 from reprolib.kernels.soft_assignment import squared_distances
 from reprolib.methods.base import TrainedEstimator, check_counts, parameters
 from reprolib.networks.autoencoders import SIDES, Centers, build_autoencoder
-from reprolib.training.checkpoint import to_float_images
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
 

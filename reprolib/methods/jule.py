@@ -14,14 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import as_pixels
-from reprolib.graph.digraph import Digraph, knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.data.images import as_pixels, to_float_images
+from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances
 from reprolib.methods.base import TrainedEstimator, check_counts, parameters, unit_rows
 from reprolib.networks.embedding import ConvEmbedding, embed
-from reprolib.training.checkpoint import to_float_images
 from reprolib.training.monitor import Merged, Report
 from reprolib.training.trainer import ROWS, Run, Stage
 

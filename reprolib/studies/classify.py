@@ -15,8 +15,8 @@ from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import GridSearchCV, KFold
 
-from reprolib.checks import check_features, unknown_name
-from reprolib.data.images import Images, sealed_labels
+from reprolib.checks import unknown_name
+from reprolib.data.images import Images, check_features, sealed_labels
 from reprolib.studies.codes import PATCH, encode, learn_codebook, whitened_patches
 from reprolib.studies.patch_network import LAYERS, PatchEmbedding, layer_representation
 

@@ -6,7 +6,6 @@ threshold of each fold chosen on all others.
 
 import copy
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,10 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprolib.data.images import Images, as_pixels, sealed_labels
+from reprolib.data.images import Images, as_pixels, sealed_labels, to_float_images
 from reprolib.methods.jule import JULE, inverse_decay
 from reprolib.networks.embedding import ConvEmbedding, embed
-from reprolib.training.checkpoint import to_float_images
 from reprolib.training.trainer import Run, Stage
 
 FOLDS = 10
@@ -69,11 +67,7 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
     order = np.argsort(scores, kind="stable")
     ranked, truth = scores[order], same[order]
     # correct when the k lowest scores are called different, the others the same
-    correct = (
-        np.concatenate([[0], np.cumsum(~truth)])
-        + truth.sum()
-        - np.concatenate([[0], np.cumsum(truth)])
-    )
+    correct = truth.sum() + np.concatenate([[0], np.cumsum(np.where(truth, -1, 1))])
     cuts = np.concatenate([[-np.inf], (ranked[1:] + ranked[:-1]) / 2, [np.inf]])
     possible = np.concatenate([[True], ranked[1:] > ranked[:-1], [True]])
     return float(cuts[np.where(possible, correct, -1).argmax()])
@@ -101,21 +95,10 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
     if len(ids) < 2:
         raise ValueError(f"at least two folds are needed, got {len(ids)}")
     thresholds = np.array([best_threshold(scores[folds != k], same[folds != k]) for k in ids])
-    accuracies = np.array(
-        [
-            np.mean((scores[folds == k] > threshold) == same[folds == k])
-            for k, threshold in zip(ids, thresholds, strict=True)
-        ]
-    )
+    right = (scores > thresholds[np.searchsorted(ids, folds)]) == same  # (n,)
+    accuracies = np.array([right[folds == k].mean() for k in ids])
     error = accuracies.std(ddof=1) / np.sqrt(len(ids))
     return Verification(float(accuracies.mean()), float(error), accuracies, thresholds)
-
-
-def verify_pairs(
-    first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: np.ndarray
-) -> Verification:
-    """`verify` on the cosine similarity of features float (n, d) of the pairs (paper 002, section 4.2.2)."""
-    return verify(cosine_similarity(first, second), same, folds)
 
 
 def load_lfw_pairs(folder: str | os.PathLike, size: int) -> FacePairs:
@@ -213,9 +196,9 @@ def verify_faces(
     train: faces with labels, of the pairs' image shape; pairs: see `FacePairs`; sizes: numbers of
     training images drawn at random, each set a part of the next larger; model: an unfitted `JULE`, n_clusters
     the number of people. "OURS" is fine-tuned on the clusters that JULE predicts, "Supervised" trained
-    alike on the true labels. Returns a dict for each row and size: `row`, `n_train`, `accuracy`,
-    `standard_error`, `fold_accuracies`, `scores` (n_pairs,), `seconds`. Raises ValueError for sizes out
-    of range, images without labels and pairs of another shape.
+    alike on the true labels. Returns a dict for each row and size: `row`, `n_train`, `scores` (n_pairs,) and
+    what `Verification` holds. Raises ValueError for sizes out of range, images without labels and pairs of
+    another shape.
     """
     if train.labels is None:
         raise ValueError(f"the images {train.name!r} have no labels for the supervised row")
@@ -233,23 +216,12 @@ def verify_faces(
     for n_train in sizes:
         drawn = train.take(order[:n_train])
         for row in ("Supervised", "OURS"):
-            began = time.perf_counter()
             network, labels = _start(row, drawn, model)
             network = fine_tune(network, drawn, labels, model)
             first, second = (embed(network, to_float_images(images)) for images in pairs[:2])
             scores = cosine_similarity(first, second)
-            result = verify(scores, pairs.same, pairs.folds)
-            rows.append(
-                {
-                    "row": row,
-                    "n_train": int(n_train),
-                    "accuracy": result.accuracy,
-                    "standard_error": result.standard_error,
-                    "fold_accuracies": result.fold_accuracies,
-                    "scores": scores,
-                    "seconds": time.perf_counter() - began,
-                }
-            )
+            result = verify(scores, pairs.same, pairs.folds)._asdict()
+            rows.append({"row": row, "n_train": int(n_train), "scores": scores} | result)
     return rows
 
 
@@ -261,10 +233,6 @@ def _start(row: str, drawn: Images, model: JULE) -> tuple[ConvEmbedding, np.ndar
         return fitted.network_, fitted.labels_
     generator = torch.Generator().manual_seed(model.random_state)
     network = ConvEmbedding(
-        drawn.shape[1:],
-        model.embedding_dim,
-        model.channels,
-        model.scale_init,
-        generator,
+        drawn.shape[1:], model.embedding_dim, model.channels, model.scale_init, generator
     )
     return network, drawn.labels

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from reprolib.checks import unknown_name
+from reprolib.data.images import to_float_images
 from reprolib.methods.base import check_counts
 from reprolib.methods.jule import JULE
 from reprolib.networks.embedding import ConvEmbedding, PatchEmbedding
 from reprolib.studies.codes import Representation
-from reprolib.training.checkpoint import load_checkpoint, save_checkpoint, to_float_images
+from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 # the columns of Table 8, and the inner product layer that the text says performs poorly
 LAYERS = {"conv1": (0,), "conv2": (1,), "conv1&2": (0, 1), "ip": (2,)}

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from reprolib.checks import pick_device
 from reprolib.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
-    pick_device,
     save_checkpoint,
 )
 from reprolib.training.monitor import Report
