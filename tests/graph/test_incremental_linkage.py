@@ -12,8 +12,8 @@ from reprolib.graph.incremental import (
 
 Z = 0.01
 KINDS = ["path-integral", "zeta"]
-# what float64 leaves of an affinity when it is the difference of two descriptors below 1
-NOISE = 2e-15
+# what float64 leaves of an affinity, the difference of four sums of solves, each over its number of terms
+NOISE = 32 * np.finfo(float).eps
 
 
 def random_digraph(n, k, seed):
