@@ -26,7 +26,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
-ABOUT = ("load", "source", "reduced", "network", "others")
+ABOUT = ("load", "source", "reduced", "features", "others")
 
 METHODS = {
     "JULE": "reprolib.methods.jule",
