@@ -70,7 +70,7 @@ def _accuracy(name: str, dataset: str, profile: str, seed: int) -> float:
     plan = experiment.plan("dcss", given)
     model, images = plan.estimator(), plan.images()
     epochs, model.phase1_epochs, model.phase2_epochs = model.phase1_epochs, 0, 0
-    run = model._run(model, plan.inputs(images), None, None, plan.pretrained)
+    run = model._run(model, plan.inputs(images), None, None, plan.shared)
     run.train()  # no more than the pretraining, or its file, and k-means
     network, module = clustpy_module(name, run)
     half = model.precision == "bfloat16"

@@ -48,6 +48,7 @@ METHODS = {
     "DCN": "reprolib.methods.dec",
     "DKM": "reprolib.methods.dec",
     "VaDE": "reprolib.methods.vade",
+    "PatchCodes": "reprolib.studies.classify",
 }
 
 

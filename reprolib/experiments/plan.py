@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,7 @@ class Plan:
             stages=monitor.finished(getattr(model, "history_", [])),
             seconds=seconds,
             arrays=monitor.kept(images),
+            task=getattr(model, "task", "clustering"),
             device=self.parameters.get("device", "auto"),
             root=self.runs,
         )
@@ -192,35 +193,40 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     place = values["dataset"], values["profile"]
     entry = papers.profile_entry(paper, *place)
     usual = {"variant": "paper", "features": entry.get("features", seen.PIXELS)}
-    asked = {"variant": variant, "features": values["features"] or usual["features"]}
-    seen.check(asked["features"], method, values["profile"])
+    features = values["features"] or usual["features"]
+    asked = {"variant": variant, "features": features}
+    seen.check(features, method, values["profile"])
     parameters = papers.resolve(paper, *place, overrides, method=method, variant=variant)
-    found, tag = seen.learned(asked["features"]), values["tag"]
-    own_tag = f"on-{found[0]}-{found[1]}" if found else SETTINGS["tag"]
-    tag = own_tag if tag == SETTINGS["tag"] else tag
+    by = getattr(papers.estimator_class(method), "tagged_by", "features")
+    own_tag = SETTINGS["tag"]
+    if by != "features":
+        own_tag = parameters[by]
+    elif found := seen.learned(features):
+        own_tag = f"on-{found[0]}-{found[1]}"
+    tag = own_tag if values["tag"] == SETTINGS["tag"] else values["tag"]
     if tag == own_tag and not values["dataset"].startswith("folder:"):
         # another run must not take the files of the profile's own setting
         usual |= papers.resolve(paper, *place, method=method)
-        usual |= {"features": asked["features"]} if found else {}
         asked |= {k: parameters[k] for k in overrides if k not in NO_RESULT}
+        if own_tag != SETTINGS["tag"]:
+            asked.pop(by, None)  # the tag tells it
         if changed := [name for name, value in asked.items() if value != usual[name]]:
             raise ValueError(
                 f"{', '.join(changed)}: not the setting of profile {values['profile']!r}, whose records "
                 f"carry the tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
-    made_by = [f"{method}/{variant}" if len(papers.variants_of(method)) > 1 else method]
     return Plan(
         **{k: values[k] for k in ("variant", "dataset", "profile", "random_state")},
         paper=paper,
         method=method,
         tag=tag,
-        features=asked["features"],
+        features=features,
         parameters=parameters,
         load=dict(entry.get("load") or {}),
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=_runs_folder(paper, values["profile"], values["runs_dir"]),
-        code=records.code_state(*made_by, *seen.made_by(asked["features"])),
+        code=records.code_state(*_made_by(method, variant), *seen.made_by(features)),
     )
 
 
@@ -253,6 +259,12 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
             what = "text or None" if SETTINGS[name] is None else "text"
             raise TypeError(f"{name} must be {what}; got {value!r}.")
     return values
+
+
+def _made_by(method: str, variant: str) -> Sequence[str]:
+    """The behaviours that a method's runs hang on."""
+    name = f"{method}/{variant}" if len(papers.variants_of(method)) > 1 else method
+    return getattr(papers.estimator_class(method), "behaviours", (name,))
 
 
 def _runs_folder(paper: str, profile: str, runs_dir: str | None) -> Path:

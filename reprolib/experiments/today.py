@@ -62,6 +62,6 @@ class FamilyLog(phase_log.PhaseLog):
 
 
 def log(plan: Any, labels: Any, **options: Any) -> Any:
-    found = (JuleLog if "pretrain_epochs" not in plan.parameters else FamilyLog)(labels, **options)
+    found = (JuleLog if plan.method == "JULE" else FamilyLog)(labels, **options)
     found.similarity = plan.parameters.get("zeta", 0.8)
     return found

@@ -12,7 +12,7 @@ from reprolib.data import load as datasets
 from reprolib.experiments import paper, probes, records
 
 CODE = {"commit": None, "dirty": None, "behaviours": {"KMeans": 0}}
-COMMITTED = [r for p in paper.papers() for r in records.load_records(p)]
+COMMITTED = [r for p in paper.papers() for r in records.load_records(p, task=None)]
 
 
 @pytest.fixture(scope="module")
