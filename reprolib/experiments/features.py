@@ -6,7 +6,6 @@ of the JULE model that was fitted on that data set (paper 002, section 4.2.1).
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from reprolib.checks import unknown_name
@@ -21,33 +20,26 @@ def learned(features: str) -> tuple[str, str] | None:
     return (dataset, layer) if features.startswith("jule/") else None
 
 
-def check(features: str, method: str, profile: str) -> None:
-    """Raise ValueError for unknown features, and for a method that needs images."""
+def check(features: str, method: str, profile: str) -> list[str]:
+    """Name the behaviours that features hang on.
+
+    Raises ValueError for unknown features, and for a method that needs images.
+    """
     from reprolib.methods.representation import LAYERS
     from reprolib.networks.pretrained import NETWORKS
 
+    if features == PIXELS:
+        return []
+    if method == "JULE":
+        raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
     if found := learned(features):
         profile_entry("jule", found[0], profile)
         if found[1] not in LAYERS:
             raise unknown_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
-    elif features not in (known := (PIXELS, *NETWORKS)):
-        raise unknown_name("features", features, (*known, "jule/DATASET/LAYER"))
-    if method == "JULE" and features != PIXELS:
-        raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
-
-
-def made_by(features: str) -> list[str]:
-    """Name the behaviours that features hang on."""
-    if features == PIXELS:
-        return []
-    return ["represent", "JULE/paper"] if learned(features) else ["resnet_features"]
-
-
-def model_stem(features: str, profile: str, random_state: int) -> str:
-    """Name of the JULE model that gives learned features: that of its run."""
-    from reprolib.experiments.records import stem
-
-    return stem("JULE", learned(features)[0], profile, "main", random_state)
+        return ["represent", "JULE/paper"]
+    if features not in NETWORKS:
+        raise unknown_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
+    return ["resnet_features"]
 
 
 def images(plan: Any) -> Any:
@@ -75,14 +67,15 @@ def compute(plan: Any, images: Any) -> Any:
 
 
 def _jule(plan: Any) -> Any:
+    from reprolib.experiments.records import stem
     from reprolib.methods.jule import JULE
 
-    dataset, seed = learned(plan.features)[0], plan.random_state
+    dataset, profile, seed = learned(plan.features)[0], plan.profile, plan.random_state
     folder = plan.shared if plan.paper == "jule" else paper_folder("jule") / "runs" / "models"
-    path: Path = folder / f"{model_stem(plan.features, plan.profile, seed)}.safetensors"
+    path = folder / f"{stem('JULE', dataset, profile, 'main', seed)}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
             f"no model {path}: models stay on the machine that fitted them. Fit it with `python -m "
-            f"reprolib run jule -p dataset={dataset} -p profile={plan.profile} --seeds {seed + 1} --force`"
+            f"reprolib run jule -p dataset={dataset} -p profile={profile} --seeds {seed + 1} --force`"
         )
     return JULE.load(path)

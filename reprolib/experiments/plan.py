@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,11 +92,6 @@ class Plan:
         return self.runs / "checkpoints" / f"{self.stem}-{key}.ckpt"
 
     @property
-    def log(self) -> Path:
-        """The file of the monitor, which goes with the checkpoint."""
-        return self.checkpoint.with_suffix(".log")
-
-    @property
     def shared(self) -> Path:
         """Folder of fitted models and of what methods share; it stays on this machine."""
         return self.runs / "models"
@@ -115,9 +110,10 @@ class Plan:
 
     def monitor(self, images: Any) -> Any:
         """The log of a run, continued with the checkpoint; that of seed 0 keeps points for figures."""
+        path = self.checkpoint.with_suffix(".log")
         if not self.checkpoint.exists():
-            self.log.unlink(missing_ok=True)
-        return new.log(self, images.labels, path=self.log, figure=self.random_state == 0)
+            path.unlink(missing_ok=True)
+        return new.log(self, images.labels, path=path, figure=self.random_state == 0)
 
     def fit(self, model: Any, images: Any, monitor: Any) -> dict[str, float]:
         """Fit the method, from its checkpoint if there is one; return the seconds, by stage if it trains."""
@@ -153,8 +149,8 @@ class Plan:
             device=self.parameters.get("device", "auto"),
             root=self.runs,
         )
-        self.checkpoint.unlink(missing_ok=True)
-        self.log.unlink(missing_ok=True)
+        for file in (self.checkpoint, self.checkpoint.with_suffix(".log")):
+            file.unlink(missing_ok=True)
         return path
 
     def finished_record(self) -> dict[str, Any] | None:
@@ -183,7 +179,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     values = _checked(SETTINGS | {k: v for k, v in given.items() if k in SETTINGS})
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
     own, *others = papers.methods(paper)
-    method, variant = values["method"] or own, values["variant"]
+    method, variant, tag = values["method"] or own, values["variant"], values["tag"]
     if method not in (own, *others):
         raise unknown_name(f"method of {paper}", method, (own, *others))
     known = papers.signature(method)
@@ -194,27 +190,22 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     entry = papers.profile_entry(paper, *place)
     usual = {"variant": "paper", "features": entry.get("features", seen.PIXELS)}
     features = values["features"] or usual["features"]
-    asked = {"variant": variant, "features": features}
-    seen.check(features, method, values["profile"])
+    feature_makers, learned = seen.check(features, method, place[1]), seen.learned(features)
     parameters = papers.resolve(paper, *place, overrides, method=method, variant=variant)
-    by = getattr(papers.estimator_class(method), "tagged_by", "features")
-    own_tag = SETTINGS["tag"]
-    if by != "features":
-        own_tag = parameters[by]
-    elif found := seen.learned(features):
-        own_tag = f"on-{found[0]}-{found[1]}"
-    tag = own_tag if values["tag"] == SETTINGS["tag"] else values["tag"]
-    if tag == own_tag and not values["dataset"].startswith("folder:"):
+    if tag == SETTINGS["tag"] and not place[0].startswith("folder:"):
         # another run must not take the files of the profile's own setting
         usual |= papers.resolve(paper, *place, method=method)
+        asked = {"variant": variant} if learned else {"variant": variant, "features": features}
         asked |= {k: parameters[k] for k in overrides if k not in NO_RESULT}
-        if own_tag != SETTINGS["tag"]:
-            asked.pop(by, None)  # the tag tells it
         if changed := [name for name, value in asked.items() if value != usual[name]]:
             raise ValueError(
-                f"{', '.join(changed)}: not the setting of profile {values['profile']!r}, whose records "
-                f"carry the tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
+                f"{', '.join(changed)}: not the setting of profile {place[1]!r}, whose records carry the "
+                f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
+    if tag == SETTINGS["tag"] and learned:
+        tag = "on-{}-{}".format(*learned)
+    named = f"{method}/{variant}" if len(papers.variants_of(method)) > 1 else method
+    makers = getattr(papers.estimator_class(method), "behaviours", [named])
     return Plan(
         **{k: values[k] for k in ("variant", "dataset", "profile", "random_state")},
         paper=paper,
@@ -225,8 +216,8 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
         load=dict(entry.get("load") or {}),
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
-        runs=_runs_folder(paper, values["profile"], values["runs_dir"]),
-        code=records.code_state(*_made_by(method, variant), *seen.made_by(features)),
+        runs=_runs_folder(paper, place[1], values["runs_dir"]),
+        code=records.code_state(*makers, *feature_makers),
     )
 
 
@@ -259,12 +250,6 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
             what = "text or None" if SETTINGS[name] is None else "text"
             raise TypeError(f"{name} must be {what}; got {value!r}.")
     return values
-
-
-def _made_by(method: str, variant: str) -> Sequence[str]:
-    """The behaviours that a method's runs hang on."""
-    name = f"{method}/{variant}" if len(papers.variants_of(method)) > 1 else method
-    return getattr(papers.estimator_class(method), "behaviours", (name,))
 
 
 def _runs_folder(paper: str, profile: str, runs_dir: str | None) -> Path:

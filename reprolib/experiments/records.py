@@ -19,22 +19,8 @@ from reprolib import metrics
 from reprolib.checks import unknown_name
 from reprolib.data.cache import write_atomically
 from reprolib.experiments.machine import commit, machine, peak_memory_mb
-from reprolib.experiments.probes import REPOSITORY, is_stale, latest
-
-__all__ = [
-    "aggregate",
-    "code_state",
-    "is_stale",
-    "load_arrays",
-    "load_records",
-    "machine",
-    "peak_memory_mb",
-    "read",
-    "record",
-    "rescore",
-    "stem",
-    "told",
-]
+from reprolib.experiments.probes import REPOSITORY, latest
+from reprolib.experiments.probes import is_stale as is_stale
 
 SCHEMA = 2
 BOOK = REPOSITORY / "book"

@@ -45,7 +45,6 @@ MIN_SIZE = 10  # labelled images
 SIZES = [5000, 10_000, 25_000, 50_000]  # of Table 8
 # random, as in JULE.torch: with the nearest, which the text asks for, the embedding of patches collapses
 NETWORK = {"negatives": "random", "n_negatives": 20}
-STEPS = ("whitening", "codebook", "encoding")  # before the SVM
 
 
 class L2SVM(ClassifierMixin, BaseEstimator):
@@ -220,7 +219,6 @@ class PatchCodes(BaseEstimator):
 
     trains = True
     task = "classification"
-    tagged_by = "representation"  # the parameter that names a record
     behaviours = ("codes", "JULE/paper")
 
     def __init__(
@@ -251,42 +249,37 @@ class PatchCodes(BaseEstimator):
         """
         if not self.train:
             raise ValueError("name the data set of labelled images, as in train='cifar10-train'")
-        train = load(self.train)
-        network, self.history_ = None, []
+        train, network, learned = load(self.train), None, []
         if self.representation != WHITENED:
-            network, about = self._patch_network(train, Path(shared) if shared else None)
-            self.history_.append({"stage": "network"} | about)
+            network, about = self._patch_network(train, shared)
+            learned = [{"stage": "network"} | about]
         unseen = Images(X.pixels, np.zeros(X.n, int), name=X.name)  # no label of X is used
+        options = {k: getattr(self, k) for k in ("n_codes", "n_patches", "random_state", "device")}
+        names = [self.representation]
         rows = classify(
-            train,
-            unseen,
-            self.sizes,
-            representations=[self.representation],
-            n_codes=self.n_codes,
-            n_patches=self.n_patches,
-            network=network,
-            random_state=self.random_state,
-            device=self.device,
+            train, unseen, self.sizes, representations=names, network=network, **options
         )
         about = {"name": self.train, "n": train.n, "shape": train.shape, "sha256": train.sha256}
-        steps = {name: {"seconds": rows[0]["seconds"][name]} for name in STEPS}
-        steps["whitening"]["train"] = about
-        self.history_ += [{"stage": name} | row for name, row in steps.items()]
-        self.history_ += [
-            {"stage": "svm", "n_train": r["n_train"], "C": r["C"], "seconds": r["seconds"]["svm"]}
-            for r in rows
+        took = rows[0]["seconds"]
+        self.history_ = [
+            *learned,
+            {"stage": "whitening", "seconds": took["whitening"], "train": about},
+            *({"stage": step, "seconds": took[step]} for step in ("codebook", "encoding")),
+            *(
+                {"stage": "svm", "seconds": r["seconds"]["svm"]}
+                | {k: r[k] for k in ("n_train", "C")}
+                for r in rows
+            ),
         ]
         self.results_ = {f"n{r['n_train']}": r["predicted"].astype(np.int32) for r in rows}
         return self
 
-    def _patch_network(
-        self, train: Images, shared: Path | None
-    ) -> tuple[PatchEmbedding, dict[str, Any]]:
+    def _patch_network(self, train: Images, shared: Any) -> tuple[PatchEmbedding, dict[str, Any]]:
         """The CNN of patches, with `seconds` and the mean `losses` of its epochs: found, or learned."""
         seed = {"n_clusters": self.n_clusters, "random_state": self.random_state}
         setting = [train.sha256, self.n_patches, self.network | seed]
         key = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:16]
-        path = shared and shared / f"patches-{key}.safetensors"
+        path = Path(shared) / f"patches-{key}.safetensors" if shared else None
         if path and path.exists():
             return load_patch_network(path)
         began = time.perf_counter()
@@ -301,9 +294,7 @@ class PatchCodes(BaseEstimator):
         return network, about
 
 
-def accuracies(
-    entries: Iterable[Mapping[str, Any]],
-) -> dict[str, dict[int, dict[int, float]]]:
+def accuracies(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, dict[int, float]]]:
     """Accuracies of records: {representation: {number of labelled images: {random_state: accuracy}}}."""
     found: dict[str, dict[int, dict[int, float]]] = {}
     for entry in sorted(entries, key=lambda entry: entry["random_state"]):

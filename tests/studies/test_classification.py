@@ -5,7 +5,7 @@ import pytest
 
 from reprolib.data import load as datasets
 from reprolib.data.images import Images, LabelsSealedError, sealed_labels
-from reprolib.experiments import paper, records
+from reprolib.experiments import records
 from reprolib.experiments import run as experiment
 from reprolib.studies import classify
 from reprolib.studies.classify import PatchCodes, accuracies, gains
@@ -57,19 +57,17 @@ def test_the_committed_records_are_thirteen_and_name_their_setting():
 
 
 @pytest.mark.parametrize(("profile", "dataset"), [("cpu", "cifar10-jpeg"), ("paper", "cifar10")])
-def test_a_run_is_planned_as_any_other_and_named_after_its_representation(profile, dataset):
+def test_a_run_is_planned_as_any_other(profile, dataset):
     asked = {"method": "PatchCodes", "dataset": f"{dataset}-test", "profile": profile}
+    with pytest.raises(ValueError, match="-p tag=representation-conv1"):
+        experiment.plan("jule", asked | {"representation": "conv1"})
     for name in classify.REPRESENTATIONS:
-        plan = experiment.plan("jule", asked | {"representation": name})
-        assert (plan.tag, plan.takes_seed) == (name, True)
+        plan = experiment.plan("jule", asked | {"representation": name, "tag": name})
+        assert plan.takes_seed and plan.parameters["train"] == f"{dataset}-train"
         assert plan.code["behaviours"].keys() == {"codes", "JULE/paper"}
-        assert plan.parameters["train"] == f"{dataset}-train" and plan.parameters["n_codes"] == 1600
-    wanted = [e for e in COMMITTED if e["tag"] == "conv2" and e["profile"] == profile]
-    plan = experiment.plan("jule", asked | {"representation": "conv2"})
-    assert all(entry["parameters"] == plan.recorded for entry in wanted)
-    with pytest.raises(ValueError, match="n_codes: not the setting.*'conv2'"):
-        experiment.plan("jule", asked | {"representation": "conv2", "n_codes": 6})
-    assert "PatchCodes" in paper.methods("jule")
+        same = [e for e in COMMITTED if e["tag"] == name and e["profile"] == profile]
+        assert len(same) == 3 * (profile == "cpu" and name != "ip")
+        assert all(entry["parameters"] == plan.recorded for entry in same)
 
 
 @pytest.mark.filterwarnings("ignore:the k-NN graph has")
