@@ -30,16 +30,15 @@ def check(features: str, method: str, profile: str) -> list[str]:
 
     if features == PIXELS:
         return []
-    if method == "JULE":
-        raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
     if found := learned(features):
         profile_entry("jule", found[0], profile)
         if found[1] not in LAYERS:
             raise unknown_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
-        return ["represent", "JULE/paper"]
-    if features not in NETWORKS:
+    elif features not in NETWORKS:
         raise unknown_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
-    return ["resnet_features"]
+    if method == "JULE":
+        raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
+    return ["represent", "JULE/paper"] if found else ["resnet_features"]
 
 
 def images(plan: Any) -> Any:
