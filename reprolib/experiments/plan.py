@@ -192,7 +192,9 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     features = values["features"] or usual["features"]
     feature_makers, learned = seen.check(features, method, place[1]), seen.learned(features)
     parameters = papers.resolve(paper, *place, overrides, method=method, variant=variant)
-    if tag == SETTINGS["tag"] and not place[0].startswith("folder:"):
+    unnamed = tag == SETTINGS["tag"]
+    tag = "on-{}-{}".format(*learned) if unnamed and learned else tag
+    if unnamed and not place[0].startswith("folder:"):
         # another run must not take the files of the profile's own setting
         usual |= papers.resolve(paper, *place, method=method)
         asked = {"variant": variant} if learned else {"variant": variant, "features": features}
@@ -202,8 +204,6 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
                 f"{', '.join(changed)}: not the setting of profile {place[1]!r}, whose records carry the "
                 f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
-    if tag == SETTINGS["tag"] and learned:
-        tag = "on-{}-{}".format(*learned)
     named = f"{method}/{variant}" if len(papers.variants_of(method)) > 1 else method
     makers = getattr(papers.estimator_class(method), "behaviours", [named])
     return Plan(
