@@ -142,7 +142,7 @@ class Plan:
             parameters=self.recorded,
             images=images,
             assignments=new.results(model),
-            stages=monitor.finished(getattr(model, "history_", [])),
+            history=monitor.finished(getattr(model, "history_", [])),
             seconds=seconds,
             arrays=monitor.kept(images),
             task=getattr(model, "task", "clustering"),

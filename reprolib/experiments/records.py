@@ -22,7 +22,7 @@ from reprolib.experiments.machine import commit, machine, peak_memory_mb
 from reprolib.experiments.probes import REPOSITORY, latest
 from reprolib.experiments.probes import is_stale as is_stale
 
-SCHEMA = 2
+SCHEMA = 3
 BOOK = REPOSITORY / "book"
 DECIMALS = 6
 
@@ -58,7 +58,7 @@ def record(
     variant: str = "paper",
     tag: str = "main",
     task: str = "clustering",
-    stages: Sequence[Mapping[str, Any]] = (),
+    history: Sequence[Mapping[str, Any]] = (),
     seconds: Mapping[str, float] | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
     device: str = "auto",
@@ -69,7 +69,7 @@ def record(
     images: the `Images` of the run, with n, shape, sha256, transforms and labels (or None: then no
     metric is stored); dataset: its name; assignments: cluster ids int (n,) by result name, as in
     {"SF": ..., "RC": ...}; code: `code_state` of the method, taken before the run; task: what the ids
-    are, a "clustering" or the classes of a "classification"; stages: one dict a stage; seconds: by step;
+    are, a "clustering" or the classes of a "classification"; history: one dict a row; seconds: by step;
     arrays: more arrays for figures, stored as they are; device: "auto" for the machine's; root: folder for
     the files, default book/<paper>/runs.
     Raises ValueError when an assignment does not fit the data set or a name is taken twice, OSError when
@@ -111,7 +111,7 @@ def record(
         "parameters": dict(parameters),
         "random_state": int(random_state),
         "metrics": scores,
-        "stages": [dict(stage) for stage in stages],
+        "history": [dict(row) for row in history],
         "seconds": {k: round(float(v), 3) for k, v in (seconds or {}).items()},
         "peak_memory_mb": peak_memory_mb(),
         "device": described.pop("device") if device == "auto" else device,

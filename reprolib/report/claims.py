@@ -167,7 +167,7 @@ def _stages(
     paper: str, *, dataset: str, clusters: Sequence[int], root: Path | None
 ) -> list[tuple[str, bool]]:
     runs = records.load_records(paper, root=root, dataset=dataset, tag="main")
-    seen = {stage["n_clusters"] for entry in runs for stage in entry["stages"]}
+    seen = {stage["n_clusters"] for entry in runs for stage in entry["history"]}
     return [(f"{number} clusters", number in seen) for number in clusters] if seen else []
 
 

@@ -36,13 +36,13 @@ def test_papermill_runs_the_page_and_leaves_a_record(run_once):
     assert path == folder / "JULE-digits-smoke-main-seed0.json"
     assert records.rescore(entry) == entry["metrics"]
     assert set(entry["metrics"]) == {"SF", "RC"}
-    counts = [stage["n_clusters"] for stage in entry["stages"]]
+    counts = [stage["n_clusters"] for stage in entry["history"]]
     assert counts == sorted(counts, reverse=True) and counts[-1] == 10
     # the stage before the result is the result itself
-    assert entry["stages"][-1]["acc"] == pytest.approx(entry["metrics"]["SF"]["acc"], abs=1e-6)
+    assert entry["history"][-1]["acc"] == pytest.approx(entry["metrics"]["SF"]["acc"], abs=1e-6)
     assert entry["parameters"]["n_epochs"] == 2 and entry["parameters"]["gamma"] == 1.0
     arrays = records.load_arrays(entry)
-    for stage in entry["stages"]:
+    for stage in entry["history"]:
         assert arrays[f"pca_{stage['period']}"].shape == (1797, 3)
         assert len(np.unique(arrays[f"clusters_{stage['period']}"])) == stage["n_clusters"]
     assert path.with_suffix(".npz").stat().st_size < 60_000
@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(run_once, tm
     assert not plan.is_finished()
     (path,) = run.run("jule", {}, [0], runs_dir=tmp_path, progress=False)
     resumed, entry = records.read(path), records.read(whole)
-    assert [s["period"] for s in resumed["stages"]] == [s["period"] for s in entry["stages"]]
+    assert [s["period"] for s in resumed["history"]] == [s["period"] for s in entry["history"]]
     assert resumed["metrics"] == entry["metrics"]
     for name in ("SF", "RC", "pca_0", "clusters_1"):
         np.testing.assert_array_equal(

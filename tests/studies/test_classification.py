@@ -41,7 +41,7 @@ def unseen(monkeypatch):
 def test_the_committed_records_are_thirteen_and_name_their_setting():
     assert len(COMMITTED) == 13
     for entry in COMMITTED:
-        name, rows = entry["parameters"]["representation"], entry["stages"]
+        name, rows = entry["parameters"]["representation"], entry["history"]
         assert entry["tag"].removesuffix("-nearest") == name
         assert [row["n_train"] for row in rows if row["stage"] == "svm"] == [625, 1250, 2500, 5000]
         assert [len(row["losses"]) for row in rows if row["stage"] == "network"] == [60] * (

@@ -81,11 +81,11 @@ def test_epochs_and_reports_are_joined_by_period():
 def test_the_page_leaves_a_record_of_every_phase(smoke_record):
     assert set(smoke_record["metrics"]) == {"ae", "u", "q"}
     assert records.rescore(smoke_record) == smoke_record["metrics"]
-    stages = [row["stage"] for row in smoke_record["stages"]]
+    stages = [row["stage"] for row in smoke_record["history"]]
     settings = smoke_record["parameters"]
     assert stages.count("pretrain") == settings["pretrain_epochs"]
     assert stages.count("phase 2") == settings["phase2_epochs"]
-    last = smoke_record["stages"][-1]
+    last = smoke_record["history"][-1]
     assert last["acc"] == pytest.approx(smoke_record["metrics"]["q"]["acc"], abs=1e-6)
     stored = records.load_arrays(smoke_record)
     images = load("digits", size=16, subset=300)
@@ -108,8 +108,8 @@ def test_methods_share_the_pretraining_of_a_folder(smoke_record, tmp_path):
 def test_figures_are_drawn_from_records_and_say_what_is_missing(smoke_record, monkeypatch):
     monkeypatch.setattr(phase_charts, "SHOWN", 40)
     other = smoke_record | {"parameters": smoke_record["parameters"] | {"alpha": 1.0}}
-    again = [entry for entry in smoke_record["stages"] if entry["stage"] == "phase 1"]
-    longer = smoke_record | {"stages": smoke_record["stages"] + again}
+    again = [entry for entry in smoke_record["history"] if entry["stage"] == "phase 1"]
+    longer = smoke_record | {"history": smoke_record["history"] + again}
     row = {"method": "DCSS", "result": "q", "std": {"acc": None}, "mean": {"acc": 0.5}}
     rows = [row | {"dataset": f"digits-r{rate}"} for rate in (0.1, 0.5)]
     labels = {("DCSS", "q"): "DCSS"}
