@@ -51,7 +51,7 @@ def test_the_committed_records_are_thirteen_and_name_their_setting():
         train = datasets.load(entry["parameters"]["train"])
     except FileNotFoundError:
         return
-    assert {r["train"]["sha256"] for e in COMMITTED for r in e["stages"] if "train" in r} == {
+    assert {r["train"]["sha256"] for e in COMMITTED for r in e["history"] if "train" in r} == {
         train.sha256
     }
 
