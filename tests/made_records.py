@@ -37,7 +37,7 @@ def write_runs(root):
                 random_state=seed,
                 parameters=settings | changed,
                 assignments={"SF": noisy(share), "RC": noisy(share / 2)},
-                stages=[
+                history=[
                     {"period": p, "n_clusters": c, "nmi_geometric": 0.5 + 0.1 * p}
                     for p, c in enumerate((30, 17, 10))
                 ],

@@ -92,7 +92,7 @@ def _accuracy(name: str, dataset: str, profile: str, seed: int) -> float:
     given = {"dataset": dataset, "profile": profile, "method": name, "random_state": seed}
     plan = experiment.plan("dcss", given)
     model, images = plan.estimator(), plan.images()
-    run = Run(model, model.inputs(plan.features(images)), shared=plan.pretrained)
+    run = Run(model, model.inputs(plan.inputs(images)), shared=plan.shared)
     first, own, *_ = model.stages(run)
     run.train([first])  # or its file
     own.build()

@@ -26,7 +26,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
-ABOUT = ("load", "source", "reduced", "network", "others")
+ABOUT = ("load", "source", "reduced", "features", "others")
 
 METHODS = {
     "JULE": "reprolib.methods.jule",
@@ -48,6 +48,7 @@ METHODS = {
     "DCN": "reprolib.methods.dec",
     "DKM": "reprolib.methods.dec",
     "VaDE": "reprolib.methods.vade",
+    "PatchCodes": "reprolib.studies.classify",
 }
 
 

@@ -36,7 +36,7 @@ def stages(entry: Mapping[str, Any] | None, periods: Sequence[int] | None = None
     if entry is None:
         return missing("no record with the points of its stages")
     arrays = load_arrays(entry)
-    counts = {stage["period"]: stage["n_clusters"] for stage in entry["stages"]}
+    counts = {stage["period"]: stage["n_clusters"] for stage in entry["history"]}
     known = sorted(period for period in counts if f"pca_{period}" in arrays)
     if not known:
         return missing("the record holds no points")
@@ -85,7 +85,7 @@ def ancestor_colors(clusters: np.ndarray, final: np.ndarray) -> list[str]:
 
 def paths(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Figure:
     """NMI against the number of clusters along the periods of each run, one colour a data set."""
-    runs = [entry for entry in records if entry["stages"]]
+    runs = [entry for entry in records if entry["history"]]
     if not runs:
         return missing("no record with the metrics of its stages")
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
@@ -94,8 +94,8 @@ def paths(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Fig
         same = [entry for entry in runs if entry["dataset"]["name"] == dataset]
         color, marker = PALETTE10[place], MARKERS[place % len(MARKERS)]
         for number, entry in enumerate(same):
-            counts = [stage["n_clusters"] for stage in entry["stages"]]
-            scores = [stage["nmi_geometric"] for stage in entry["stages"]]
+            counts = [stage["n_clusters"] for stage in entry["history"]]
+            scores = [stage["nmi_geometric"] for stage in entry["history"]]
             label = (
                 f"{names[dataset]}, {len(same)} seed{'s' * (len(same) > 1)}" if not number else None
             )

@@ -11,7 +11,8 @@ from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments import records
 from reprolib.experiments.paper import BOOK, load_yaml
 from reprolib.report import ablations, compare
-from reprolib.studies import classification, theorems
+from reprolib.studies import theorems
+from reprolib.studies.classify import gains
 
 VERDICTS = ("holds", "holds in part", "does not hold", "not run", "not started")
 GOOD = ("above", "reached", "within spread")
@@ -66,7 +67,7 @@ def judged(paper: str, *, root: Path | None = None) -> list[dict]:
       deviations of their difference
     - gains: every number of a table against that of the same row in the table `over` or, without one,
       of the data set's row "<...>, data" in the table itself; good when above
-    - codes: accuracies of codebooks (`classification`) against that of `than`, seed by seed for each number
+    - codes: accuracies of codebooks (`classify.gains`) against that of `than`, seed by seed for each number
       of labelled images; good when the mean gain is more than two of its standard deviations
 
     - phases: one result of each method against another result of the same runs, seed by seed on each data
@@ -166,7 +167,7 @@ def _stages(
     paper: str, *, dataset: str, clusters: Sequence[int], root: Path | None
 ) -> list[tuple[str, bool]]:
     runs = records.load_records(paper, root=root, dataset=dataset, tag="main")
-    seen = {stage["n_clusters"] for entry in runs for stage in entry["stages"]}
+    seen = {stage["n_clusters"] for entry in runs for stage in entry["history"]}
     return [(f"{number} clusters", number in seen) for number in clusters] if seen else []
 
 
@@ -229,12 +230,10 @@ def _gains(
 def _codes(
     paper: str, *, codes: Sequence[str], than: str, root: Path | None
 ) -> list[tuple[str, bool]]:
-    runs = classification.load_runs(paper, root=root and root / "classification")
-    measured = classification.curves(runs)
+    runs = records.load_records(paper, task="classification", tag=[*codes, than], root=root)
     found = []
     for name in codes:
-        for n in measured.get(name, {}):
-            gain = classification.gains(measured, name, than, n)
+        for n, gain in gains(runs, name, than).items():
             if len(gain) > 1:
                 found.append((f"{name} from {n:,}", gain.mean() > 2 * gain.std(ddof=1)))
     return found

@@ -216,7 +216,7 @@ def imbalance(
 
 
 def _rows(entry: Mapping[str, Any], stage: str) -> list[Mapping[str, Any]]:
-    return [row for row in entry["stages"] if row["stage"] == stage]
+    return [row for row in entry["history"] if row["stage"] == stage]
 
 
 def _by_dataset(

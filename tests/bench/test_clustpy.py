@@ -51,7 +51,7 @@ def test_theirs_begins_where_ours_does(monkeypatch):
     plan = experiment.plan("dcss", SMOKE | {"method": "AEKMeans"})
     images, model = plan.images(), plan.estimator()
     model.phase2_epochs = 0
-    start = accuracy(images.labels, model.fit(plan.features(images)).labels_)
+    start = accuracy(images.labels, model.fit(plan.inputs(images)).labels_)
     assert found["acc"] == {name: [pytest.approx(start)] for name in METHODS}
     assert seen == [(name, 2, 1e-4) for name in METHODS]
 

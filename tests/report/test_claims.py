@@ -5,7 +5,6 @@ from made_records import NAMES, cell
 
 from reprolib.experiments import records
 from reprolib.report import claims, compare, tables
-from reprolib.studies import classification
 
 
 @pytest.mark.parametrize(
@@ -114,12 +113,12 @@ def test_phases_are_compared_within_runs(monkeypatch, folder):
 
 def test_codes_are_compared_seed_by_seed(monkeypatch, folder):
     def run(name, seed, scores):
-        rows = [{"n_train": n, "accuracy": a} for n, a in scores.items()]
-        return {"representation": name, "random_state": seed, "rows": rows}
+        found = {f"n{n}": {"accuracy": a} for n, a in scores.items()}
+        return {"parameters": {"representation": name}, "random_state": seed, "metrics": found}
 
     runs = [run("whitened", 0, {10: 0.5, 20: 0.6}), run("whitened", 1, {10: 0.7, 20: 0.8})]
     runs += [run("conv1", 0, {10: 0.52, 20: 0.6}), run("conv1", 1, {10: 0.73, 20: 0.9})]
-    monkeypatch.setattr(classification, "load_runs", lambda paper, root=None: runs)
+    monkeypatch.setattr(records, "load_records", lambda paper, **filters: runs)
     check = dict(kind="codes", codes=["conv1", "conv2"], than="whitened")
     # far apart over seeds, but the gain from 10 images is alike in both
     assert judge(monkeypatch, folder, **check) == ("holds in part", "1 of 2; not: conv1 from 20")
