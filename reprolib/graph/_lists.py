@@ -39,40 +39,6 @@ def compact(start, length, index, values, spare, needed):
 
 
 @njit(cache=True, nogil=True)
-def boundaries(out_ptr, out_idx, out_val, in_ptr, in_idx, in_val, labels, n_initial):
-    """Sorted union of the rows of S_out and S_in, without a cluster's own samples."""
-    total = len(out_idx) + len(in_idx)
-    start = np.zeros(n_initial, np.int64)
-    length = np.zeros(n_initial, np.int64)
-    sample = np.empty(total, np.int32)
-    degree = np.empty((total, 2), np.float64)
-    end = 0
-    for c in range(n_initial):
-        start[c] = end
-        p, p_end, q, q_end = out_ptr[c], out_ptr[c + 1], in_ptr[c], in_ptr[c + 1]
-        while p < p_end or q < q_end:
-            m = np.int32(2147483647)
-            if p < p_end:
-                m = out_idx[p]
-            if q < q_end and in_idx[q] < m:
-                m = in_idx[q]
-            d_out, d_in = 0.0, 0.0
-            if p < p_end and out_idx[p] == m:
-                d_out = out_val[p]
-                p += 1
-            if q < q_end and in_idx[q] == m:
-                d_in = in_val[q]
-                q += 1
-            if labels[m] != c:
-                sample[end] = m
-                degree[end, 0] = d_out
-                degree[end, 1] = d_in
-                end += 1
-        length[c] = end - start[c]
-    return start, length, sample, degree, end
-
-
-@njit(cache=True, nogil=True)
 def merge_boundaries(a, b, start, length, sample, degree, end, labels):
     """Append the sum of the boundaries of a and b (both now labelled a) to the pool."""
     p, p_end = start[a], start[a] + length[a]

@@ -9,7 +9,6 @@ from numba import njit
 from reprolib.graph._lists import (
     add_row,
     adjacencies,
-    boundaries,
     compact,
     merge_boundaries,
     replay,
@@ -57,26 +56,10 @@ def _score(c, start, count, adj_idx, adj_val, size, weight, k_c, n_left, mode, t
 
 
 @njit(cache=True, nogil=True)
-def merge_loop(
-    out_ptr,
-    out_idx,
-    out_val,
-    in_ptr,
-    in_idx,
-    in_val,
-    labels,
-    n_initial,
-    n_target,
-    weight,
-    k_c,
-    mode,
-):
-    """Greedy merges from `n_initial` to `n_target` clusters: (labels, merges, affinities)."""
+def merge_loop(start, length, sample, degree, labels, n_target, weight, k_c, mode):
+    """Greedy merges of all boundaries (`linkage`) to `n_target` clusters: (labels, merges, affinities)."""
     labels = labels.copy()
-    n = len(labels)
-    start, length, sample, degree, end = boundaries(
-        out_ptr, out_idx, out_val, in_ptr, in_idx, in_val, labels, n_initial
-    )
+    n, n_initial, end = len(labels), len(start), len(sample)
     adj_start, adj_len, adj_cap, adj_idx, adj_val, adj_end = adjacencies(
         start, length, sample, degree, labels, n_initial
     )

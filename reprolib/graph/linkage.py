@@ -65,11 +65,7 @@ def degree_tables(
 ) -> tuple[sparse.csr_array, sparse.csr_array]:
     """S_out = Y'W and S_in = (WY)', sparse (c, n): edge weight from, and to, each cluster by sample."""
     members = memberships(labels, n_clusters)
-    out_degree = (members.T @ weights).tocsr()
-    in_degree = (weights @ members).T.tocsr()
-    out_degree.sort_indices()
-    in_degree.sort_indices()
-    return out_degree, in_degree
+    return (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
 
 
 def _affinity(digraph: Digraph, labels: np.ndarray) -> sparse.csr_array:
@@ -103,6 +99,19 @@ def best_affinities(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
     return affinity.max(axis=1).toarray().ravel()
 
 
+def _boundaries(
+    out_degree: sparse.csr_array, in_degree: sparse.csr_array, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Samples outside each cluster with the weight to and from them: (start, length, sample, degree)."""
+    both = (out_degree + 1j * in_degree).tocsr()  # (c, n), a pair an entry
+    both.sort_indices()
+    cluster = np.repeat(np.arange(both.shape[0]), np.diff(both.indptr))
+    outside = labels[both.indices] != cluster
+    length = np.bincount(cluster[outside], minlength=both.shape[0])  # (c,)
+    degree = both.data[outside].view(np.float64).reshape(-1, 2)
+    return np.cumsum(length) - length, length, both.indices[outside].astype(np.int32), degree
+
+
 def graph_degree_linkage(
     digraph: Digraph,
     labels: np.ndarray,
@@ -129,23 +138,13 @@ def graph_degree_linkage(
     if n_neighbor_clusters < 1 or local_weight < 0:
         raise ValueError("n_neighbor_clusters must be at least 1 and local_weight at least 0")
     labels = check_partition(labels, digraph.n, n_clusters)
-    n_initial = int(labels.max()) + 1
-    out_degree, in_degree = degree_tables(digraph.to_csr(), labels, n_initial)
+    boundaries = _boundaries(
+        *degree_tables(digraph.to_csr(), labels, int(labels.max()) + 1), labels
+    )
     # K_c = 1 has no second neighbour, hence no local term
     weight = float(local_weight) if n_neighbor_clusters > 1 else 0.0
     final, merges, affinities = merge_loop(
-        out_degree.indptr.astype(np.int64),
-        out_degree.indices.astype(np.int32),
-        out_degree.data,
-        in_degree.indptr.astype(np.int64),
-        in_degree.indices.astype(np.int32),
-        in_degree.data,
-        labels,
-        n_initial,
-        int(n_clusters),
-        weight,
-        int(n_neighbor_clusters),
-        MODES[mode],
+        *boundaries, labels, int(n_clusters), weight, int(n_neighbor_clusters), MODES[mode]
     )
     compact = np.unique(final, return_inverse=True)[1].astype(np.int32)
     return Linkage(compact, merges, affinities)
