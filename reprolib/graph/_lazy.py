@@ -7,7 +7,7 @@ refined, until no other can beat it: most pairs are never computed beyond their 
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import replay, tournament
+from reprolib.graph._lists import absorb, replay, tournament
 from reprolib.graph._walks import path_affinity, path_vectors
 from reprolib.graph._zeta import zeta_affinity, zeta_diagonal
 
@@ -145,13 +145,7 @@ def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
         )
         a, b = min(owner[2 * best], owner[2 * best + 1]), max(owner[2 * best], owner[2 * best + 1])
         merges[done, 0], merges[done, 1], affinities[done] = a, b, low[best]
-        i = clusters.head[b]
-        while i >= 0:
-            clusters.label[i] = a
-            i = clusters.follow[i]
-        clusters.follow[clusters.tail[a]] = clusters.head[b]
-        clusters.tail[a] = clusters.tail[b]
-        clusters.size[a] += clusters.size[b]
+        absorb(clusters, a, b)
         if kind == PATH:
             path_vectors(a, z, max_order, walk, clusters, state, work)
 

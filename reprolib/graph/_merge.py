@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit
 
 from reprolib.graph._lists import (
+    absorb,
     add_row,
     compact,
     merge_boundaries,
@@ -58,24 +59,11 @@ def _score(c, start, count, adj_idx, adj_val, size, weight, k_c, n_left, mode, t
 @njit(cache=True, nogil=True)
 def merge_loop(
     start, length, sample, degree, adj_start, adj_len, adj_cap, adj_idx, adj_val,
-    labels, n_target, weight, k_c, mode,
+    clusters, n_target, weight, k_c, mode,
 ):  # fmt: skip
-    """Greedy merges to `n_target` clusters, from the lists of `linkage`: (labels, merges, affinities)."""
-    labels = labels.copy()
-    n, n_initial, end, adj_end = len(labels), len(start), len(sample), len(adj_idx)
-    size = np.zeros(n_initial, np.float64)
-    head = np.full(n_initial, -1, np.int64)
-    tail = np.full(n_initial, -1, np.int64)
-    follow = np.full(n, -1, np.int64)
-    for m in range(n):
-        c = labels[m]
-        size[c] += 1
-        if head[c] < 0:
-            head[c] = m
-        else:
-            follow[tail[c]] = m
-        tail[c] = m
-
+    """Greedy merges to `n_target` clusters: (merges, affinities). Changes `clusters` and the lists."""
+    n_initial, end, adj_end = len(start), len(sample), len(adj_idx)
+    labels, size = clusters.label, clusters.size
     leaves = 1
     while leaves < n_initial:
         leaves *= 2
@@ -105,13 +93,7 @@ def merge_loop(
         done += 1
         n_left -= 1
 
-        m = head[b]
-        while m >= 0:
-            labels[m] = a
-            m = follow[m]
-        follow[tail[a]] = head[b]
-        tail[a] = tail[b]
-        size[a] += size[b]
+        absorb(clusters, a, b)
         scores[b] = -np.inf
         nearest[b] = -1
         replay(tree, leaves, scores, b)
@@ -200,4 +182,4 @@ def merge_loop(
                         c, s, k, adj_idx, adj_val, size, weight, k_c, n_left, mode, top
                     )
                     replay(tree, leaves, scores, c)
-    return labels, merges[:done], affinities[:done]
+    return merges[:done], affinities[:done]

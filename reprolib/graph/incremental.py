@@ -21,7 +21,8 @@ from scipy import sparse
 
 from reprolib.checks import unknown_name
 from reprolib.graph._lazy import PATH, ZETA, lazy_loop
-from reprolib.graph._walks import Clusters, Walk, Work
+from reprolib.graph._lists import member_lists
+from reprolib.graph._walks import Walk, Work
 from reprolib.graph.digraph import Digraph
 from reprolib.graph.linkage import Linkage, check_partition
 
@@ -47,17 +48,6 @@ def _walk(digraph: Digraph) -> Walk:
     pointers = steps.indptr.astype(np.int64), back.indptr.astype(np.int64)
     indices = steps.indices.astype(np.int32), back.indices.astype(np.int32)
     return Walk(pointers[0], indices[0], steps.data, pointers[1], indices[1], back.data, stay)
-
-
-def _clusters(labels: np.ndarray) -> Clusters:
-    n, size = len(labels), np.bincount(labels)
-    order = np.argsort(labels, kind="stable").astype(np.int32)
-    end = np.cumsum(size)
-    follow = np.full(n, -1, np.int32)
-    follow[order[:-1]] = np.where(labels[order[:-1]] == labels[order[1:]], order[1:], -1)
-    return Clusters(
-        labels.copy(), order[end - size], order[end - 1], follow, size.astype(np.float64)
-    )
 
 
 def _joined(walk: Walk, labels: np.ndarray) -> np.ndarray:
@@ -94,7 +84,7 @@ def incremental_linkage(
     if not 0.0 < z <= 0.5:
         raise ValueError(f"z must lie in (0, 0.5], got {z!r}: the walk series converges like z^t")
     labels = check_partition(labels, digraph.n, n_clusters)
-    walk, clusters = _walk(digraph), _clusters(labels)
+    walk, clusters = _walk(digraph), member_lists(labels)
     work = Work(np.zeros((9, digraph.n)), np.empty((9, digraph.n), np.int32))
     max_order = math.ceil(math.log(NEGLIGIBLE) / math.log(z))
     merges, affinities = lazy_loop(

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from reprolib.checks import unknown_name
+from reprolib.graph._lists import member_lists
 from reprolib.graph._merge import EXACT, RELEASED, SPARE, merge_loop
 from reprolib.graph.digraph import Digraph
 
@@ -163,8 +164,9 @@ def graph_degree_linkage(
     # K_c = 1 has no second neighbour, hence no local term
     weight = float(local_weight) if n_neighbor_clusters > 1 else 0.0
     k_c = int(n_neighbor_clusters)
-    final, merges, affinities = merge_loop(
-        *_starting_lists(digraph, labels), labels, int(n_clusters), weight, k_c, MODES[mode]
+    clusters = member_lists(labels)
+    merges, affinities = merge_loop(
+        *_starting_lists(digraph, labels), clusters, int(n_clusters), weight, k_c, MODES[mode]
     )
-    compact = np.unique(final, return_inverse=True)[1].astype(np.int32)
+    compact = np.unique(clusters.label, return_inverse=True)[1].astype(np.int32)
     return Linkage(compact, merges, affinities)
