@@ -13,6 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 from reprolib.methods import (
     ACGDL,
     ACPIC,
+    DCN,
+    DCSS,
+    DEC,
+    DKM,
+    IDEC,
+    JULE,
     NMFD,
     NMFLP,
     SCLS,
@@ -20,9 +26,12 @@ from reprolib.methods import (
     SCST,
     ACLink,
     ACZell,
+    AEKMeans,
     KMeans,
     NCuts,
+    VaDE,
 )
+from reprolib.networks import autoencoders
 
 # name: (instance, {check: why it cannot pass})
 ESTIMATORS = {
@@ -41,6 +50,23 @@ ESTIMATORS = {
     ),
     "NMFD": (NMFD(3, layers=(4,), max_iter=10), {}),
 }
+SMALL = dict(latent_dim=2, pretrain_epochs=8, pretrain_rate=0.01, phase1_epochs=1, batch_size=20)
+ESTIMATORS |= {
+    method.__name__: (method(3, **SMALL, mnet_width=8, device="cpu"), {})
+    for method in (AEKMeans, DEC, IDEC, DCN, DKM, VaDE, DCSS)
+}
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    monkeypatch.setattr(autoencoders, "HIDDEN", (16, 16, 24))
+
+
+def test_a_method_of_images_alone_says_so():
+    tags = JULE().__sklearn_tags__().input_tags
+    assert tags.three_d_array and not tags.two_d_array
+    with pytest.warns(match="Can't test estimator JULE which requires input"):
+        assert not [c for c in check_estimator(JULE(), on_fail=None) if c["status"] == "failed"]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
