@@ -89,7 +89,9 @@ def test_numbers_of_numpy_and_a_random_state_are_parameters(name):
         check_is_fitted(plain)
     given = {k: v for k, v in plain.get_params().items() if type(v) in (int, float)}
     kinds = {int: np.int64, float: np.float32}
-    numpys = clone(plain).set_params(**{k: kinds[type(v)](v) for k, v in given.items()})
+    numbers = {k: kinds[type(v)](v) for k, v in given.items()}
+    plain.set_params(**{k: v.item() for k, v in numbers.items()})  # .1 is another one in float32
+    numpys = clone(plain).set_params(**numbers)
     np.testing.assert_array_equal(numpys.fit(X).labels_, plain.fit(X).labels_)
     assert numpys.n_features_in_ == 4
     if "random_state" in given:
