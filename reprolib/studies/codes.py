@@ -75,15 +75,15 @@ def normalise_contrast(patches: torch.Tensor) -> torch.Tensor:
     return (patches - mean) / torch.sqrt(variance + CONTRAST)
 
 
-def fit_whitening(patches: torch.Tensor, epsilon: float = ZCA_EPSILON) -> Whitening:
-    """ZCA of raw patches float32 (m, d): V (D + epsilon)^-1/2 V' of the covariance V D V'.
+def fit_whitening(patches: torch.Tensor) -> Whitening:
+    """ZCA of raw patches float32 (m, d): V (D + 0.1)^-1/2 V' of the covariance V D V'.
 
     O(m d^2 + d^3), in float64. Source: Coates, Ng and Lee 2011.
     """
     normalised = normalise_contrast(patches).double()
     values, vectors = torch.linalg.eigh(torch.cov(normalised.T))
     # an eigenvalue of 0 may come out below it
-    scales = torch.rsqrt(values.clamp_min(0) + epsilon)
+    scales = torch.rsqrt(values.clamp_min(0) + ZCA_EPSILON)
     matrix = (vectors * scales) @ vectors.T
     return Whitening(normalised.mean(0).float(), matrix.float())
 

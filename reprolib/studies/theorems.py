@@ -12,7 +12,8 @@ entries. For rows that are apart, with any maxima,
 $$q_i^\top q_j \le a + b - 2 a b = \tfrac12 - \tfrac12 (2a - 1)(2b - 1),$$
 
 which is the fifth line of equation 22, before the printed proof bounds its factors apart. The functions work
-on floats or on arrays that broadcast, in O(1) an element.
+on floats or on arrays that broadcast, in O(1) an element. `first` and `second` are the maxima of two rows, in
+(0, 1], `zeta` is a threshold of similarity in (0, 1]; ValueError outside.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from numpy.typing import ArrayLike
 def product_bound(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Upper bound of q_i.q_j from the maxima of both rows: the smaller of the two.
 
-    `first`, `second`: maxima in (0, 1], broadcast. ValueError outside. A case of Hoelder's inequality:
-    q_i.q_j <= max(q_i) * sum(q_j). `largest_product` is the exact value.
+    A case of Hoelder's inequality: q_i.q_j <= max(q_i) * sum(q_j). `largest_product` is the exact value.
 
     Source: paper 004, Theorem 1 (equation 7).
     """
@@ -35,8 +35,7 @@ def product_bound(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 def largest_product(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs of rows with these maxima, attained.
 
-    `first`, `second`: maxima in (0, 1], broadcast. ValueError outside. From one half up this is
-    a b + (1 - a)(1 - b). It lies below `product_bound` by at most 1/8.
+    From one half up this is a b + (1 - a)(1 - b). It lies below `product_bound` by at most 1/8.
 
     Source: derived here; sharpens paper 004, Theorem 1.
     """
@@ -50,8 +49,7 @@ def largest_product(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 def largest_product_apart(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart, with these maxima, attained; never above one half.
 
-    `first`, `second`: maxima in (0, 1], broadcast. ValueError outside. From one half up this is
-    a + b - 2 a b. A tie for the largest entry counts as apart.
+    From one half up this is a + b - 2 a b. A tie for the largest entry counts as apart.
 
     Source: paper 004, Theorem 2 (equation 22, before it takes the maxima apart).
     """
@@ -93,8 +91,7 @@ def larger_maximum(zeta: ArrayLike) -> np.ndarray:
 def largest_product_apart_from(zeta: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart and have both maxima at least zeta, attained.
 
-    `zeta`: in (0, 1], ValueError outside. 2 zeta (1 - zeta) from one half up, one half below. The
-    printed proof has 2 (1 - zeta).
+    2 zeta (1 - zeta) from one half up, one half below. The printed proof has 2 (1 - zeta).
 
     Source: paper 004, Theorem 2 (equation 22, sharpened).
     """
@@ -106,9 +103,8 @@ def largest_product_apart_from(zeta: ArrayLike) -> np.ndarray:
 def similar_means_together(zeta: ArrayLike) -> np.ndarray:
     """Whether every pair with q_i.q_j >= zeta is together, for any number of clusters: zeta > 1/2.
 
-    `zeta`: in (0, 1], ValueError outside. Similar rows that were apart would need a product of at
-    least zeta, and maxima of at least zeta (Corollary 1.1). At one half a tie is needed to break it,
-    below one half nothing is.
+    Similar rows that were apart would need a product of at least zeta, and maxima of at least zeta
+    (Corollary 1.1). At one half a tie is needed to break it, below one half nothing is.
 
     Source: paper 004, Theorem 2, which asks for 2/3.
     """
@@ -118,10 +114,9 @@ def similar_means_together(zeta: ArrayLike) -> np.ndarray:
 def shared_neighbor_product(zeta: ArrayLike, n_clusters: int) -> np.ndarray:
     """Smallest q_j.q_k of two rows that are both similar to a third, attained.
 
-    `zeta`: the threshold of similarity, in (0, 1]; `n_clusters` at least 2. ValueError outside. Up to
-    one half 0: nothing holds the two together. Above, zeta^2 for three clusters and more,
-    zeta^2 + (1 - zeta)^2 for two. A dissimilar pair cannot share a similar row while gamma is below
-    this.
+    `n_clusters` at least 2. Up to one half 0: nothing holds the two together. Above, zeta^2 for three
+    clusters and more, zeta^2 + (1 - zeta)^2 for two. A dissimilar pair cannot share a similar row while
+    gamma is below this.
 
     Source: paper 004, Theorem 3 (equation 28), which asks for zeta > 2/3.
     """
@@ -134,9 +129,8 @@ def shared_neighbor_product(zeta: ArrayLike, n_clusters: int) -> np.ndarray:
 def theorems_on_a_lattice(zeta: float, *, parts: int = 24) -> list[tuple[str, bool]]:
     """Whether Theorems 1 to 3 hold for every row of three clusters whose entries are k / parts.
 
-    `zeta`: the threshold of similarity, in (0, 1]; ValueError outside. Rows are integers, so that no
-    product is rounded. A tie for the largest entry of a similar row breaks Theorem 2. Theorem 3 is taken
-    at its edge, gamma just below zeta^2. Returns (name, holds), in their order.
+    Rows are integers, so that no product is rounded. A tie for the largest entry of a similar row breaks
+    Theorem 2. Theorem 3 is taken at its edge, gamma just below zeta^2. Returns (name, holds), in their order.
 
     Source: paper 004, Theorems 1 to 3 (equations 7, 22 and 28).
     """

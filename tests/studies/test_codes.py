@@ -82,7 +82,7 @@ def test_features_do_not_depend_on_blocks_or_on_other_images(monkeypatch):
 
 def test_whitening_is_the_inverse_root_of_the_covariance():
     raw = patches.sample_patches(some_images(20, 3, 12, 12), 2000, size=3)
-    whitening = patches.fit_whitening(raw, epsilon=0.1)
+    whitening = patches.fit_whitening(raw)
     normalised = np.array([literal_normalise(row) for row in raw.double().numpy()])
     covariance = np.cov(normalised.T)
     matrix = whitening.matrix.double().numpy()
