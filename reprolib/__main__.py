@@ -139,11 +139,11 @@ def _classify(args: argparse.Namespace) -> int:
 
 
 def _results(args: argparse.Namespace) -> int:
-    from reprolib.experiments.paper import paper_folder
-    from reprolib.report import compare as results
+    from reprolib.experiments.paper import Paper, paper_folder
+    from reprolib.report import tables
 
     paper_folder(args.paper)
-    print(results.text(args.paper, profile=args.profile))
+    print(*tables.overview(Paper(args.paper), args.profile), sep="\n\n")
     return 0
 
 

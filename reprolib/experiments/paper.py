@@ -73,6 +73,11 @@ class Paper:
     def __init__(self, name: str, root: Path | None = None) -> None:
         self.name, self.root = name, root
 
+    @property
+    def folder(self) -> Path:
+        """Return book/<name>. Raises ValueError for a paper without one, naming the nearest."""
+        return paper_folder(self.name)
+
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """All records, sorted by file name."""
@@ -173,7 +178,7 @@ class Paper:
         """
         settings = variants_of(self.profiles["method"])["paper"] | self.profiles["default"]
         entries = []
-        for entry in load_yaml(paper_folder(self.name) / "deviations.yml")["deviations"]:
+        for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
             where = f"deviations.yml, {entry.get('id', 'no id')}"
             keys = {"id", "topic", "paper", "released", "ours", "why"}
             check_keys(where, entry, keys, {"effect", "runs", "base"})
@@ -200,7 +205,7 @@ class Paper:
 
     @cached_property
     def _printed(self) -> dict[str, Any]:
-        path = paper_folder(self.name) / "published.yml"
+        path = self.folder / "published.yml"
         return load_yaml(path) if path.is_file() else {}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reprolib.experiments.paper import METRICS
 from reprolib.report.figures import MARKERS, PALETTE10, PALETTE20, image_row, scatter
@@ -34,13 +35,17 @@ def curves(
     y: str = "",
     *,
     what: str = "",
+    log: str = "",
     looks: Mapping[str, Mapping[str, Any]] | None = None,
+    legend: str = "best",
+    ncols: int = 1,
     **shape: Any,
 ) -> Figure:
     """Lines in panels {title: {label: lines}}, a line (x, y) or (x, y, std); those of a label look alike.
 
     x, y: labels of the axes, y only at the left; what: said to be missing where no panel has a line;
-    looks: keywords of `Axes.plot` by label; shape: `size` (inches) and `columns` of the figure.
+    log: axes with a logarithmic scale, "x", "y" or "xy"; looks: keywords of `Axes.plot` by label; legend:
+    where, in the first panel or "outside ..."; shape: `size` (inches) and `columns` of the figure.
     """
     panels = {title: lines for title, lines in panels.items() if any(lines.values())}
     if not panels:
@@ -54,8 +59,10 @@ def curves(
                 bars = {"yerr": std[0], "capsize": 2} if std else {}
                 draw = axes.errorbar if std else axes.plot
                 draw(at, values, label=None if number else label, **look, **bars)
-        axes.set(title=title, xlabel=x)
+        axes.set(title=title, xlabel=x, **{f"{axis}scale": "log" for axis in log})
     grid[0].set_ylabel(y)
+    handles = grid[0].get_legend_handles_labels()
+    (figure if "outside" in legend else grid[0]).legend(*handles, loc=legend, ncols=ncols)
     return figure
 
 
@@ -105,22 +112,23 @@ def bars(
     y: str,
     *,
     what: str = "",
-    mean: bool = False,
+    even: bool = False,
     **shape: Any,
 ) -> Figure:
     """Counts on a logarithmic scale, panels {title: (edges (m + 1,), counts (m,))}; else as `curves`.
 
-    mean: a dashed line where all bars would end if they were equal.
+    even: a dashed line where all bars would end if they were equal.
     """
     if not panels:
         return missing(what)
     figure, grid = _panels(len(panels), **shape)
     for axes, (title, (edges, counts)) in zip(grid, panels.items(), strict=False):
         middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-        axes.bar(middle, counts, 0.8 * width if mean else width, color=PALETTE10[0])
+        axes.bar(middle, counts, 0.8 * width if even else width, color=PALETTE10[0])
         axes.set(title=title, xlabel=x, yscale="log")
-        if mean:
+        if even:
             axes.axhline(np.mean(counts), color=PALETTE10[5], ls="--", lw=1.5)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.grid(axis="x", visible=False)
     for axes in grid:
         if axes.get_subplotspec().is_first_col():
@@ -193,7 +201,8 @@ def ancestor_colors(clusters: np.ndarray, final: np.ndarray) -> list[str]:
 
 
 def _look(place: int) -> dict[str, Any]:
-    return {"color": PALETTE10[place % 10], "marker": MARKERS[place % len(MARKERS)]}
+    look = {"color": PALETTE10[place % 10], "marker": MARKERS[place % len(MARKERS)]}
+    return look | {"markersize": 5, "linewidth": 1.3}
 
 
 def _bare(axes: Axes) -> None:

@@ -154,7 +154,7 @@ def cost(rows: pd.DataFrame, names: Mapping[str, str], caption: str = "") -> Tab
     keys = ["dataset", "method", "profile", "device"]
     runs = rows.drop_duplicates([*keys, "variant", "tag", "seed"])
     lines = []
-    for key, same in _in_order(runs.sort_values(keys), names).groupby(keys, sort=False):
+    for key, same in _in_order(runs.sort_values(keys[1:], kind="stable"), names).groupby(keys, sort=False):
         numbers = minutes(same["seconds"].mean()), f"{same['memory'].max() / 1024:.1f}"
         lines.append([names.get(key[0], key[0]), *key[1:], *numbers, str(len(same))])
     head = ["data set", "method", "profile", "device", "minutes a seed", "memory, GiB", "seeds"]
@@ -329,7 +329,7 @@ def overview(paper: Paper, profile: str | None = None) -> list[Table | str]:
         for metric in entry["metrics"]:
             cells = compare.table(paper, table_id, metric, profile=profile)
             lines = [_told(cell) for cell in cells if cell["mean"] is not None]
-            title = f"{entry['source']}: {entry['title']} ({METRICS[metric]})"
+            title = f"{entry['source']}: {entry['title']} ({metric})"
             title += f"; {len(cells) - len(lines)} of {len(cells)} numbers not run"
             head = ["row", "data set", "paper", "here", "seeds", "profile", "verdict"]
             found.append(Table(head, lines, title) if lines else title)
