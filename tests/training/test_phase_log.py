@@ -1,17 +1,13 @@
-"""The monitor of DCSS, what it keeps for the figures, and the figures drawn from its records."""
+"""The monitor of DCSS and what it keeps for the figures."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from reprolib import load, metrics
 from reprolib.experiments import records, run
 from reprolib.methods.autoencoder import Stage
-from reprolib.report import phase_charts
 from reprolib.training import phase_log
 from reprolib.training.phase_log import PhaseLog
-
-NAMES = {"digits": "Digits"}
 
 
 @pytest.fixture(scope="module")
@@ -103,38 +99,3 @@ def test_methods_share_the_pretraining_of_a_folder(smoke_record, tmp_path):
     assert first["metrics"]["ae"] == second["metrics"]["ae"] == smoke_record["metrics"]["ae"]
     assert first["seconds"]["pretrain"] == second["seconds"]["pretrain"]
     assert len(list((tmp_path / "models").iterdir())) == 1
-
-
-def test_figures_are_drawn_from_records_and_say_what_is_missing(smoke_record, monkeypatch):
-    monkeypatch.setattr(phase_charts, "SHOWN", 40)
-    other = smoke_record | {"parameters": smoke_record["parameters"] | {"alpha": 1.0}}
-    again = [entry for entry in smoke_record["stages"] if entry["stage"] == "phase 1"]
-    longer = smoke_record | {"stages": smoke_record["stages"] + again}
-    row = {"method": "DCSS", "result": "q", "std": {"acc": None}, "mean": {"acc": 0.5}}
-    rows = [row | {"dataset": f"digits-r{rate}"} for rate in (0.1, 0.5)]
-    labels = {("DCSS", "q"): "DCSS"}
-    drawn = [
-        phase_charts.phase_1_losses([longer], NAMES),
-        phase_charts.over_phase_2([smoke_record], NAMES, ["similar", "dissimilar"], "pairs"),
-        phase_charts.spaces(smoke_record, "Digits"),
-        phase_charts.assignments(smoke_record),
-        phase_charts.residuals([smoke_record], NAMES),
-        phase_charts.sensitivity([smoke_record, other], "alpha", "u", NAMES),
-        phase_charts.imbalance(rows, "digits", "acc", labels),
-    ]
-    assert len(drawn[0].axes[0].lines) == 3 and len(drawn[2].axes) == 4
-    assert drawn[5].axes[0].get_xlabel() == "α"
-    missing = [
-        phase_charts.phase_1_losses([], NAMES),
-        phase_charts.phase_1_losses([smoke_record], NAMES),  # one epoch is no line
-        phase_charts.over_phase_2([], NAMES, ["isolated"], "images"),
-        phase_charts.spaces(None, "Digits"),
-        phase_charts.assignments(None),
-        phase_charts.residuals([], NAMES),
-        phase_charts.sensitivity([smoke_record], "alpha", "u", NAMES),
-        phase_charts.imbalance([], "digits", "acc", labels),
-    ]
-    for figure in missing:
-        assert "not run" in figure.axes[0].texts[0].get_text()
-    assert not any(figure.axes[0].texts for figure in drawn)
-    plt.close("all")
