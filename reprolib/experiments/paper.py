@@ -372,6 +372,7 @@ def _typed(method: str, name: str, value: Any, default: Any) -> Any:
         )
     return value
 
+
 @lru_cache(maxsize=32)
 def _read(path: Path, mtime_ns: int) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)

@@ -121,11 +121,11 @@ def bars(
     """
     if not panels:
         return missing(what)
-    figure, grid = _panels(len(panels), **shape)
+    figure, grid = _panels(len(panels), subplot_kw={"yscale": "log"}, **shape)
     for axes, (title, (edges, counts)) in zip(grid, panels.items(), strict=False):
         middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
         axes.bar(middle, counts, 0.8 * width if even else width, color=PALETTE10[0])
-        axes.set(title=title, xlabel=x, yscale="log")
+        axes.set(title=title, xlabel=x)
         if even:
             axes.axhline(np.mean(counts), color=PALETTE10[5], ls="--", lw=1.5)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -142,10 +142,11 @@ def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
     """Codebooks (`classification`) are more accurate than another: the mean gain exceeds two deviations."""
     root = paper.root and paper.root / "classification"
     measured = classification.curves(classification.load_runs(paper.name, root=root))
-    for name, n in ((name, n) for name in codes for n in measured.get(name, {})):
-        gain = classification.gains(measured, name, than, n)
-        if len(gain) > 1:
-            yield f"{name} from {n:,}", gain.mean() > 2 * gain.std(ddof=1)
+    for name in codes:
+        for n in measured.get(name, {}):
+            gain = classification.gains(measured, name, than, n)
+            if len(gain) > 1:
+                yield f"{name} from {n:,}", gain.mean() > 2 * gain.std(ddof=1)
 
 
 def _theorems(paper: Paper, zeta: float) -> Found:

@@ -127,9 +127,7 @@ def _cell(
     cell = {"row": row["name"], "method": row.get("method"), "dataset": dataset, "metric": metric}
     cell |= {"paper": printed, "reported": row.get("reported", {}).get(dataset)}
     setting = {key: row[key] for key in ("variant", "tag") if key in row}
-    found = runs(
-        paper, dataset, row.get("method"), row.get("result"), profiles=profiles, **setting
-    )
+    found = runs(paper, dataset, row.get("method"), row.get("result"), profiles=profiles, **setting)
     if found is None:
         empty = dict.fromkeys(("scores", "mean", "std", "profile", "reduced", "devices", "stale"))
         return cell | empty | {"n_seeds": 0, "verdict": "not run"}

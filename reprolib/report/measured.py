@@ -17,7 +17,7 @@ COLUMNS = [*ABOUT, "dataset", "n", "seed", "result", "seconds", "memory", "stale
 
 
 def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a record and result: COLUMNS, then its scores ("acc", ...).
+    """One row a record and result, indexed by the seed: COLUMNS, then its scores ("acc", ...).
 
     seconds: those of the whole run; memory: its peak in MiB; stale: whether the method does something
     else by now; parameters: the record's dict.
@@ -29,7 +29,9 @@ def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         run |= {"seed": entry["random_state"], "seconds": sum(entry["seconds"].values())}
         run |= {"memory": entry["peak_memory_mb"], "stale": is_stale(entry)}
         rows += [run | {"result": result} | scores for result, scores in entry["metrics"].items()]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS)
+    if not rows:
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.DataFrame(rows, index=[row["seed"] for row in rows])
 
 
 @lru_cache(maxsize=8)
@@ -40,9 +42,8 @@ def measured(paper: Paper) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def groups(paper: Paper) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The rows of `measured` by KEYS, one a seed and indexed by it, in the order of the records."""
-    by_keys = measured(paper).groupby(KEYS, sort=False)
-    return {key: rows.set_index("seed") for key, rows in by_keys}
+    """The rows of `measured` by KEYS, in the order of the records."""
+    return dict(iter(measured(paper).groupby(KEYS, sort=False)))
 
 
 def means(rows: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from reprolib.checks import unknown_name
-from reprolib.data import catalogue
 from reprolib.experiments.paper import METRICS, Paper
 from reprolib.report import compare
 from reprolib.report.measured import means, measured
@@ -154,7 +153,9 @@ def cost(rows: pd.DataFrame, names: Mapping[str, str], caption: str = "") -> Tab
     keys = ["dataset", "method", "profile", "device"]
     runs = rows.drop_duplicates([*keys, "variant", "tag", "seed"])
     lines = []
-    for key, same in _in_order(runs.sort_values(keys[1:], kind="stable"), names).groupby(keys, sort=False):
+    for key, same in _in_order(runs.sort_values(keys[1:], kind="stable"), names).groupby(
+        keys, sort=False
+    ):
         numbers = minutes(same["seconds"].mean()), f"{same['memory'].max() / 1024:.1f}"
         lines.append([names.get(key[0], key[0]), *key[1:], *numbers, str(len(same))])
     head = ["data set", "method", "profile", "device", "minutes a seed", "memory, GiB", "seeds"]
@@ -168,24 +169,6 @@ def minutes(seconds: float | None) -> str:
     return f"{seconds / 60:.2f}" if seconds < 60 else f"{seconds / 60:.1f}"
 
 
-def hyper_parameters(
-    printed: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]],
-    names: Mapping[str, str],
-    caption: str = "",
-) -> Table:
-    """Hyper-parameters: the paper's beside those in the records, with the data sets that have them.
-
-    printed: an entry of `Paper.others` whose rows name a `parameter`.
-    """
-    rows = []
-    for row in printed["rows"]:
-        papers = " or ".join(dict.fromkeys(map(plain, row["values"])))
-        here = in_force(row["parameter"], records, names)
-        rows.append([f"{row['name']}, {row['parameter']}", papers, here])
-    return Table(["hyper-parameter", "paper", "in the records"], rows, caption)
-
-
 def in_force(parameter: str, records: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> str:
     """The values of one parameter in the records; with data sets where they are not all the same."""
     found: dict[str, dict[str, None]] = {}
@@ -196,41 +179,6 @@ def in_force(parameter: str, records: Iterable[Mapping[str, Any]], names: Mappin
     if len(found) < 2:
         return next(iter(found), NOT_RUN)
     return "\n".join(f"{value}: {', '.join(on)}" for value, on in found.items())
-
-
-def data_sets(
-    printed: Mapping[str, Any],
-    records: Iterable[Mapping[str, Any]],
-    n_clusters: Mapping[str, int],
-    names: Mapping[str, str],
-    caption: str = "",
-) -> Table:
-    """The paper's data sets beside ours: images, size and categories, from the records if any.
-
-    printed: `Paper.others`' entry with rows samples, categories, height and width; n_clusters: by data
-    set, for those without a record; then the images are those of the catalogue.
-    """
-    runs = {entry["dataset"]["name"]: entry for entry in records}
-    rows = []
-    for dataset, *theirs in zip(
-        printed["columns"], *(row["values"] for row in printed["rows"]), strict=True
-    ):
-        ours, remark = None, "cannot be loaded"
-        if dataset in runs:
-            about = runs[dataset]["dataset"]
-            ours = [about["n"], runs[dataset]["parameters"]["n_clusters"], *about["shape"][-2:]]
-        elif dataset in catalogue.TABLE and dataset in n_clusters:
-            known = catalogue.TABLE[dataset]
-            ours = [known.n, n_clusters[dataset], *known.shape[-2:]]
-        if ours is not None:
-            remark = "same" if ours == theirs else "differs"
-            remark += "" if dataset in runs else f", {NOT_RUN}"
-        told = [
-            "–" if size is None else "{0:,} images of {2}×{3}\n{1} categories".format(*size)
-            for size in (theirs, ours)
-        ]
-        rows.append([names.get(dataset, dataset), *told, remark])
-    return Table(["data set", "paper", "here", ""], rows, caption)
 
 
 def as_printed(printed: Mapping[str, Any]) -> Table:
@@ -377,7 +325,7 @@ def _in_order(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Sort rows by data set as `names` has them; others come last, all else stays in order."""
     place = {dataset: i for i, dataset in enumerate(names)}
     order = rows["dataset"].map(lambda dataset: place.get(dataset, len(place)))
-    return rows.loc[order.sort_values(kind="stable").index]
+    return rows.iloc[order.argsort(kind="stable")]
 
 
 def _filled(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Table:

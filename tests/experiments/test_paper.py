@@ -20,7 +20,9 @@ def with_printed(**printed):
 
 def test_files_are_read_once_and_again_by_a_new_paper(folder, monkeypatch):
     read, found = [], Paper("jule", root=folder)
-    monkeypatch.setattr(records, "read", lambda path, read_one=records.read: read.append(path) or read_one(path))
+    monkeypatch.setattr(
+        records, "read", lambda path, read_one=records.read: read.append(path) or read_one(path)
+    )
     assert len(found.records) == len(found.select()) == 8
     assert len(found.select(tag="main", method="JULE")) == 3
     assert len(found.select(profile=["cpu"], dataset="digits")) == 7
@@ -49,7 +51,9 @@ def test_a_table_gives_the_numbers_of_one_of_its_metrics():
         made.printed("t", "nmi")
     with pytest.raises(ValueError, match="unknown table 's'"):
         made.printed("s")
-    plain = with_printed(tables=[TABLE | {"metrics": ["acc"], "rows": [ROW | {"values": {"usps": 1}}]}])
+    plain = with_printed(
+        tables=[TABLE | {"metrics": ["acc"], "rows": [ROW | {"values": {"usps": 1}}]}]
+    )
     assert plain.printed("t")[0]["values"] == {"usps": 1}
 
 
@@ -64,17 +68,17 @@ def test_a_table_gives_the_numbers_of_one_of_its_metrics():
 )
 def test_a_wrong_row_is_named(changed, message):
     with pytest.raises(ValueError, match=message):
-        with_printed(tables=[TABLE | {"rows": [ROW | changed]}]).published
+        assert with_printed(tables=[TABLE | {"rows": [ROW | changed]}]).published
 
 
 def test_unknown_metrics_and_ragged_rows_are_refused():
     with pytest.raises(ValueError, match="Did you mean 'acc'"):
-        with_printed(tables=[TABLE | {"metrics": ["ac"], "rows": []}]).published
+        assert with_printed(tables=[TABLE | {"metrics": ["ac"], "rows": []}]).published
     with pytest.raises(ValueError, match="unknown headline in jule"):
-        with_printed(headline="nmi").headline
+        assert with_printed(headline="nmi").headline
     other = dict(id="t", title="t", source="s", columns=["a"])
     with pytest.raises(ValueError, match="row 'r': 2 values for 1 columns"):
-        with_printed(others=[other | {"rows": [dict(name="r", values=[1, 2])]}]).others
+        assert with_printed(others=[other | {"rows": [dict(name="r", values=[1, 2])]}]).others
     assert set(Paper("jule").others) == {"table-1", "table-2", "table-7", "table-8"}
 
 
@@ -90,9 +94,9 @@ def test_a_paper_without_a_chapter_has_claims_only():
     assert [paper["number"] for paper in papers.claimed()] == ["002", "001", "003", "000", "004"]
     assert Paper("profeat").claims and Paper("profeat").records == []
     with pytest.raises(ValueError, match="Did you mean 'jule'"):
-        Paper("jul").claims
+        assert Paper("jul").claims
     with pytest.raises(ValueError, match="unknown paper 'profeat'"):
-        Paper("profeat").published
+        assert Paper("profeat").published
 
 
 def test_a_wrong_claim_is_named(monkeypatch):
@@ -100,7 +104,7 @@ def test_a_wrong_claim_is_named(monkeypatch):
     entries[0]["claims"][0]["chek"] = {}
     monkeypatch.setattr(papers, "load_yaml", lambda path: {"papers": entries})
     with pytest.raises(ValueError, match="claims.yml, jule, .*Did you mean 'check'"):
-        Paper("jule").claims
+        assert Paper("jule").claims
 
 
 def test_deviations_are_told_with_the_settings_of_the_code(monkeypatch):

@@ -1,6 +1,7 @@
 """Verdicts on claims, from records made for the test."""
 
 import pytest
+
 from reprolib.experiments.paper import Paper, claimed
 from reprolib.report import claims, tables
 from reprolib.studies import classification

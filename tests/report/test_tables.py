@@ -92,19 +92,8 @@ def test_printed_tables_keep_their_digits():
     assert tables.as_printed(blank).rows[0][-1] == "–"
 
 
-def test_data_sets_and_settings_come_from_the_records(book):
-    runs = book.select(tag="main", method="JULE")
-    printed = {
-        "columns": ["digits", "usps", "ytf"],
-        "rows": [{"values": v} for v in ([1797, 11000, 5], [10, 10, 2], [8, 16, 3], [8, 16, 3])],
-    }
-    rows = tables.data_sets(printed, runs, {"usps": 10}, NAMES).rows
-    assert [row[0] for row in rows] == ["Digits", "USPS", "ytf"]
-    assert [row[3] for row in rows] == ["same", "differs, not run", "cannot be loaded"]
-    assert rows[1][2] == "9,298 images of 16×16\n10 categories" and rows[2][2] == "–"
-    shown = {r[0]: r[1:] for r in tables.hyper_parameters(book.others["table-2"], runs, NAMES).rows}
-    assert shown["η, unrolling_rate"] == ["0.9 or 0.2", "0.9"]
-    assert shown["K_s, n_neighbors"] == ["20", "20"]
+def test_settings_are_those_of_the_records(book):
+    assert tables.in_force("n_neighbors", book.select(tag="main"), NAMES) == "20"
     both = tables.in_force("unrolling_rate", book.select(method="JULE"), NAMES)
     assert both == "0.9: Digits\n0.5: Digits"
     assert tables.in_force("unrolling_rate", [], NAMES) == "not run"
