@@ -71,6 +71,8 @@ def test_dots_show_every_seed_and_the_mean(book):
     np.testing.assert_allclose(rings[0].get_xdata(), scores)
     middles = [bar.lines[0].get_xdata()[0] for bar in axes.containers]
     assert middles[0] == pytest.approx(np.mean(scores))
+    places = [line.get_ydata()[0] for line in rings]
+    assert [round(place) for place in places] == [0, 0, 1, 1] and len(set(places)) == 4
     labels = {"RC": "recomputed"}
     figure = charts.dots(compare.settings(book, ["main", "worse"]), NAMES, "acc", labels)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["recomputed"]

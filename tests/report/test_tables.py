@@ -4,6 +4,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_records import NAMES, cell
 
@@ -109,6 +110,10 @@ def test_scores_and_cost_are_means_over_seeds(book):
     assert rows[0][1] == tables.spread(np.mean(scores), np.std(scores, ddof=1))
     elsewhere = main.assign(dataset="another")
     assert tables.scores(elsewhere, {}, NAMES).rows[0][0] == "another, JULE SF"
+    both = pd.concat([elsewhere, main, main.assign(dataset="usps")])
+    for table in (tables.scores(both, {}, NAMES), tables.cost(both, NAMES)):
+        places = [row[0].split(",")[0] for row in table.rows]
+        assert list(dict.fromkeys(places)) == ["Digits", "USPS", "another"]
     rows = tables.cost(main, NAMES).rows
     assert [[*row[:5], row[-1]] for row in rows] == [
         ["Digits", "JULE", "cpu", rows[0][3], "2.0", "3"],
