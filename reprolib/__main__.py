@@ -1,38 +1,22 @@
-"""The command line: `python -m reprolib`, installed as `reprolib`."""
+"""The command line: `python -m reprolib`, installed as `reprolib`. Commands import what they need."""
 
 from __future__ import annotations
 
-import argparse
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import click
 import yaml
 
 from reprolib.checks import unknown_name
 
 BAD_USAGE = 2
 FAILED = 1
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises instead of leaving the process, and names the nearest valid choice."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
-        found, rest = self.parse_known_args(args, namespace)
-        if rest:
-            options = self.commands.choices[found.command]._option_string_actions
-            raise unknown_name(f"argument of {found.command}", rest[0], options)
-        return found
-
-    def error(self, message: str) -> None:
-        raise ValueError(f"{message}\n{self.format_usage().strip()}")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            raise unknown_name(action.metavar or action.dest, value, action.choices)
+STOPPED = 130
+ACTIONS = ("list", "fetch", "verify")
 
 
 def parse_value(text: str) -> Any:
@@ -56,7 +40,7 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
 
     Raises ValueError for a pair without `=` and for a name given twice.
     """
-    from reprolib.experiments.plan import OPTIONAL_SETTINGS, TEXT_SETTINGS
+    from reprolib.experiments.plan import SETTINGS
 
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -65,169 +49,145 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"-p takes name=value, as in -p dataset=usps; got {pair!r}.")
         if name in found:
             raise ValueError(f"-p {name} is given twice.")
-        found[name] = text if name in (*TEXT_SETTINGS, *OPTIONAL_SETTINGS) else parse_value(text)
+        found[name] = text if name in SETTINGS else parse_value(text)
     return found
 
 
-def _data(args: argparse.Namespace) -> int:
+class _Commands(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands:
+            raise unknown_name("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, no_args_is_help=False)
+def cli() -> None:
+    """Data, runs and results of the book."""
+
+
+@cli.command()
+@click.argument("action", metavar="|".join(ACTIONS))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--root", help="data folder, by default $REPROLIB_DATA or ~/.cache/reprolib")
+def data(action: str, names: Sequence[str], root: str | None) -> int:
+    """List, fetch or verify the data sets.
+
+    By default all that are here.
+    """
     from reprolib.data import load
 
-    rows = load.available(args.root)
-    if args.action == "list":
-        print(f"data root: {load.data_root(args.root)}")
+    if action not in ACTIONS:
+        raise unknown_name("action", action, ACTIONS)
+    rows = load.available(root)
+    if action == "list":
+        print(f"data root: {load.data_root(root)}")
         for row in rows:
             size = f"{row['n']:>6} x {'x'.join(map(str, row['shape']))}" if row["n"] else ""
             print(f"{row['name']:<14} {size:<18} {row['found'] or 'not here; ' + row['how']}")
         return 0
-    here = [row["name"] for row in rows if row["found"]]
     failed = False
-    for name in args.names or here:
+    for name in names or [row["name"] for row in rows if row["found"]]:
         try:
-            print(getattr(load, args.action)(name, root=args.root))
+            print(getattr(load, action)(name, root=root))
         except (OSError, ConnectionError) as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
     return FAILED if failed else 0
 
 
-def _run(args: argparse.Namespace) -> int:
-    from reprolib.experiments import run as experiment
+@cli.command()
+@click.argument("paper")
+@click.option(
+    *("-p", "--parameters"),
+    multiple=True,
+    metavar="name=value",
+    help="a setting of the paper's run.md, or a hyper-parameter; may be repeated",
+)
+@click.option("--seeds", default=1, help="number of seeds (default 1)")
+@click.option("--first-seed", default=0, help="first random_state (default 0)")
+@click.option("--jobs", default=1, help="seeds at a time (default 1)")
+@click.option("--force", is_flag=True, help="run even where a record is there")
+def run(
+    paper: str, parameters: Sequence[str], seeds: int, first_seed: int, jobs: int, force: bool
+) -> int:
+    """Run a paper's experiment, one record a seed.
 
-    parameters = parse_parameters(args.parameters)
-    if args.seeds < 1 or args.jobs < 1:
-        raise ValueError(f"--seeds and --jobs must be at least 1; got {args.seeds}, {args.jobs}.")
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
-    options = {"jobs": args.jobs, "force": args.force}
-    options["runs_dir"] = parameters.pop("runs_dir", None)
+    PAPER is a folder of the book, as jule.
+    """
+    from reprolib.experiments import run as experiment
+    from reprolib.experiments.records import read, told
+
+    given = parse_parameters(parameters)
+    if seeds < 1 or jobs < 1:
+        raise ValueError(f"--seeds and --jobs must be at least 1; got {seeds}, {jobs}.")
+    options = {"jobs": jobs, "force": force, "runs_dir": given.pop("runs_dir", None)}
     # a queue or a service stops with SIGTERM: end the notebooks too, as after ctrl-c
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        paths = experiment.run(args.paper, parameters, seeds, **options)
+        paths = experiment.run(paper, given, range(first_seed, first_seed + seeds), **options)
     except experiment.RunFailed as error:
         print(f"reprolib: {error}", file=sys.stderr)
         return FAILED
     for path in paths:
-        print(_record_line(path))
+        print(f"{told(read(path))}; {path}")
     return 0
 
 
-def _record_line(path: Any) -> str:
-    from reprolib.experiments import records
-
-    entry = records.read(path)
-    scores = ", ".join(
-        f"{name} NMI {m['nmi_geometric']:.3f} ACC {m['acc']:.3f}"
-        for name, m in entry["metrics"].items()
-    )
-    return f"{scores or 'no labels'}; {sum(entry['seconds'].values()):.1f} s; {path}"
-
-
-def _classify(args: argparse.Namespace) -> int:
-    from reprolib.experiments import records
-    from reprolib.studies import classification
-
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1; got {args.seeds}.")
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        options = {"device": args.device, "force": args.force}
-        for path in classification.run(args.paper, args.profile, seed, **options):
-            found = ", ".join(
-                f"{n}: {a:.4f}" for n, a in classification.rescore(records.read(path)).items()
-            )
-            print(f"{found}; {path}")
-    return 0
-
-
-def _results(args: argparse.Namespace) -> int:
+@cli.command()
+@click.argument("paper")
+@click.option("--profile", help="smoke, cpu or paper; default: paper, else cpu")
+def results(paper: str, profile: str | None) -> None:
+    """Show the paper's numbers beside the records'."""
     from reprolib.experiments.paper import Paper, paper_folder
-    from reprolib.report import tables
+    from reprolib.report.tables import overview
 
-    paper_folder(args.paper)
-    print(*tables.overview(Paper(args.paper), args.profile), sep="\n\n")
-    return 0
-
-
-def _bench(args: argparse.Namespace) -> int:
-    from reprolib.bench import run as bench
-
-    return int(bench.main(args.rest) or 0)
+    paper_folder(paper)
+    print(*overview(Paper(paper), profile), sep="\n\n")
 
 
-def _doctor(args: argparse.Namespace) -> int:
-    from reprolib.experiments import doctor
+@cli.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF reprolib.bench.run]")
+def bench(rest: Sequence[str]) -> int:
+    """Time the kernels against the roofline."""
+    from reprolib.bench import run as timed
 
-    print(doctor.report())
-    return 0
+    return int(timed.main(list(rest)) or 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="reprolib", description="Data, runs and results of the book.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    parser.commands = commands
+@cli.command()
+def doctor() -> None:
+    """Tell device, versions, data found, what will run where."""
+    from reprolib.experiments.doctor import report
 
-    def command(name: str, action: Callable, help: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-        added.set_defaults(action_function=action)
-        return added
+    print(report())
 
-    data = command("data", _data, "list, fetch or verify the data sets")
-    data.add_argument("action", metavar="action", choices=("list", "fetch", "verify"))
-    data.add_argument("names", nargs="*", metavar="NAME", help="data sets; default: those here")
-    data.add_argument("--root", help="data folder, by default $REPROLIB_DATA or ~/.cache/reprolib")
 
-    run = command("run", _run, "run a paper's experiment, one record a seed")
-    run.add_argument("paper", help="folder of the book, as jule")
-    run.add_argument(
-        *("-p", "--parameters"),
-        action="append",
-        default=[],
-        metavar="name=value",
-        help="a parameter of the paper's run.md; may be repeated",
-    )
-    run.add_argument("--seeds", type=int, default=1, help="number of seeds (default 1)")
-    run.add_argument("--first-seed", type=int, default=0, help="first random_state (default 0)")
-    run.add_argument("--jobs", type=int, default=1, help="seeds at a time (default 1)")
-    run.add_argument("--force", action="store_true", help="run even where a record is there")
-
-    classify = command(
-        "classify", _classify, "codes of patches and a linear SVM, one record a code"
-    )
-    classify.add_argument("paper", help="folder of the book, as jule")
-    classify.add_argument("--profile", default="cpu", help="of classification.yml (default cpu)")
-    classify.add_argument("--seeds", type=int, default=1, help="number of seeds (default 1)")
-    classify.add_argument(
-        "--first-seed", type=int, default=0, help="first random_state (default 0)"
-    )
-    classify.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    classify.add_argument("--force", action="store_true", help="run even where a record is there")
-
-    results = command("results", _results, "the paper's numbers beside the records'")
-    results.add_argument("paper", help="folder of the book, as jule")
-    results.add_argument("--profile", help="smoke, cpu or paper; default: paper, else cpu")
-
-    bench = command("bench", _bench, "time the kernels against the roofline")
-    bench.add_argument("rest", nargs=argparse.REMAINDER, help="options of reprolib.bench.run")
-
-    command("doctor", _doctor, "device, versions, data found, what will run where")
-    return parser
+def _usage(error: click.UsageError) -> str:
+    """What click says of wrong usage; a misspelt option is answered with the nearest valid ones."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        valid = [n for p in error.ctx.command.params for n in p.opts if n.startswith("-")]
+        return str(unknown_name(f"argument of {error.ctx.info_name}", error.option_name, valid))
+    return error.format_message() + (f"\n{error.ctx.get_usage()}" if error.ctx else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 asked for wrongly."""
+    args = None if argv is None else list(argv)
     try:
-        args = _parser().parse_args(argv)
-        return args.action_function(args)
+        return cli.main(args, prog_name="reprolib", standalone_mode=False) or 0
+    except click.Abort:
+        said, status = "stopped; the same command goes on from the checkpoint", STOPPED
     except OSError as error:
-        print(f"reprolib: {error}", file=sys.stderr)
-        return FAILED
+        said, status = error, FAILED
+    except click.UsageError as error:
+        said, status = _usage(error), BAD_USAGE
     except (ValueError, TypeError) as error:
-        print(f"reprolib: {error}", file=sys.stderr)
-        return BAD_USAGE
-    except KeyboardInterrupt:
-        print("reprolib: stopped; the same command goes on from the checkpoint", file=sys.stderr)
-        return 130
+        said, status = error, BAD_USAGE
+    print(f"reprolib: {said}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # torch takes seconds to import, and most checks do not need it
+    import torch
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
@@ -31,40 +33,6 @@ def check_keys(
             raise unknown_name(f"key in {where}", key, needed | optional)
 
 
-def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
-    """Return X as float32 features (n, d), C-contiguous.
-
-    Raises TypeError when X is not numeric; ValueError when it is not 2-D, has fewer than
-    min_samples rows or no column, or holds a value that is not finite in float32.
-    """
-    array = np.asarray(X)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"features must be numbers; got an array of dtype {array.dtype}. "
-            "Pass a numeric array (n_samples, n_features)."
-        )
-    if array.ndim != 2:
-        raise ValueError(
-            f"features must be a 2-D array (n_samples, n_features); got shape {array.shape}. "
-            "Flatten images first: X.reshape(len(X), -1)."
-        )
-    n, d = array.shape
-    if n < min_samples:
-        raise ValueError(f"at least {min_samples} samples are needed; got {n}.")
-    if d < 1:
-        raise ValueError(f"features must have at least one column; got shape {array.shape}.")
-    with np.errstate(over="ignore"):  # an overflow is refused just below
-        features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"features must be finite in float32; {int(bad.sum())} of {n} rows hold NaN, infinity "
-            "or an "
-            f"overflow, the first is row {int(bad.argmax())}. Remove or repair them."
-        )
-    return features
-
-
 def check_memory(needed: int, what: str, instead: str) -> None:
     """MemoryError when `needed` bytes are more than the system has left (only Linux says how many)."""
     meminfo = Path("/proc/meminfo")
@@ -77,3 +45,18 @@ def check_memory(needed: int, what: str, instead: str) -> None:
             f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are "
             f"available: {instead}"
         )
+
+
+def pick_device(device: str = "auto") -> "torch.device":
+    """Torch device by name; "auto" is CUDA where there is one. ValueError names what is missing."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}: use 'auto', 'cpu' or 'cuda'") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda' was asked for, but torch sees no CUDA device: use 'auto'")
+    return chosen

@@ -16,8 +16,8 @@ from reprolib.checks import unknown_name
 AVERAGES = ("geometric", "arithmetic", "max")
 
 
-def _partition(values: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted distinct ids of one side and each sample's position in them (n,)."""
+def _ids(values: Any, what: str) -> np.ndarray:
+    """Check one side: integers (n,), none negative."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(
@@ -33,26 +33,20 @@ def _partition(values: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
         )
     if array.min() < 0:
         raise ValueError(
-            f"{what} holds the negative id {array.min()}. A negative id usually marks noise or a "
-            "missing "
-            "label: drop those samples, or give them an id of their own, and say which in the "
-            "report."
+            f"{what} holds the negative id {array.min()}, which usually marks noise or a missing label: "
+            "drop those samples, or give them an id of their own, and say which in the report."
         )
-    ids, position = np.unique(array, return_inverse=True)
-    return ids, position
+    return array
 
 
-def _tables(y: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    classes, row = _partition(y, "y (the true classes)")
-    clusters, column = _partition(labels, "labels (the clusters)")
-    if len(row) != len(column):
+def _pair(y: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    y, labels = _ids(y, "y (the true classes)"), _ids(labels, "labels (the clusters)")
+    if len(y) != len(labels):
         raise ValueError(
-            f"y has {len(row)} samples and labels has {len(column)}; they must describe the same "
-            "samples "
+            f"y has {len(y)} samples and labels has {len(labels)}; they must describe the same samples "
             "in the same order."
         )
-    cells = np.bincount(row * len(clusters) + column, minlength=len(classes) * len(clusters))
-    return cells.reshape(len(classes), len(clusters)), classes, clusters
+    return y, labels
 
 
 def confusion(y: Any, labels: Any) -> np.ndarray:
@@ -65,7 +59,10 @@ def confusion(y: Any, labels: Any) -> np.ndarray:
            [1, 1],
            [1, 0]])
     """
-    return _tables(y, labels)[0]
+    # here and below: who only reads records does not wait for scikit-learn
+    from sklearn.metrics.cluster import contingency_matrix
+
+    return contingency_matrix(*_pair(y, labels))
 
 
 def match(y: Any, labels: Any) -> dict[int, int]:
@@ -76,8 +73,8 @@ def match(y: Any, labels: Any) -> dict[int, int]:
     >>> match([0, 0, 0, 1, 1, 1], [5, 5, 9, 9, 9, 2])
     {5: 0, 9: 1}
     """
-    table, classes, clusters = _tables(y, labels)
-    rows, columns = linear_sum_assignment(table, maximize=True)
+    classes, clusters = (np.unique(ids) for ids in _pair(y, labels))
+    rows, columns = linear_sum_assignment(confusion(y, labels), maximize=True)
     return {int(clusters[c]): int(classes[r]) for c, r in sorted(zip(columns, rows, strict=True))}
 
 
@@ -106,12 +103,6 @@ def purity(y: Any, labels: Any) -> float:
     return float(table.max(axis=0).sum() / table.sum())
 
 
-def _entropy(counts: np.ndarray) -> float:
-    p = counts[counts > 0] / counts.sum()
-    # `+ 0.0` turns the -0.0 of a single cluster into 0.0
-    return float(-(p * np.log(p)).sum() + 0.0)
-
-
 def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     """Normalised mutual information in [0, 1]: I(y; labels) divided by a mean of the two entropies.
 
@@ -125,19 +116,10 @@ def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     """
     if average not in AVERAGES:
         raise unknown_name("NMI average", average, AVERAGES)
-    table = confusion(y, labels)
-    if table.shape == (1, 1):
-        return 1.0
-    h_y, h_labels = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
-    if min(h_y, h_labels) == 0.0:
-        return 0.0
-    information = h_y + h_labels - _entropy(table.ravel())
-    normaliser = {
-        "geometric": np.sqrt(h_y * h_labels),
-        "arithmetic": (h_y + h_labels) / 2,
-        "max": max(h_y, h_labels),
-    }[average]
-    return float(np.clip(information / normaliser, 0.0, 1.0))
+    from sklearn.metrics import normalized_mutual_info_score
+
+    score = normalized_mutual_info_score(*_pair(y, labels), average_method=average)
+    return float(np.clip(score, 0.0, 1.0))
 
 
 def ari(y: Any, labels: Any) -> float:
@@ -146,18 +128,9 @@ def ari(y: Any, labels: Any) -> float:
     >>> round(ari([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]), 4)
     0.2424
     """
-    table = confusion(y, labels)
+    from sklearn.metrics import adjusted_rand_score
 
-    def pairs(counts: np.ndarray) -> int:
-        counts = counts.astype(np.int64)
-        return int((counts * (counts - 1) // 2).sum())
-
-    together, in_y, in_labels = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    every = pairs(np.array([table.sum()]))
-    expected = in_y * in_labels / every if every else 0.0
-    most = (in_y + in_labels) / 2
-    # both sides one block, or both all singletons: the same partition
-    return 1.0 if most == expected else float((together - expected) / (most - expected))
+    return float(adjusted_rand_score(*_pair(y, labels)))
 
 
 def batch_averaged(
@@ -172,8 +145,7 @@ def batch_averaged(
     >>> batch_averaged(purity, y, labels, batch_size=1), purity(y, labels)
     (1.0, 0.5)
     """
-    confusion(y, labels)  # the same refusals as every other score
-    y, labels = np.asarray(y), np.asarray(labels)
+    y, labels = _pair(y, labels)
     if not 1 <= batch_size <= len(y):
         raise ValueError(
             f"batch_size must be from 1 to the number of samples, {len(y)}; got {batch_size}."

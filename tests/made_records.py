@@ -36,7 +36,7 @@ def write_runs(root):
                 random_state=seed,
                 parameters=settings | changed,
                 assignments={"SF": noisy(share), "RC": noisy(share / 2)},
-                stages=[{"period": p, "n_clusters": c} for p, c in enumerate((30, 17, 10))],
+                history=[{"period": p, "n_clusters": c} for p, c in enumerate((30, 17, 10))],
                 seconds={"fit": 60.0 * (1 + seed)},
             )
     for profile, share in (("cpu", 0.5), ("smoke", 0.1)):

@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+import reprolib
 from reprolib import __main__ as cli
+from reprolib.bench import run as bench
 from reprolib.experiments import run as experiment
 from reprolib.experiments.probes import REPOSITORY
 
@@ -68,7 +70,6 @@ def test_data_verify_and_fetch_of_what_is_built_in(capsys):
         (["run", "jule", "-p", "dataset=uspss"], "'usps'"),
         (["run", "jule", "-p", "learnign_rate=0.1"], "'learning_rate'"),
         (["run", "jule", "--sead", "3"], "'--seeds'"),
-        (["classify", "jule", "--profile", "cpus"], "'cpu'"),
         (["results", "jul"], "'jule'"),
         (["results", "jule", "--profile", "cpus"], "'cpu'"),
     ],
@@ -83,11 +84,13 @@ def test_misspelt_names_stop_with_the_nearest_and_exit_2(capsys, argv, named):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "required: command"),
+        ([], "Missing command"),
+        (["run"], "Missing argument 'PAPER'"),
+        (["doctor", "now"], "unexpected extra argument (now)"),
         (["run", "jule", "-p", "gamma"], "-p takes name=value"),
         (["run", "jule", "-p", "gamma=1", "-p", "gamma=2"], "given twice"),
         (["run", "jule", "--seeds", "0"], "at least 1"),
-        (["run", "jule", "--seeds", "many"], "invalid int value"),
+        (["run", "jule", "--seeds", "many"], "not a valid integer"),
         (["run", "jule", "-p", "gamma=[1"], "not a value that YAML can read"),
     ],
 )
@@ -105,24 +108,34 @@ def test_a_failed_run_exits_1(capsys, monkeypatch):
     assert status == 1 and "log: somewhere" in err
 
 
-def test_classify_runs_each_seed_and_prints_what_it_found(capsys, monkeypatch, tmp_path):
-    from reprolib.experiments import records
-    from reprolib.studies import classification
+def test_help_is_there_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from reprolib.__main__ import main; status = main(['--help']); "
+        "print({'torch', 'sklearn', 'numba'} & set(sys.modules)); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("\nset()\n")
+    for name in cli.cli.commands:
+        assert f"  {name} " in done.stdout
 
-    called = []
 
-    def fake(paper, profile, seed, **options):
-        called.append((paper, profile, seed, options))
-        return [tmp_path / f"{seed}.json"]
+def test_the_packages_own_names_come_at_first_use():
+    code = (
+        "import sys, reprolib; from reprolib import load, metrics; "
+        "print(reprolib.Images is type(load('digits')), reprolib.metrics is metrics)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True True\n"
+    with pytest.raises(AttributeError, match="no attribute 'lood'"):
+        reprolib.lood  # noqa: B018
 
-    monkeypatch.setattr(classification, "run", fake)
-    monkeypatch.setattr(records, "read", lambda path: path)
-    monkeypatch.setattr(classification, "rescore", lambda entry: {100: 0.5, 200: 0.625})
-    status, out, _ = run(capsys, "classify", "jule", "--seeds", "2", "--first-seed", "3", "--force")
-    assert status == 0 and out.count("100: 0.5000, 200: 0.6250") == 2
-    options = {"device": "auto", "force": True}
-    assert called == [("jule", "cpu", seed, options) for seed in (3, 4)]
-    assert run(capsys, "classify", "jule", "--seeds", "0")[0] == 2
+
+def test_what_follows_bench_goes_to_it_untouched(monkeypatch):
+    seen = []
+    monkeypatch.setattr(bench, "main", seen.append)
+    assert cli.main(["bench", "knn", "--quick", "--json", "a.json"]) == 0
+    assert cli.main(["bench", "--help"]) == 0
+    assert seen == [["knn", "--quick", "--json", "a.json"], ["--help"]]
 
 
 def test_a_data_set_that_is_not_here_exits_1_and_says_how_to_get_it(capsys, monkeypatch, tmp_path):

@@ -16,13 +16,16 @@ import pytest
 import torch
 
 from reprolib import load
-from reprolib.graph.digraph import edge_weights, knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.graph.digraph import edge_weights, knn_digraph, one_link_clusters
 from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
 from reprolib.methods import JULE
-from reprolib.methods.jule_run import Run, period_lengths
-from reprolib.methods.losses import Triplets, weighted_triplet_loss
-from reprolib.training.checkpoint import inverse_decay
+from reprolib.methods.jule import (
+    Triplets,
+    inverse_decay,
+    period_lengths,
+    weighted_triplet_loss,
+)
+from reprolib.training.trainer import Run
 
 BOOK = Path(__file__).parents[1] / "book"
 PAPERS = {"jule": "paper 002", "dcss": "paper 004"}
@@ -233,16 +236,23 @@ def test_regrouped_cluster_loss_is_the_weighted_triplet_loss():
 def test_each_step_changes_its_own_unknown_only():
     """(2a) merges clusters and leaves theta; (2b) trains theta and leaves y."""
     model = JULE(10, n_epochs=1, channels=2, embedding_dim=8, n_neighbors=10)
-    run = Run(model, load("digits").take(np.arange(300)).pixels, None, None)
+    images = load("digits").take(np.arange(300))
+    run = Run(model, model.inputs(images))
+    period = model.stages(run, images)[0]
+    period.build()
+    period.begin()
 
     def theta():
-        return torch.cat([p.detach().flatten().clone() for p in run.network.parameters()])
+        return torch.cat([p.detach().flatten() for p in run.modules["network"].parameters()])
 
-    weights, labels = theta(), run.labels.copy()
-    run._train_epoch()
-    assert np.array_equal(run.labels, labels) and not torch.equal(theta(), weights)
+    def y():
+        return run.tensors["labels"].numpy().copy()
+
+    weights, labels = theta(), y()
+    run._train_epoch(period)
+    assert np.array_equal(y(), labels) and not torch.equal(theta(), weights)
     weights = theta()
-    run._merge()
-    assert torch.equal(theta(), weights) and run.labels.max() < labels.max()
-    pairs = set(zip(labels.tolist(), run.labels.tolist(), strict=True))
+    period.end()
+    assert torch.equal(theta(), weights) and y().max() < labels.max()
+    pairs = set(zip(labels.tolist(), y().tolist(), strict=True))
     assert len(pairs) == labels.max() + 1, "a merge may join clusters, never split one"

@@ -3,6 +3,8 @@
 nbval itself runs in `make test`, after these.
 """
 
+import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,6 +46,63 @@ def test_no_checked_cell_failed(page):
         output.output_type for cell in stored(page).cells for output in cell.get("outputs", [])
     }
     assert "error" not in kinds
+
+
+# "gradients agree: False" is a failure that passed for a result; "ordered_pairs = False" is a setting
+FAILED = re.compile(r"(?<! = )\bFalse\b")
+COMPARISONS = {"all", "allclose", "any", "array_equal", "equal", "isclose", "is_close"}
+
+
+@PAGE
+def test_no_checked_cell_says_false(page):
+    for cell in filter(notebooks.is_checked, stored(page).cells):
+        texts = [output.get("text") or output.data["text/plain"] for output in cell.outputs]
+        assert not FAILED.search("\n".join(texts)), f"a comparison failed:\n{cell.source}"
+
+
+def is_comparison(value: ast.expr) -> bool:
+    """Whether an expression can only be True or False."""
+    if isinstance(value, ast.BoolOp):
+        return all(map(is_comparison, value.values))
+    if isinstance(value, ast.Call):
+        return isinstance(value.func, ast.Attribute) and value.func.attr in COMPARISONS
+    negated = isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
+    return negated or isinstance(value, ast.Compare)
+
+
+def printed_comparisons(source: str) -> list[str]:
+    """Comparisons whose True or False a print would show, without an assertion behind it."""
+    found = []
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    for call in (call for call in calls if ast.unparse(call.func) == "print"):
+        fields = [node.value for node in ast.walk(call) if isinstance(node, ast.FormattedValue)]
+        found += [ast.unparse(value) for value in (*call.args, *fields) if is_comparison(value)]
+    return found
+
+
+@PAGE
+def test_a_page_asserts_what_it_claims(page):
+    """A printed comparison says False where an assertion would stop the page with its numbers."""
+    for cell in filter(notebooks.is_checked, stored(page).cells):
+        shown = printed_comparisons(cell.source)
+        assert not shown, f"{page} prints {', '.join(shown)}: assert it, then say what was shown"
+
+
+def test_the_guards_see_a_false_that_is_printed():
+    for said in ("agree: False\n", "float32   True False", "(False, True)"):
+        assert FAILED.search(said)
+    assert not FAILED.search("  ordered_pairs = False\n  agree: True")
+    for printed in (
+        "np.array_equal(a, b)",
+        "a == b",
+        "not a",
+        "(a == b).all()",
+        "a > b and c == d",
+    ):
+        assert printed_comparisons(f"print('equal', {printed})") == [printed]
+        assert printed_comparisons(f"print(f'equal: {{{printed}}}')") == [printed]
+    fine = "print('all' if a == b else 'not all', equal(a, b), (a == b).mean(), name or '-')"
+    assert printed_comparisons(fine) == []
 
 
 def test_no_reference_without_a_page():

@@ -11,8 +11,8 @@ import numpy as np
 import sklearn
 from sklearn.cluster import KMeans
 
-from reprolib.data.cache import write_atomically
 from reprolib.data.load import as_features, load
+from reprolib.files import write_atomically
 
 SEEDS = range(10)
 ITERATIONS = range(1, 31)

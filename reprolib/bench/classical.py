@@ -15,9 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.cluster import AgglomerativeClustering, SpectralClustering
+from sklearn.neighbors import NearestNeighbors
 
 from reprolib.checks import check_memory
 from reprolib.kernels.knn import knn
+from reprolib.methods import ACGDL, ACPIC, SCLS, SCNJW, ACLink, ACZell
 
 N_NEIGHBORS = 20
 N_CLUSTERS = 10
@@ -49,11 +52,16 @@ def measure(features: np.ndarray, sizes: Sequence[int]) -> dict[str, dict[str, d
     for work in works.values():
         _run(work, features[:: max(1, len(features) // 300)])  # compiles and imports
     for n in sizes:
-        part = np.ascontiguousarray(features[np.arange(n) * len(features) // n])
+        part = spaced_rows(features, n)
         for name, work in works.items():
             rows[name][str(n)] = found = _measured(work, part, list(rows[name].values()))
             print(f"n = {n:6,}  {name:44} {_told(found)}", flush=True)
     return rows
+
+
+def spaced_rows(features: np.ndarray, n: int) -> np.ndarray:
+    """n evenly spaced rows of `features`, contiguous."""
+    return np.ascontiguousarray(features[np.arange(n) * len(features) // n])
 
 
 def compare(rows: dict[str, dict[str, dict]], n: int, floor: float) -> None:
@@ -71,8 +79,6 @@ def compare(rows: dict[str, dict[str, dict]], n: int, floor: float) -> None:
 
 
 def _methods() -> dict[str, Work]:
-    from reprolib.methods import ACGDL, ACPIC, SCLS, SCNJW, ACLink, ACZell
-
     own = {
         "AC-GDL": ACGDL,
         "AC-PIC": ACPIC,
@@ -85,10 +91,30 @@ def _methods() -> dict[str, Work]:
     return {"k-NN graph": lambda x: knn(x, N_NEIGHBORS)} | fits
 
 
-def _peers() -> dict[str, Work]:
-    from sklearn.cluster import AgglomerativeClustering, SpectralClustering
-    from sklearn.neighbors import NearestNeighbors
+def graph_peers() -> dict[str, Work]:
+    """Peers of the k-NN graph, by name; says so where one is not installed."""
+    brute = NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute")
+    peers: dict[str, Work] = {"k-NN graph, scikit-learn": lambda x: brute.fit(x).kneighbors()}
+    if not _installed("faiss"):
+        return peers
+    import faiss
 
+    def flat(x: np.ndarray) -> None:
+        index = faiss.IndexFlatL2(x.shape[1])
+        index.add(x)
+        index.search(x, N_NEIGHBORS + 1)  # one more: its lists hold the row itself
+
+    return peers | {"k-NN graph, faiss IndexFlatL2": flat}
+
+
+def _installed(name: str) -> bool:
+    there = importlib.util.find_spec(name) is not None
+    if not there:
+        print(f"{name} is not installed; it is left out")
+    return there
+
+
+def _peers() -> dict[str, Work]:
     brute = NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute")
 
     def linkage_on_graph(x: np.ndarray) -> object:
@@ -104,21 +130,11 @@ def _peers() -> dict[str, Work]:
             random_state=0,
         ).fit(x)
 
-    peers: dict[str, Work] = {
-        "k-NN graph, scikit-learn": lambda x: brute.fit(x).kneighbors(),
+    peers = graph_peers() | {
         "average linkage on the graph, scikit-learn": linkage_on_graph,
         "spectral clustering, scikit-learn": spectral,
     }
-    if importlib.util.find_spec("faiss"):
-        import faiss
-
-        def flat(x: np.ndarray) -> None:
-            index = faiss.IndexFlatL2(x.shape[1])
-            index.add(x)
-            index.search(x, N_NEIGHBORS + 1)  # one more: its lists hold the row itself
-
-        peers["k-NN graph, faiss IndexFlatL2"] = flat
-    if importlib.util.find_spec("fastcluster"):
+    if _installed("fastcluster"):
         import fastcluster
 
         def average(x: np.ndarray) -> object:
@@ -127,9 +143,6 @@ def _peers() -> dict[str, Work]:
             return fastcluster.linkage(x, "average", preserve_input=False)
 
         peers["average linkage, fastcluster"] = average
-    for name in ("faiss", "fastcluster"):
-        if importlib.util.find_spec(name) is None:
-            print(f"{name} is not installed; it is left out")
     return peers
 
 

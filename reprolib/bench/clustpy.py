@@ -1,29 +1,52 @@
-"""Accuracy of ClustPy's autoencoder methods, from the starts of ours: part of `bench`.
+"""ClustPy's autoencoder methods beside ours: their training step, and their accuracy from the same starts.
 
-Each method of ClustPy begins with the pretrained autoencoder and the k-means centers that a record of ours
-began with, and takes as many epochs with the same batch size, learning rate and precision. What differs is
-ClustPy's step and the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs in [0, 1].
+ClustPy's step is the loop of its own `fit`, over one batch. The comparison leans to its side: its data
+loader, which collates sample by sample, is replaced by the batch in memory, where ours gathers by index.
+It leans to ours by what `fit` does once a call, a progress bar and seeds, below a millisecond. Batch
+normalisation is in training mode for both; ClustPy would leave the network as its pretraining does, in
+evaluation mode.
+
+For the accuracy each method of ClustPy begins with the pretrained autoencoder and the k-means centers that a
+record of ours began with, and takes as many epochs with the same batch size, learning rate and precision. What
+differs is ClustPy's step and the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs
+in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from reprolib import metrics
-from reprolib.bench.steps import clustpy_fit, clustpy_module, clustpy_version
 from reprolib.experiments import records
 from reprolib.experiments import run as experiment
-from reprolib.methods.autoencoder import EMBED_ROWS, AutoencoderRun
+from reprolib.methods.dec import pixel_error
 from reprolib.report.tables import NOT_RUN, Table, spread
+from reprolib.training.trainer import ROWS, Run, Stage
 
 METHODS = ("DEC", "IDEC", "DCN", "DKM")
 SEEDS = 3
 RESULT = "u"  # a method's own training, without MNet
+
+
+# what ClustPy has: weights of its clustering loss and of the reconstruction
+WEIGHTS = {
+    "AE pretraining": (),  # no more than the reconstruction
+    "DEC": (1.0, 0.0),
+    "IDEC": (0.1, 1.0),
+    "DCN": (0.05, 1.0),
+    "DKM": (1.0, 1.0),
+    "VaDE": (1.0, 1.0),
+}
 
 
 def measure(
@@ -33,8 +56,8 @@ def measure(
 
     Returns {"clustpy": its version, "dataset", "profile", "acc": {method: [ACC of each seed]}}.
     """
-    version = clustpy_version()
-    if version is None:
+    installed = version()
+    if installed is None:
         return None
     found: dict[str, list[float]] = {name: [] for name in METHODS}
     with tqdm(total=len(METHODS) * n_seeds, unit="run") as bar:
@@ -43,7 +66,7 @@ def measure(
                 bar.set_description(f"{name}, seed {seed}")
                 found[name].append(_accuracy(name, dataset, profile, seed))
                 bar.update()
-    return {"clustpy": version, "dataset": dataset, "profile": profile, "acc": found}
+    return {"clustpy": installed, "dataset": dataset, "profile": profile, "acc": found}
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -69,16 +92,17 @@ def _accuracy(name: str, dataset: str, profile: str, seed: int) -> float:
     given = {"dataset": dataset, "profile": profile, "method": name, "random_state": seed}
     plan = experiment.plan("dcss", given)
     model, images = plan.estimator(), plan.images()
-    epochs, model.phase1_epochs, model.phase2_epochs = model.phase1_epochs, 0, 0
-    run = model._run(model, plan.features(images), None, None, plan.pretrained)
-    run.train()  # no more than the pretraining, or its file, and k-means
-    network, module = clustpy_module(name, run)
+    run = Run(model, model.inputs(plan.inputs(images)), shared=plan.shared)
+    first, own, *_ = model.stages(run)
+    run.train([first])  # or its file
+    own.build()
+    own.begin()  # k-means
+    network, module = module_of(name, own)
     half = model.precision == "bfloat16"
     network.encode, network.decode = _cast(network.encode, half), _cast(network.decode, half)
     parameters = [*network.parameters(), *module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=model.learning_rate)
-    loader = _Batches(run, model.batch_size)
-    clustpy_fit(name, network, module, loader, epochs, optimizer)
+    fit(name, network, module, _Batches(run, model.batch_size), model.phase1_epochs, optimizer)
     return metrics.accuracy(images.labels, _labels(network, module, run.inputs))
 
 
@@ -95,7 +119,7 @@ def _cast(part: Callable[..., torch.Tensor], half: bool) -> Callable[..., torch.
 class _Batches:
     """Shuffled batches as ClustPy reads them, anew each epoch: [indices (b,), inputs (b, ...)]."""
 
-    def __init__(self, run: AutoencoderRun, size: int) -> None:
+    def __init__(self, run: Run, size: int) -> None:
         self.inputs, self.size, self.generator = run.inputs, size, run.generator
 
     def __len__(self) -> int:
@@ -109,7 +133,7 @@ class _Batches:
 @torch.no_grad()
 def _labels(network: torch.nn.Module, module: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:
     network.eval()
-    latent = torch.cat([network.encode(part) for part in inputs.split(EMBED_ROWS)])
+    latent = torch.cat([network.encode(part) for part in inputs.split(ROWS)])
     if not latent.isfinite().all():
         raise FloatingPointError("ClustPy's latent vectors are no numbers: lower the learning rate")
     return module.predict_hard(latent).numpy()
@@ -119,3 +143,108 @@ def _told(scores: list[float]) -> str:
     if not scores:
         return NOT_RUN
     return spread(float(np.mean(scores)), float(np.std(scores, ddof=1)) if scores[1:] else None)
+
+
+def version() -> str | None:
+    """The version of ClustPy that can be imported, or None after a line that says why there is none."""
+    try:
+        import clustpy.deep
+    except ImportError as error:
+        print(f"clustpy is left out: {error}")
+        return None
+    return clustpy.__version__
+
+
+def network_of(network: nn.Module) -> nn.Module:
+    """A copy of an autoencoder (`encode`, `decode`) as one of ClustPy's, which adds losses and `fit`."""
+    from clustpy.deep.neural_networks._abstract_autoencoder import _AbstractAutoencoder
+
+    wrapped = _AbstractAutoencoder()
+    wrapped.network = deepcopy(network)
+    wrapped.encode, wrapped.decode = wrapped.network.encode, wrapped.network.decode
+    return wrapped.train()
+
+
+def vae_of(stage: Stage) -> nn.Module:
+    """A copy of the networks of a VaDE run as ClustPy's variational autoencoder; it draws the samples."""
+    from clustpy.deep.neural_networks.variational_autoencoder import VariationalAutoencoder
+
+    class Variational(nn.Module):
+        forward = VariationalAutoencoder.forward
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = deepcopy(stage.run.modules["network"])
+            self.log_variance = deepcopy(stage.run.modules["log_variance"])
+            self.decode = self.network.decode
+
+        def encode(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            features = self.network.encoder[:-1](inputs)
+            return self.network.encoder[-1](features), self.log_variance(features)
+
+    return Variational().train()
+
+
+def module_of(name: str, stage: Stage) -> tuple[nn.Module, nn.Module]:
+    """ClustPy's network and clustering module of a method, copies of what a run of ours starts with."""
+    from clustpy.deep import dcn, dec, dkm, vade
+
+    modules = stage.run.modules
+
+    def centers() -> np.ndarray:
+        return stage.centers.detach().numpy().copy()
+
+    def mixture() -> nn.Module:
+        ours = modules["mixture"]
+        weights, variances = ours.log_weights.exp(), ours.log_variances.exp()
+        sizes = (len(weights), stage.model.latent_dim)
+        return vade._VaDE_Module(
+            *sizes, *(x.detach().numpy() for x in (weights, stage.centers, variances))
+        )
+
+    makes = {
+        "DEC": lambda: dec._DEC_Module(centers(), 1.0),
+        "IDEC": lambda: dec._DEC_Module(centers(), 1.0),
+        "DCN": lambda: dcn._DCN_Module(stage.run.tensors["assigned"].int().numpy(), centers()),
+        "DKM": lambda: dkm._DKM_Module(centers(), [stage.inverse_temperature]),
+        "VaDE": mixture,
+    }
+    network = vae_of(stage) if name == "VaDE" else network_of(modules["network"])
+    return network, makes[name]() if name in makes else nn.Module()
+
+
+def fit(
+    name: str,
+    network: nn.Module,
+    module: nn.Module,
+    loader: Iterable[Sequence[torch.Tensor]],
+    epochs: int,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """ClustPy's `fit` of a method over batches of (indices, inputs), without its progress bar."""
+    loaders = [loader] * (2 if name in ("DCN", "VaDE") else 1)  # these read one of two
+    # the weights of both are for a sum over pixels; ClustPy's own error is that sum
+    error = pixel_error if name in ("DCN", "DKM") else F.mse_loss
+    with contextlib.redirect_stderr(io.StringIO()):
+        module.fit(network, *loaders, epochs, torch.device("cpu"), optimizer, error, *WEIGHTS[name])
+
+
+def step(name: str, stage: Stage, batch: torch.Tensor) -> Callable[[], None]:
+    """ClustPy's step of a method on samples `batch` (b,), from copies of what a run of ours starts with."""
+    network, module = module_of(name, stage)
+    parameters = [*network.parameters(), *module.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-4)
+    loader = [[batch, stage.run.inputs[batch]]]
+
+    def take() -> None:
+        if WEIGHTS[name]:
+            fit(name, network, module, loader, 1, optimizer)
+            return
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            # one optimizer for all calls, so that none but the first allocates
+            network.fit(
+                1, {}, dataloader=loader, optimizer_class=lambda params: optimizer,
+                ssl_loss_fn=F.mse_loss,
+            )  # fmt: skip
+
+    return take

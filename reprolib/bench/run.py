@@ -9,7 +9,6 @@ for it.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import time
@@ -20,18 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from reprolib import checks
 from reprolib.bench import classical
-from reprolib.data import cache
-from reprolib.data import load as datasets
+from reprolib.checks import unknown_name
+from reprolib.data.load import load
 from reprolib.experiments.machine import machine
-from reprolib.graph.digraph import knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.files import write_atomically
+from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.graph.linkage import graph_degree_linkage
 from reprolib.kernels.knn import cost, knn
 from reprolib.kernels.knn_cpu import default_precision, knn_cpu
 
-N_NEIGHBORS = 20
+N_NEIGHBORS = classical.N_NEIGHBORS
 BLOCK = 2048
 
 
@@ -51,50 +49,40 @@ def gemm_ceiling(d: int, precision: str, *, repeats: int = 5) -> float:
     return rounds * 2 * BLOCK**2 * d / _best(product, repeats)
 
 
-def bench_knn(features: np.ndarray, repeats: int) -> dict[str, float]:
-    """Seconds of the k-NN graph of unit rows `features` (n, d): ours, peers, and floors."""
+def bench_knn(quick: bool) -> dict[str, float]:
+    """Seconds of the k-NN graph of unit rows: ours, peers, and floors."""
+    features, repeats = _features("mnist-test", quick)
     n, d = features.shape
-    flops = cost(n, d, N_NEIGHBORS)["flops"]
     chosen = default_precision(n, d)
-    rows = {"reprolib": _best(lambda: knn(features, N_NEIGHBORS), repeats)}
+    works = {"reprolib": lambda: knn(features, N_NEIGHBORS)}
     if chosen != "float32":
-        rows["reprolib, float32 products"] = _best(
-            lambda: knn_cpu(features, N_NEIGHBORS, precision="float32"), repeats
+        works["reprolib, float32 products"] = lambda: knn_cpu(
+            features, N_NEIGHBORS, precision="float32"
         )
-    rows |= {name: _best(peer, repeats) for name, peer in _peers(features).items()}
-    rows |= {f"floor, {p}": flops / gemm_ceiling(d, p) for p in {chosen, "float32"}}
+    works |= {name: lambda w=w: w(features) for name, w in classical.graph_peers().items()}
+    rows = {name: _best(work, repeats) for name, work in works.items()}
+    floors = {p: _floor(n, d, p) for p in {chosen, "float32"}}
     print(f"\nk-NN graph, n = {n:,}, d = {d}, k = {N_NEIGHBORS}; products in {chosen}")
+    rows |= {f"floor, {p}": floor for p, floor in floors.items()}
     _table(rows, "reprolib")
-    print(f"fraction of the {chosen} floor: {rows[f'floor, {chosen}'] / rows['reprolib']:.2f}")
-    print(f"fraction of the float32 floor: {rows['floor, float32'] / rows['reprolib']:.2f}")
+    for precision in (chosen, "float32"):
+        print(f"fraction of the {precision} floor: {floors[precision] / rows['reprolib']:.2f}")
     return rows
 
 
-def bench_acgdl(features: np.ndarray, repeats: int) -> dict[str, float]:
-    """Seconds of AC-GDL as a whole and of the k-NN graph inside it."""
-    from reprolib.methods import ACGDL
-
-    rows = {
-        "k-NN graph": _best(lambda: knn(features, N_NEIGHBORS), repeats),
-        "AC-GDL": _best(lambda: ACGDL(n_clusters=10).fit(features), repeats),
-    }
-    print(f"\nAC-GDL, n = {features.shape[0]:,}, d = {features.shape[1]}, 10 clusters")
-    _table(rows, "k-NN graph")
-    return rows
-
-
-def bench_scaling(features: np.ndarray, repeats: int) -> dict[str, float]:
+def bench_scaling(quick: bool) -> dict[str, float]:
     """Seconds of the graph and of the merges of AC-GDL over n, every second, fourth ... row left out.
 
     Keys "graph n=..." and "merges n=...". One repeat above 20,000 rows: the graph takes n^2 d.
     """
+    features, repeats = _features("mnist", quick)
     rows: dict[str, float] = {}
     print(f"\nAC-GDL over n, d = {features.shape[1]}, to 10 clusters")
     for n in _sizes(len(features)):
-        part = np.ascontiguousarray(features[np.arange(n) * len(features) // n])
-        count = repeats if n <= 20_000 else 1
+        part = classical.spaced_rows(features, n)
         graph = knn_digraph(part, N_NEIGHBORS)
         initial = one_link_clusters(graph.indices[:, 0])
+        count = repeats if n <= 20_000 else 1
         rows[f"graph n={n}"] = _best(lambda x=part: knn_digraph(x, N_NEIGHBORS), count)
         rows[f"merges n={n}"] = _best(
             lambda g=graph, labels=initial: graph_degree_linkage(g, labels, 10), repeats
@@ -106,18 +94,20 @@ def bench_scaling(features: np.ndarray, repeats: int) -> dict[str, float]:
     return rows
 
 
-def bench_methods_at_once(features: np.ndarray, repeats: int) -> dict[str, dict]:
-    """Seconds and memory of the classical methods and their peers on all rows (`bench_methods`)."""
+def bench_methods(quick: bool) -> dict[str, dict]:
+    """Seconds and memory of the classical methods and their peers on all rows (`bench.classical`)."""
+    features, _ = _features("mnist-test", quick)
     return _methods(features, [len(features)])
 
 
-def bench_growth(features: np.ndarray, repeats: int) -> dict[str, dict]:
+def bench_growth(quick: bool) -> dict[str, dict]:
     """The same over n, every second, fourth ... row left out, until a method takes too long."""
+    features, _ = _features("mnist", quick)
     return _methods(features, [n for n in _sizes(len(features)) if n > N_NEIGHBORS * 20])
 
 
 def bench_family_steps(quick: bool) -> dict[str, Any]:
-    """Seconds of the autoencoder methods' training steps, ours and ClustPy's (`bench_family`)."""
+    """Seconds of the autoencoder methods' training steps, ours and ClustPy's (`bench.steps`)."""
     from reprolib.bench import steps
 
     rates = {p: gemm_ceiling(steps.WIDTH, p) for p in steps.PRECISIONS}
@@ -125,7 +115,7 @@ def bench_family_steps(quick: bool) -> dict[str, Any]:
 
 
 def bench_family_accuracy(quick: bool) -> dict[str, Any] | None:
-    """ACC of ClustPy's autoencoder methods, a number a seed (`bench_accuracy`)."""
+    """ACC of ClustPy's autoencoder methods, a number a seed (`bench.clustpy`)."""
     from reprolib.bench import clustpy
 
     options = {"dataset": "digits", "profile": "smoke", "n_seeds": 1} if quick else {}
@@ -136,7 +126,7 @@ def bench_family_accuracy(quick: bool) -> dict[str, Any] | None:
 
 
 def bench_checkpoint_choice(quick: bool) -> dict[str, Any]:
-    """ACC of k-means after each epoch of the pretraining (`bench_checkpoints`)."""
+    """ACC of k-means after each epoch of the pretraining (`studies.checkpoint_choice`)."""
     from reprolib.studies import checkpoint_choice
 
     options = {"datasets": ("digits",), "profile": "smoke", "n_seeds": 1} if quick else {}
@@ -145,41 +135,19 @@ def bench_checkpoint_choice(quick: bool) -> dict[str, Any]:
     return found
 
 
-def _methods(features: np.ndarray, sizes: list[int]) -> dict[str, dict]:
-    rows = classical.measure(features, sizes)
-    n, d = sizes[-1], features.shape[1]
-    floor = cost(n, d, N_NEIGHBORS)["flops"] / gemm_ceiling(d, default_precision(n, d))
-    classical.compare(rows, n, floor)
-    return rows
-
-
-def _sizes(n: int) -> list[int]:
-    sizes = [n]
-    while sizes[0] >= 1_000:
-        sizes.insert(0, sizes[0] // 2)
-    return sizes
-
-
-# name: the bench and the data set that it takes, None if it draws its own
-BENCHES = {
-    "knn": (bench_knn, "mnist-test"),
-    "acgdl": (bench_acgdl, "mnist-test"),
-    "scaling": (bench_scaling, "mnist"),
-    "methods": (bench_methods_at_once, "mnist-test"),
-    "growth": (bench_growth, "mnist"),
-    "family": (bench_family_steps, None),
-    "accuracy": (bench_family_accuracy, None),
-    "checkpoints": (bench_checkpoint_choice, None),
+BENCHES: dict[str, Callable[[bool], Any]] = {
+    "knn": bench_knn,
+    "scaling": bench_scaling,
+    "methods": bench_methods,
+    "growth": bench_growth,
+    "family": bench_family_steps,
+    "accuracy": bench_family_accuracy,
+    "checkpoints": bench_checkpoint_choice,
 }
-BRIEF = (
-    "knn",
-    "acgdl",
-    "scaling",
-    "methods",
-)  # what runs if none is named; growth takes half an hour
+BRIEF = ("knn", "scaling", "methods")  # if none is named; growth takes half an hour
 
 
-def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[str, Any]]:
+def run(names: list[str] | None = None, quick: bool = False) -> dict[str, Any]:
     """Run the named benches (default: BRIEF) and print them; return what each measured, by its name.
 
     `quick`: digits and two repeats instead of MNIST's test images and five. Raises ValueError for
@@ -188,22 +156,11 @@ def run(names: list[str] | None = None, quick: bool = False) -> dict[str, dict[s
     names = names or list(BRIEF)
     for name in names:
         if name not in BENCHES:
-            raise checks.unknown_name("bench", name, BENCHES)
+            raise unknown_name("bench", name, BENCHES)
     here = machine()
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    print(f"{here['cpu']}; {here['threads']} threads; load {load}")
-    repeats = 2 if quick else 5
-    found = {}
-    for name in names:
-        bench, wanted = BENCHES[name]
-        if wanted is None:
-            found[name] = bench(quick)
-            continue
-        title, features = _features("digits" if quick else wanted)
-        print(f"{title}; smallest of {repeats} repeats")
-        knn(features[: 4 * N_NEIGHBORS], N_NEIGHBORS)  # compiles, so that no repeat does
-        found[name] = bench(features, repeats)
-    return found
+    busy = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    print(f"{here['cpu']}; {here['threads']} threads; load {busy}")
+    return {name: BENCHES[name](quick) for name in names}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -216,37 +173,43 @@ def main(arguments: list[str] | None = None) -> int:
     found = run(options.names, options.quick)
     if options.json:
         text = json.dumps({"machine": machine(), "results": found}, indent=1)
-        cache.write_atomically(options.json, lambda file: file.write(text.encode()))
+        write_atomically(options.json, lambda file: file.write(text.encode()))
     return 0
 
 
-def _features(name: str) -> tuple[str, np.ndarray]:
-    """Unit rows of the named images where the data root has them, else of the digits."""
+def _features(name: str, quick: bool) -> tuple[np.ndarray, int]:
+    """Unit rows of the named images where the data root has them, else of the digits; and the repeats."""
+    name = "digits" if quick else name
     try:
-        images = datasets.load(name)
+        images = load(name)
     except (OSError, ValueError) as error:
         print(f"{name} is not there ({error}); digits instead")
-        name, images = "digits", datasets.load("digits")
+        name, images = "digits", load("digits")
     x = images.pixels.reshape(images.n, -1).astype(np.float32)
-    return name, x / np.linalg.norm(x, axis=1, keepdims=True)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    repeats = 2 if quick else 5
+    print(f"{name}; smallest of {repeats} repeats")
+    knn(x[: 4 * N_NEIGHBORS], N_NEIGHBORS)  # compiles, so that no repeat does
+    return x, repeats
 
 
-def _peers(features: np.ndarray) -> dict[str, Callable[[], object]]:
-    from sklearn.neighbors import NearestNeighbors
+def _methods(features: np.ndarray, sizes: list[int]) -> dict[str, dict]:
+    rows = classical.measure(features, sizes)
+    n, d = sizes[-1], features.shape[1]
+    classical.compare(rows, n, _floor(n, d, default_precision(n, d)))
+    return rows
 
-    brute = NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute")
-    peers = {"scikit-learn, brute": lambda: brute.fit(features).kneighbors()}
-    if importlib.util.find_spec("faiss") is None:
-        print("faiss is not installed; it is left out")
-        return peers
-    import faiss
 
-    def flat() -> None:
-        index = faiss.IndexFlatL2(features.shape[1])
-        index.add(features)
-        index.search(features, N_NEIGHBORS + 1)  # one more: its lists hold the row itself
+def _floor(n: int, d: int, precision: str) -> float:
+    """Seconds of the products of a k-NN graph alone."""
+    return cost(n, d, N_NEIGHBORS)["flops"] / gemm_ceiling(d, precision)
 
-    return peers | {"faiss, IndexFlatL2": flat}
+
+def _sizes(n: int) -> list[int]:
+    sizes = [n]
+    while sizes[0] >= 1_000:
+        sizes.insert(0, sizes[0] // 2)
+    return sizes
 
 
 def _best(work: Callable[[], object], repeats: int) -> float:

@@ -2,23 +2,22 @@
 
 A cached data set is `cache/NAME.npz` (arrays images, labels) beside `cache/NAME.json` (the SHA-256
 of that file, of the arrays, and the source). Without its JSON a cache file counts as unfinished and
-is not read.
+is not read. Features of a network are kept in the same way.
 """
 
-import hashlib
 import json
 import os
 import stat
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from reprolib.data.images import Images
+from reprolib.files import file_sha256, write_atomically
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
@@ -47,87 +46,74 @@ def ensure_writable(folder: Path) -> None:
         raise PermissionError(f"the data folder {folder} is read-only. {advice}")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Call write(stream) on a temporary file in the same folder, then rename it onto path."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared data folder from a class
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def read_npz(path: Path, needed: str, *optional: str) -> dict[str, np.ndarray]:
+    """Read one array of an .npz, and others if they are there, by name; never unpickles.
 
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def read_npz(path: Path, name: str) -> Images:
-    """Read the arrays images and, if there, labels of an .npz into Images; never unpickles.
-
-    Raises ValueError when the file is truncated, is no .npz, holds pickled objects, or lacks
-    images.
+    Raises ValueError when the file is truncated, is no .npz, holds pickled objects under these names,
+    or lacks the needed one.
     """
     try:
         arrays = np.load(path, allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("it is not a zip of arrays")
         with arrays:
-            found = {key: arrays[key] for key in ("images", "labels") if key in arrays.files}
+            found = {key: arrays[key] for key in (needed, *optional) if key in arrays.files}
             keys = ", ".join(arrays.files) or "none"
+    except (FileNotFoundError, PermissionError):
+        raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
         raise ValueError(
             f"{path} cannot be read as an .npz ({error or type(error).__name__}). It is truncated, "
-            "damaged, "
-            "or holds pickled objects, which are refused. Delete it and make or fetch it again."
+            "damaged, or holds pickled objects, which are refused. Delete it and make or fetch it again."
         ) from error
-    if "images" not in found:
-        raise ValueError(
-            f"{path} must hold an array 'images' (and 'labels' if known); it holds: {keys}."
-        )
+    if needed not in found:
+        known = "".join(f" (and {key!r} if known)" for key in optional)
+        raise ValueError(f"{path} must hold an array {needed!r}{known}; it holds: {keys}.")
+    return found
+
+
+def read_images(path: Path, name: str) -> Images:
+    """Read the arrays images and, if there, labels of an .npz into Images; raises as both do."""
+    found = read_npz(path, "images", "labels")
     try:
         return Images(found["images"], found.get("labels"), name=name)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def write_cache(
-    root: Path, name: str, images: Images, source: str, source_sha256: str = ""
+def write_arrays(
+    root: Path, name: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
 ) -> Path:
-    """Write a data set to the cache of root, return its path; PermissionError if read-only."""
+    """Cache arrays of root with a note about them, return their path; PermissionError if read-only."""
     ensure_writable(root)
     ensure_writable(root / "cache")
     path, note = root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
-    arrays = {"images": images.pixels}
-    if images.labels is not None:
-        arrays["labels"] = images.labels
     # first withdraw the note: killed between the two files, the cache is unfinished and never wrong
     note.unlink(missing_ok=True)
     write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
-    content = {
+    text = json.dumps({**about, "file_sha256": file_sha256(path)}, indent=1) + "\n"
+    write_atomically(note, lambda stream: stream.write(text.encode()))
+    return path
+
+
+def write_images(
+    root: Path, name: str, images: Images, source: str, source_sha256: str = ""
+) -> Path:
+    """Write a data set to the cache of root, return its path; PermissionError if read-only."""
+    labels = {} if images.labels is None else {"labels": images.labels}
+    about = {
         "name": name,
         "n": images.n,
         "shape": list(images.shape),
         "source": source,
         "source_sha256": source_sha256,
-        "file_sha256": file_sha256(path),
         "arrays_sha256": images.sha256,
     }
-    write_atomically(
-        note, lambda stream: stream.write(json.dumps(content, indent=1).encode() + b"\n")
-    )
-    return path
+    return write_arrays(root, name, {"images": images.pixels} | labels, about)
 
 
-def cache_note(root: Path, name: str) -> dict | None:
-    """Return the note of a cached data set, None if none is complete; ValueError if damaged."""
+def read_note(root: Path, name: str) -> dict | None:
+    """Return the note of what is cached under a name, None if nothing is complete; ValueError if damaged."""
     path, note = root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
     if not (path.is_file() and note.is_file()):
         return None
@@ -139,9 +125,9 @@ def cache_note(root: Path, name: str) -> dict | None:
     return content
 
 
-def read_cache(root: Path, name: str) -> Images | None:
-    """Read a data set from the cache of root, None if not there; ValueError on a wrong checksum."""
-    note = cache_note(root, name)
+def verified(root: Path, name: str) -> Path | None:
+    """Path of what is cached under a name, None if not there; ValueError on a wrong checksum."""
+    note = read_note(root, name)
     if note is None:
         return None
     path = root / "cache" / f"{name}.npz"
@@ -151,4 +137,4 @@ def read_cache(root: Path, name: str) -> Images | None:
             f"{path} has the wrong checksum: expected SHA-256 {note['file_sha256'][:16]}..., found "
             f"{found[:16]}.... It was damaged or changed; delete it and fetch {name!r} again."
         )
-    return read_npz(path, name)
+    return path

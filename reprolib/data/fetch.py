@@ -12,7 +12,8 @@ import socket
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SECONDS = 900  # for one command of a package manager
 SILENCE = 60  # seconds without an answer after which a download counts as failed
+
+
+@contextmanager
+def limited_silence() -> Iterator[None]:
+    """Let a download inside the block fail when nothing comes for a minute, instead of never."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -186,9 +198,7 @@ def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:
     data set. Raises ConnectionError when there is no route or none worked, with the reason of each.
     """
     reasons = []
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE)
-    try:
+    with limited_silence():
         for source, route in ROUTES.get(name, ()):
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as folder:
                 try:
@@ -196,8 +206,6 @@ def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:
                 except Exception as error:  # a route may fail in any way; the next one is tried
                     last = (str(error).strip() or type(error).__name__).splitlines()[-1]
                     reasons.append(f"\n- {source}: {last}")
-    finally:
-        socket.setdefaulttimeout(before)
     tried = "".join(reasons) or "\n- none: this data set has to be put there by hand"
     raise ConnectionError(
         f"data set {name!r} could not be fetched. Source: {how}. Ways tried:{tried}\n"

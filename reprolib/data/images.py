@@ -4,11 +4,13 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
-from reprolib.checks import check_features
+if TYPE_CHECKING:  # torch takes seconds to import, and most who load images do not need it
+    import torch
 
 
 class LabelsSealedError(RuntimeError):
@@ -66,8 +68,7 @@ class Images:
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8:
             raise TypeError(
-                f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, "
-                "for "
+                f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, for "
                 "values in 0..1 with (255 * x).round().astype(numpy.uint8)."
             )
         self.pixels = np.ascontiguousarray(_with_channels(pixels))  # (n, c, h, w)
@@ -80,8 +81,7 @@ class Images:
         """True classes int64 (n,), or None; raises `LabelsSealedError` inside `sealed_labels()`."""
         if _seal_depth:
             raise LabelsSealedError(
-                f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must "
-                "not see "
+                f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must not see "
                 "them; to draw curves, take a copy before the fit and give it to a monitor."
             )
         return self.__labels
@@ -126,8 +126,7 @@ def _check_labels(labels: Any, n: int) -> np.ndarray:
         raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
     if n and labels.min() < 0:
         raise ValueError(
-            f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are "
-            "none."
+            f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
         )
     return labels.astype(np.int64)
 
@@ -162,6 +161,15 @@ def _refuse_constant(flat: np.ndarray, what: str) -> None:
         )
 
 
+def _refuse_not_finite(flat: np.ndarray, what: str, many: str, one: str) -> None:
+    bad = ~np.isfinite(flat).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{what} must be finite in float32; {int(bad.sum())} of {len(flat)} {many} hold NaN, infinity "
+            f"or an overflow, the first is {one} {int(bad.argmax())}. Remove or repair them."
+        )
+
+
 def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     """Return images as an array (n, c, h, w): uint8 stays uint8, any float becomes float32.
 
@@ -172,9 +180,8 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     array = X.pixels if isinstance(X, Images) else np.asarray(X)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise TypeError(
-            f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, "
-            "for whole "
-            "numbers 0..255 with .astype(numpy.uint8)."
+            f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, for "
+            "whole numbers 0..255 with .astype(numpy.uint8)."
         )
     array = _with_channels(array)
     n = len(array)
@@ -183,13 +190,7 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # an overflow is refused just below
             array = array.astype(np.float32)
-        bad = ~np.isfinite(array.reshape(n, -1)).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"pixels must be finite in float32; {int(bad.sum())} of {n} images hold NaN, "
-                "infinity or an "
-                f"overflow, the first is image {int(bad.argmax())}. Remove or repair them."
-            )
+        _refuse_not_finite(array.reshape(n, -1), "pixels", "images", "image")
     if not to_cluster:
         return np.ascontiguousarray(array)
     flat = array.reshape(n, -1)
@@ -199,6 +200,48 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
         )
     _refuse_constant(flat, "images")
     return np.ascontiguousarray(array)
+
+
+def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
+    """Return X as float32 features (n, d), C-contiguous.
+
+    Raises TypeError when X is sparse or not numeric; ValueError when it is complex or not 2-D, has fewer
+    than min_samples rows or no column, or holds a value that is not finite in float32.
+    """
+    if sparse.issparse(X):
+        raise TypeError("features must be dense; sparse input is not supported: pass X.toarray().")
+    array = np.asarray(X)
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"features must be real; got {array.dtype}. Complex data not supported: pass X.real."
+        )
+    try:
+        array = array.astype(np.float64) if array.dtype.kind == "O" else array
+        numeric, why = array.dtype.kind in "fiub", ""
+    except (TypeError, ValueError) as error:
+        numeric, why = False, f" ({error})"
+    if not numeric:
+        raise TypeError(
+            f"features must be numbers; got an array of dtype {array.dtype}{why}. "
+            "Pass a numeric array (n_samples, n_features)."
+        )
+    if array.ndim != 2:
+        raise ValueError(
+            f"features must be a 2-D array (n_samples, n_features); got shape {array.shape}. "
+            "Flatten images first: X.reshape(len(X), -1)."
+        )
+    n, d = array.shape
+    if n < min_samples:
+        raise ValueError(f"at least {min_samples} samples are needed; got n_samples = {n}.")
+    if d < 1:
+        raise ValueError(
+            f"features must have at least one column; found 0 feature(s) (shape={array.shape}) while a "
+            "minimum of 1 is required."
+        )
+    with np.errstate(over="ignore"):  # an overflow is refused just below
+        features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
+    _refuse_not_finite(features, "features", "rows", "row")
+    return features
 
 
 def as_features(X: Any) -> np.ndarray:
@@ -212,6 +255,15 @@ def as_features(X: Any) -> np.ndarray:
     features = check_features(X)
     _refuse_constant(features, "samples")
     return features
+
+
+def to_float_images(pixels: np.ndarray) -> "torch.Tensor":
+    """uint8 images (n, c, h, w) to float32 in [0, 1], channels last; float images keep their values."""
+    import torch
+
+    images = torch.from_numpy(pixels)
+    images = images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def to_gray(images: Images) -> Images:

@@ -16,7 +16,8 @@ import numpy as np
 from reprolib.checks import unknown_name
 from reprolib.data import cache, made, readers
 from reprolib.data.cache import data_root
-from reprolib.data.catalogue import TABLE
+from reprolib.data.catalogue import KNOWN, TABLE
+from reprolib.data.fetch import get
 from reprolib.data.images import (
     Images,
     LabelsSealedError,
@@ -26,6 +27,7 @@ from reprolib.data.images import (
     sealed_labels,
     to_gray,
 )
+from reprolib.files import file_sha256
 
 __all__ = [
     "Images",
@@ -76,7 +78,7 @@ def _find(name: str, root: Path) -> Path | None:
     """Return the file of root that holds a data set: .npz, cache, .mat or .zip, in this order."""
     if (root / f"{name}.npz").is_file():
         return root / f"{name}.npz"
-    if cache.cache_note(root, name):
+    if cache.read_note(root, name):
         return root / "cache" / f"{name}.npz"
     mats = sorted(root.glob("*.[mM][aA][tT]")) if root.is_dir() else []
     for path in mats:
@@ -131,9 +133,8 @@ def _read(name: str, root: Path) -> Images:
     path = root / f"{name}.npz" if name not in TABLE else _find(name, root)
     if path is None:
         raise FileNotFoundError(
-            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. "
-            f"Get it with `python -m reprolib data fetch {name}`, or set REPROLIB_DATA to a folder "
-            "that has it."
+            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
+            f"`python -m reprolib data fetch {name}`, or set REPROLIB_DATA to a folder that has it."
         )
     if path.suffix.lower() == ".mat":
         return Images(*readers.read_mat(path, TABLE[name].shape[1:]), name=name)
@@ -141,21 +142,21 @@ def _read(name: str, root: Path) -> Images:
         images = Images(*readers.read_class_zip(path), name=name)
         # a read-only root is only read; decoding again costs seconds
         with contextlib.suppress(PermissionError):
-            cache.write_cache(root, name, images, path.name, cache.file_sha256(path))
+            cache.write_images(root, name, images, path.name, file_sha256(path))
         return images
     if path.parent.name == "cache":
-        note = cache.cache_note(root, name)
+        note = cache.read_note(root, name)
         origin = root / note["source"]
         if (
             note["source_sha256"]
             and origin.is_file()
-            and cache.file_sha256(origin) != note["source_sha256"]
+            and file_sha256(origin) != note["source_sha256"]
         ):
             raise ValueError(
                 f"{origin} changed after {path} was made from it; delete {path} and load again."
             )
-        return cache.read_cache(root, name)
-    return cache.read_npz(path, name)
+        cache.verified(root, name)
+    return cache.read_images(path, name)
 
 
 def _subset(images: Images, subset: Any) -> Images:
@@ -240,8 +241,6 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     when the root cannot be written, ConnectionError when no route worked, with the reason of each,
     FileNotFoundError for a data set that is made from others, when those have to be fetched.
     """
-    from reprolib.data import fetch as routes
-
     folder = data_root(root)
     base, _ = _split(_rate(name, folder)[0])
     if not base:
@@ -255,9 +254,9 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     if found is not None:
         return f"{base}: already there, {found}"
     cache.ensure_writable(folder)
-    pixels, labels, source = routes.get(base, folder, TABLE[base].how)
+    pixels, labels, source = get(base, folder, TABLE[base].how)
     images = Images(pixels, labels, name=base)
-    path = cache.write_cache(folder, base, images, source)
+    path = cache.write_images(folder, base, images, source)
     return f"{base}: {images.n} images from {source}, written to {path}"
 
 
@@ -274,7 +273,7 @@ def verify(name: str, root: str | os.PathLike | None = None) -> str:
         if not base and "unknown data set" in str(error):
             raise
         return f"{name}: damaged. {error}"
-    known = TABLE[base].sha256 if base else ""
+    known = KNOWN.get(base)
     found = images.sha256
     if not known:
         return f"{name}: readable, {images.n} images; the book holds no hash of it. SHA-256 {found}"

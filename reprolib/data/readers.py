@@ -92,8 +92,7 @@ def read_mat(path: Path, image_shape: tuple[int, int] | None = None) -> Arrays:
     features, given = content[features_key], np.ravel(content[labels_key])
     if features.ndim != 2 or len(features) != len(given):
         raise ValueError(
-            f"{path}: '{features_key}' {features.shape} must have a row for each of {len(given)} "
-            "labels."
+            f"{path}: '{features_key}' {features.shape} must have a row for each of {len(given)} labels."
         )
     n, d = features.shape
     side = math.isqrt(d // 3 if d % 3 == 0 and math.isqrt(d // 3) ** 2 == d // 3 else d)
@@ -142,8 +141,7 @@ def _decode(stream: object, what: str) -> np.ndarray:
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
                 raise ValueError(
-                    f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits "
-                    "first."
+                    f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits first."
                 )
             if "A" in image.mode or "transparency" in image.info:
                 image = image.convert("RGBA")
@@ -212,8 +210,7 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
         )
     if len(set(owners)) > 1 and -1 in owners:
         raise ValueError(
-            f"{folder} holds images both beside and inside sub-folders. Put every image into a "
-            "sub-folder "
+            f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder "
             "(its name is the label), or none."
         )
     decoded, record, shapes = [], {}, {}
@@ -227,8 +224,7 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
     if size is None and len(shapes) > 1:
         (first, a), (second, b) = list(shapes.items())[:2]
         raise ValueError(
-            f"{folder}: images have different sizes, such as {a.name} {first[0]}x{first[1]} and "
-            f"{b.name} "
+            f"{folder}: images have different sizes, such as {a.name} {first[0]}x{first[1]} and {b.name} "
             f"{second[0]}x{second[1]} (height x width). Pass size=, for example size=64."
         )
     channels = max(len(i) for i in decoded)

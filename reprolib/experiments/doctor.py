@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 from reprolib.data import load
 from reprolib.data.made import split_rate
-from reprolib.experiments import paper as profiles
 from reprolib.experiments.machine import machine
+from reprolib.experiments.paper import papers, profiles
 
 # name on the command line: what the book cannot do without it
 PROGRAMS = {
@@ -33,7 +33,7 @@ def report() -> str:
         f"data found  {', '.join(sorted(found))}",
         "",
         "what will run",
-        *(line for paper in profiles.papers() for line in _runs(paper, found)),
+        *(line for paper in papers() for line in _runs(paper, found)),
         "",
         "programs",
         *(_program(names, without) for names, without in PROGRAMS.items()),
@@ -50,7 +50,7 @@ def _kernels(device: str) -> str:
 
 def _runs(paper: str, found: set[str]) -> list[str]:
     lines = []
-    for profile, entries in profiles.profiles(paper)["profiles"].items():
+    for profile, entries in profiles(paper)["profiles"].items():
         ready = [name for name in entries if _base(name, found)]
         missing = [name for name in entries if not _base(name, found)]
         text = f"  {paper:<11} {profile:<6} {', '.join(ready) or 'nothing'}"
@@ -61,7 +61,7 @@ def _runs(paper: str, found: set[str]) -> list[str]:
 def _base(name: str, found: set[str]) -> bool:
     """Tell whether a data set, or the whole that it is a split of, is here."""
     name, _ = split_rate(name)
-    return name in found or name.removesuffix("-test").removesuffix("-train") in found
+    return name in found or name.rpartition("-")[0] in found
 
 
 def _program(names: tuple[str, ...], without: str) -> str:

@@ -11,8 +11,9 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from reprolib.experiments.probes import REPOSITORY
+
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "numba")
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def machine() -> dict:
@@ -30,7 +31,8 @@ def machine() -> dict:
         "cpu": _cpu_model(),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": _versions(),
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
     }
 
 
@@ -50,40 +52,24 @@ def peak_memory_mb() -> float:
     return round(peak / unit, 1)
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 @lru_cache(maxsize=1)
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} logical cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} logical cores"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    named = [n for n in lines if n.lower().startswith(("model name", "hardware"))]
+    name = named[0].split(":", 1)[1].strip() if named else platform.processor()
+    return f"{name or platform.machine()}, {os.cpu_count()} logical cores"
 
 
 def commit() -> tuple[str | None, bool | None]:
     """Return the commit's hash and whether the package differs from it; None outside a checkout."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(REPOSITORY), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        ).stdout.strip()
+        command = ["git", "-C", str(REPOSITORY), *arguments]
+        options = {"capture_output": True, "text": True, "check": True, "timeout": 20}
+        return subprocess.run(command, **options).stdout.strip()
 
-    try:
-        # only the package: records and pages that change while runs go on are not the code
+    try:  # only the package: records and pages that change while runs go on are not the code
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "reprolib"))
     except (OSError, subprocess.SubprocessError):
         return None, None

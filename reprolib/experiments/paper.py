@@ -29,7 +29,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
-ABOUT = ("load", "source", "reduced", "network", "others")
+ABOUT = ("load", "source", "reduced", "features", "others")
 
 # Scores that a published table may hold, as printed
 METRICS = {
@@ -60,6 +60,7 @@ METHODS = {
     "DCN": "reprolib.methods.dec",
     "DKM": "reprolib.methods.dec",
     "VaDE": "reprolib.methods.vade",
+    "PatchCodes": "reprolib.studies.classify",
 }
 
 
@@ -81,11 +82,11 @@ class Paper:
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """All records, sorted by file name."""
-        return records.load_records(self.name, root=self.root)
+        return records.load_records(self.name, task=None, root=self.root)
 
-    def select(self, **filters: Any) -> list[dict[str, Any]]:
-        """Return the records that match every filter, as `records.load_records` takes them."""
-        wanted = filters.items()
+    def select(self, task: str = "clustering", **filters: Any) -> list[dict[str, Any]]:
+        """Return the records of a task that match every filter, as `records.load_records` takes them."""
+        wanted = {"task": task, **filters}.items()
         return [e for e in self.records if all(records.matches(e, *pair) for pair in wanted)]
 
     @cached_property
@@ -176,7 +177,7 @@ class Paper:
         `base`, by default "main". {name} in `ours` stands for a parameter of the method as the variant
         "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
         """
-        settings = variants_of(self.profiles["method"])["paper"] | self.profiles["default"]
+        settings = signature(self.profiles["method"]) | self.profiles["default"]
         entries = []
         for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
             where = f"deviations.yml, {entry.get('id', 'no id')}"
@@ -302,7 +303,7 @@ def resolve(
 
     method: by default the paper's own. It takes profiles.yml's `default` and all of the data set's
     entry; another method takes what is `shared` of these, its `baselines`, and the entry's `others`.
-    Overrides come last. What then is None and set by the variant gets the variant's value.
+    The variant's overrides come before these, those asked for last.
     Raises ValueError for unknown names and where n_clusters is given nowhere, TypeError for a value
     of the wrong type.
     """
@@ -325,30 +326,27 @@ def resolve(
     for name, value in [pair for layer in [*layers, overrides or {}] for pair in layer.items()]:
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, known)
-        # a parameter that the variant sets has the default None; the paper's value has the type
-        merged[name] = _typed(method, name, value, variants["paper"].get(name, known[name]))
+        merged[name] = _typed(method, name, value, known[name])
     if "n_clusters" not in merged:
         raise ValueError(
             f"the number of clusters of {dataset!r} is not known: add -p n_clusters=..."
         )
     chosen = {name: value for name, value in merged.items() if value is not None}
-    named = {"variant": variant} if len(variants) > 1 else {}
-    return known | variants[variant] | chosen | named
+    return known | variants[variant] | chosen
 
 
 def variants_of(method: str) -> dict[str, dict[str, Any]]:
-    """Return what each named variant of a method sets; without any, only {"paper": {}}."""
-    module = importlib.import_module(estimator_class(method).__module__)
-    return getattr(module, "VARIANTS", {"paper": {}})
+    """Return what each named variant of a method overrides; without any, only {"paper": {}}."""
+    return estimator_class(method).VARIANTS
 
 
 def signature(method: str) -> dict[str, Any]:
-    """Return a method's parameters and their defaults, `random_state` and `variant` excepted.
+    """Return a method's parameters and their defaults, `random_state` excepted.
 
     Raises ValueError for an unknown method.
     """
     found = inspect.signature(estimator_class(method)).parameters
-    return {k: p.default for k, p in found.items() if k not in ("random_state", "variant")}
+    return {k: p.default for k, p in found.items() if k != "random_state"}
 
 
 def estimator_class(method: str) -> type:

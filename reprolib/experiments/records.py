@@ -17,26 +17,12 @@ import numpy as np
 
 from reprolib import metrics
 from reprolib.checks import unknown_name
-from reprolib.data.cache import write_atomically
 from reprolib.experiments.machine import commit, machine, peak_memory_mb
-from reprolib.experiments.probes import REPOSITORY, is_stale, latest
+from reprolib.experiments.probes import REPOSITORY, latest
+from reprolib.experiments.probes import is_stale as is_stale
+from reprolib.files import write_atomically
 
-__all__ = [
-    "code_state",
-    "is_stale",
-    "load_arrays",
-    "load_records",
-    "machine",
-    "matches",
-    "peak_memory_mb",
-    "read",
-    "record",
-    "rescore",
-    "stem",
-    "write",
-]
-
-SCHEMA = 2
+SCHEMA = 3
 BOOK = REPOSITORY / "book"
 DECIMALS = 6
 
@@ -50,7 +36,7 @@ def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -
 
 def code_state(*names: str) -> dict[str, Any]:
     """Describe the code that a run is made by, as it is now: commit, dirty (the package differs from it)
-    and `behaviours`, the numbers of those named (`provenance.latest`).
+    and `behaviours`, the numbers of those named (`probes.latest`).
 
     Taken before a run: the files may change while it goes on.
     """
@@ -71,7 +57,8 @@ def record(
     code: Mapping[str, Any],
     variant: str = "paper",
     tag: str = "main",
-    stages: Sequence[Mapping[str, Any]] = (),
+    task: str = "clustering",
+    history: Sequence[Mapping[str, Any]] = (),
     seconds: Mapping[str, float] | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
     device: str = "auto",
@@ -81,10 +68,12 @@ def record(
 
     images: the `Images` of the run, with n, shape, sha256, transforms and labels (or None: then no
     metric is stored); dataset: its name; assignments: cluster ids int (n,) by result name, as in
-    {"SF": ..., "RC": ...}; code: `code_state` of the method, taken before the run; stages: one dict
-    a stage; seconds: by step; arrays: more arrays for figures, stored as they are; device: "auto"
-    for the machine's; root: folder for the files, default book/<paper>/runs.
-    Raises ValueError when an assignment does not fit the data set or a name is taken twice.
+    {"SF": ..., "RC": ...}; code: `code_state` of the method, taken before the run; task: what the ids
+    are, a "clustering" or the classes of a "classification"; history: one dict a row; seconds: by step;
+    arrays: more arrays for figures, stored as they are; device: "auto" for the machine's; root: folder for
+    the files, default book/<paper>/runs.
+    Raises ValueError when an assignment does not fit the data set or a name is taken twice, OSError when
+    the folder cannot be written.
     The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that is there
     and agrees with its .npz is a finished run.
     """
@@ -99,9 +88,13 @@ def record(
         raise ValueError(f"array names {clash} are taken by assignments or labels; rename them.")
     if labels is not None:
         stored["y"] = _compact("y", labels, images.n)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **stored, **extra)
     folder = Path(root) if root is not None else BOOK / paper / "runs"
-    name = stem(method, dataset, profile, tag, random_state)
+    name, described = stem(method, dataset, profile, tag, random_state), machine()
+    scores = {} if labels is None else {k: _scores(task, labels, v) for k, v in assignments.items()}
     entry = {
+        "schema": SCHEMA,
         "paper": paper,
         "method": method,
         "variant": variant,
@@ -114,37 +107,12 @@ def record(
         },
         "profile": profile,
         "tag": tag,
+        "task": task,
         "parameters": dict(parameters),
         "random_state": int(random_state),
-        "metrics": {}
-        if labels is None
-        else {result: _scores(labels, ids) for result, ids in assignments.items()},
-        "stages": [dict(stage) for stage in stages],
+        "metrics": scores,
+        "history": [dict(row) for row in history],
         "seconds": {k: round(float(v), 3) for k, v in (seconds or {}).items()},
-    }
-    return write(folder, name, entry, {**stored, **extra}, code, device)
-
-
-def write(
-    folder: Path,
-    name: str,
-    entry: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    code: Mapping[str, Any],
-    device: str = "auto",
-) -> Path:
-    """Write `<name>.npz` of arrays and then `<name>.json`, which holds its hash; return the latter.
-
-    entry: what was run and found; added are the schema, the machine with its versions, the peak memory
-    and `code`, the `code_state` before the run. device: "auto" for the machine's.
-    Raises OSError when the folder cannot be written.
-    """
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)
-    described = machine()
-    complete = {
-        "schema": SCHEMA,
-        **entry,
         "peak_memory_mb": peak_memory_mb(),
         "device": described.pop("device") if device == "auto" else device,
         "versions": described.pop("versions"),
@@ -153,7 +121,7 @@ def write(
         "assignment": f"{name}.npz",
         "assignment_sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
     }
-    text = as_text(complete)
+    text = as_text(entry)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{name}.npz", lambda stream: stream.write(packed.getvalue()))
     write_atomically(folder / f"{name}.json", lambda stream: stream.write(text.encode()))
@@ -176,14 +144,17 @@ def as_text(entry: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(f" {one(k)}: {lines(v)}" for k, v in entry.items()) + "\n}\n"
 
 
-def load_records(paper: str, *, root: Path | None = None, **filters: Any) -> list[dict]:
+def load_records(
+    paper: str, *, task: str | None = "clustering", root: Path | None = None, **filters: Any
+) -> list[dict]:
     """Read a paper's records, sorted by file name, keeping those that match every filter.
 
-    filters: `key=value` or `key=[values]` on top-level keys; `dataset` matches the data set's name.
-    root: folder of the records, default book/<paper>/runs. Each record gets a key `path`.
-    Raises ValueError for a file that is not a record of this schema, or an unknown key in filters.
+    task: as for `record`, None for all; filters: `key=value` or `key=[values]` on top-level keys; `dataset`
+    matches the data set's name. root: folder of the records, default book/<paper>/runs. Each record gets a
+    key `path`. Raises ValueError for a file that is not a record of this schema, or an unknown key.
     """
     folder = Path(root) if root is not None else BOOK / paper / "runs"
+    filters |= {} if task is None else {"task": task}
     found = []
     for path in sorted(folder.glob("*.json")):
         entry = read(path)
@@ -228,10 +199,22 @@ def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str,
             raise ValueError(f"the labels in {entry['assignment']} are not the data set's labels.")
     if "y" not in stored:
         return {}
-    return {name: _scores(stored["y"], stored[name]) for name in entry["metrics"]}
+    return {name: _scores(entry["task"], stored["y"], stored[name]) for name in entry["metrics"]}
 
 
-def _scores(y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def told(entry: Mapping[str, Any]) -> str:
+    """Scores and seconds of a record in one line."""
+    names = {"nmi_geometric": "NMI", "acc": "ACC", "accuracy": "accuracy"}
+    scores = ", ".join(
+        " ".join([result, *(f"{said} {m[key]:.3f}" for key, said in names.items() if key in m)])
+        for result, m in entry["metrics"].items()
+    )
+    return f"{scores or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
+
+
+def _scores(task: str, y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    if task == "classification":
+        return {"accuracy": round(float(np.mean(labels == y)), DECIMALS)}
     return {name: round(value, DECIMALS) for name, value in metrics.summary(y, labels).items()}
 
 

@@ -8,45 +8,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
-from reprolib.experiments.paper import paper_folder, papers, profiles, resolve, signature
-from reprolib.experiments.plan import Plan, declared, given, plan
+from reprolib.experiments.paper import paper_folder
+from reprolib.experiments.plan import SETTINGS, Plan, given, plan
 from reprolib.experiments.probes import REPOSITORY
 from reprolib.experiments.records import read
 
-__all__ = [
-    "Plan",
-    "RunFailed",
-    "declared",
-    "given",
-    "papers",
-    "plan",
-    "profiles",
-    "read",
-    "resolve",
-    "run",
-]
+__all__ = ["Plan", "RunFailed", "given", "plan", "read", "run"]
 
 POLL_SECONDS = 0.25
 
 
 class RunFailed(RuntimeError):
     """Raised at the end of `run` when a seed did not finish; names its log and its last line."""
-
-
-@dataclass
-class _Running:
-    plan: Plan
-    process: subprocess.Popen
-    log: Path
-    stream: IO[bytes]
-    started: float = field(default_factory=time.monotonic)
 
 
 def run(
@@ -61,10 +42,10 @@ def run(
 ) -> list[Path]:
     """Execute book/<paper>/run.md once a seed and return the paths of the records, in seed order.
 
-    parameters: of the page, `random_state` excepted; jobs: seeds at a time, each a process of its
-    own; force: run even where a finished record is there; runs_dir: default book/<paper>/runs. A
-    seed whose record is intact, fresh and made with the same parameters is skipped. A killed seed
-    goes on from its method's checkpoint. Executed notebooks and logs: runs/executed.
+    parameters: settings and hyper-parameters, as for `plan`, without `random_state`; jobs: seeds at a
+    time, each a process of its own; force: run even where a finished record is there; runs_dir: default
+    book/<paper>/runs. A seed whose record is intact, fresh and made with the same parameters is skipped. A
+    killed seed goes on from its method's checkpoint. Executed notebooks and logs: runs/executed.
     Raises ValueError or TypeError for bad names and values before anything runs, RunFailed after
     the last seed when one failed.
     """
@@ -72,8 +53,6 @@ def run(
         raise ValueError(f"at least one seed and one job are needed; got {list(seeds)}, {jobs}.")
     folder = Path(runs_dir) if runs_dir is not None else paper_folder(paper) / "runs"
     asked = {**(parameters or {}), "runs_dir": str(folder.resolve())}
-    if "verbose" in signature({**declared(paper), **asked}["method"]):
-        asked.setdefault("verbose", True)  # its progress bar becomes the log and the postfix here
     if "random_state" in asked:
         raise ValueError("random_state is set by the seeds; pass seeds (--seeds N) instead.")
     plans = [plan(paper, asked | {"random_state": int(seed)}) for seed in seeds]
@@ -82,73 +61,77 @@ def run(
     waiting = [p for p in plans if force or not p.is_finished()]
     if waiting:
         waiting[0].images()  # a data set that is not there should stop here, not in a notebook
-    failures = _execute(waiting, asked, jobs, done=len(plans) - len(waiting), progress=progress)
-    if failures:
+    if failures := _execute(waiting, asked, jobs, done=len(plans) - len(waiting), show=progress):
         raise RunFailed("\n".join(failures))
     return [p.runs / f"{p.stem}.json" for p in plans]
 
 
+@dataclass
+class _Running:
+    plan: Plan
+    process: subprocess.Popen
+    log: Path
+
+
 def _execute(
-    waiting: Sequence[Plan], asked: Mapping[str, Any], jobs: int, *, done: int, progress: bool
+    waiting: Sequence[Plan], asked: Mapping[str, Any], jobs: int, *, done: int, show: bool
 ) -> list[str]:
     """Run plans, `jobs` at a time, and return one message for each that failed."""
     from tqdm import tqdm
 
-    queue, failures, shown = list(waiting), [], ""
-    running: list[_Running] = []
-    total = done + len(queue)
-    with (
-        tempfile.TemporaryDirectory(prefix="reprolib-") as scratch,
-        tqdm(total=total, initial=done, unit="seed", disable=not progress) as bar,
-    ):
-        try:
-            while queue or running:
-                while queue and len(running) < jobs:
-                    running.append(_start(queue.pop(0), asked, Path(scratch), jobs))
-                for item in [r for r in running if r.process.poll() is not None]:
-                    running.remove(item)
-                    item.stream.close()
-                    failures += _outcome(item)
-                    bar.update(1)
-                note = "; ".join(filter(None, (_epochs(r.log) for r in running)))
-                if note != shown:
-                    bar.set_postfix_str(note)
-                    shown = note
-                time.sleep(POLL_SECONDS)
-        finally:
-            for item in running:
-                item.process.terminate()
-                item.process.wait()
-                item.stream.close()
+    queue, failures, running, shown = list(waiting), [], [], ""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reprolib-")))
+        total = done + len(queue)
+        bar = stack.enter_context(tqdm(total=total, initial=done, unit="seed", disable=not show))
+        stack.callback(_stop, running)
+        while queue or running:
+            while queue and len(running) < jobs:
+                running.append(_start(queue.pop(0), asked, scratch, jobs))
+            for item in [r for r in running if r.process.poll() is not None]:
+                running.remove(item)
+                failures += _outcome(item)
+                bar.update(1)
+            note = "; ".join(filter(None, (_epochs(r.log) for r in running)))
+            if note != shown:
+                bar.set_postfix_str(shown := note)
+            time.sleep(POLL_SECONDS)
     return failures
 
 
 def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> _Running:
-    notebook = scratch / f"{item.stem}.ipynb"
-    _write_notebook(paper_folder(item.paper) / "run.md", notebook)
-    executed = item.runs / "executed"
-    executed.mkdir(parents=True, exist_ok=True)
-    log = executed / f"{item.stem}.log"
-    stream = log.open("wb")
-    command = [
-        *(sys.executable, "-m", "papermill", str(notebook), str(executed / f"{item.stem}.ipynb")),
-        *("--parameters_yaml", yaml.safe_dump(dict(asked) | {"random_state": item.random_state})),
-        *("--cwd", str(paper_folder(item.paper)), "--kernel", "python3"),
-        *("--log-output", "--no-progress-bar"),
-    ]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=_environment(jobs)
-    )
-    return _Running(item, process, log, stream)
-
-
-def _write_notebook(page: Path, notebook: Path) -> None:
-    # As a file: given a notebook object, papermill copies its whole source into the result's
-    # metadata
     import jupytext
     import nbformat
 
-    nbformat.write(jupytext.read(page), notebook)
+    # as a file: given a notebook object, papermill copies its whole source into the result's metadata
+    notebook = scratch / f"{item.stem}.ipynb"
+    nbformat.write(jupytext.read(paper_folder(item.paper) / "run.md"), notebook)
+    executed = item.runs / "executed"
+    executed.mkdir(parents=True, exist_ok=True)
+    log = executed / f"{item.stem}.log"
+    sent = {k: v for k, v in asked.items() if k in SETTINGS} | {"random_state": item.random_state}
+    sent["parameters"] = {k: v for k, v in asked.items() if k not in SETTINGS}
+    if "verbose" in item.parameters:
+        sent["parameters"] = {"verbose": True} | sent[
+            "parameters"
+        ]  # its progress bar is the postfix
+    command = [
+        *(sys.executable, "-m", "papermill", str(notebook), str(executed / f"{item.stem}.ipynb")),
+        *("--parameters_yaml", yaml.safe_dump(sent)),
+        *("--cwd", str(paper_folder(item.paper)), "--kernel", "python3"),
+        *("--log-output", "--no-progress-bar"),
+    ]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=_environment(jobs)
+        )
+    return _Running(item, process, log)
+
+
+def _stop(running: Iterable[_Running]) -> None:
+    for item in running:
+        item.process.terminate()
+        item.process.wait()
 
 
 def _environment(jobs: int) -> dict[str, str]:
@@ -166,11 +149,13 @@ def _environment(jobs: int) -> dict[str, str]:
 
 def _outcome(item: _Running) -> list[str]:
     """Say what went wrong with a process that has ended: nothing, or one message."""
+    status = item.process.returncode
     # not `is_finished`: code that changed while the run went on makes it stale, not failed
-    if item.process.returncode == 0 and item.plan.finished_record():
+    if status == 0 and item.plan.finished_record():
         return []
-    reason = _last_line(item.log) or f"exit status {item.process.returncode}"
-    if item.process.returncode == 0:
+    said = [n for n in _tail(item.log) if n and not n.startswith(("Ending", "Executing"))]
+    reason = said[-1] if said else f"exit status {status}"
+    if status == 0:
         reason = "the page ended without writing its record"
     return [f"{item.plan.stem}: {reason}\n  log: {item.log}"]
 
@@ -179,14 +164,8 @@ def _epochs(log: Path) -> str:
     """What the method's own progress bar says last: epochs, time left, clusters, loss."""
     for line in reversed(_tail(log)):
         if found := re.search(r"(\d+/\d+) \[[^<]*<([^,]+), [^,]+, (.*)\]", line):
-            done, left, rest = found.groups()
-            return f"epoch {done}, {left} left, {rest}"
+            return "epoch {}, {} left, {}".format(*found.groups())
     return ""
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in _tail(log) if line and not line.startswith(("Ending", "Executing"))]
-    return lines[-1] if lines else ""
 
 
 def _tail(log: Path) -> list[str]:

@@ -7,7 +7,7 @@ refined, until no other can beat it: most pairs are never computed beyond their 
 import numpy as np
 from numba import njit
 
-from reprolib.graph._tournament import replay
+from reprolib.graph._lists import replay, tournament
 from reprolib.graph._walks import path_affinity, path_vectors
 from reprolib.graph._zeta import zeta_affinity, zeta_diagonal
 
@@ -69,7 +69,7 @@ def _evaluate(e, kind, z, owner, order, low, high, max_order, walk, clusters, st
 
 
 @njit(cache=True, nogil=True)
-def lazy_loop(pairs, n_target, kind, z, n_terms, max_order, walk, clusters, work):
+def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
     """Greedy merges until `n_target` clusters are left: (merges, affinities).
 
     `pairs` int64 (m, 2): clusters joined by an edge in either direction. Changes `clusters`.
@@ -91,18 +91,14 @@ def lazy_loop(pairs, n_target, kind, z, n_terms, max_order, walk, clusters, work
     while leaves < n_pairs:
         leaves *= 2
     low, high = np.full(leaves, -1.0), np.full(leaves, -1.0)
-    order = np.full(leaves, n_terms, np.int64)
-    tree = np.empty(2 * leaves, np.int64)
-    tree[leaves:] = np.arange(leaves)
+    order = np.ones(leaves, np.int64)
     for e in range(n_pairs):
         _link(2 * e, pairs[e, 0], owner, first, after, before)
         _link(2 * e + 1, pairs[e, 1], owner, first, after, before)
         _evaluate(
             e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, False
         )
-    for node in range(leaves - 1, 0, -1):
-        left, right = tree[2 * node], tree[2 * node + 1]
-        tree[node] = right if high[right] > high[left] else left
+    tree = tournament(high, leaves)
 
     merges = np.empty((n_initial - n_target, 2), np.int32)
     affinities = np.empty(len(merges))
@@ -176,7 +172,7 @@ def lazy_loop(pairs, n_target, kind, z, n_terms, max_order, walk, clusters, work
         h = first[a]
         while h >= 0:
             e = h // 2
-            order[e] = n_terms
+            order[e] = 1
             _evaluate(
                 e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, False
             )

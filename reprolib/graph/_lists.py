@@ -19,13 +19,13 @@ def grow(array, needed):
 
 
 @njit(cache=True, nogil=True)
-def compact(start, length, index, values, spare):
-    """Move the live lists to fresh arrays; `spare` is extra room for each non-empty list."""
+def compact(start, length, index, values, spare, needed):
+    """Move the live lists to fresh arrays; `spare` is room at each non-empty list, `needed` at the end."""
     total = 0
     for c in range(len(start)):
         if length[c]:
             total += length[c] + spare
-    new_index = np.empty(max(2 * total, 64), index.dtype)
+    new_index = np.empty(max(2 * total, total + needed, 64), index.dtype)
     new_values = np.empty((len(new_index), 2), values.dtype)
     end = 0
     for c in range(len(start)):
@@ -170,3 +170,24 @@ def adjacencies(start, length, sample, degree, labels, n_initial):
             _put(c, i, row_val[p], 0, adj_start, adj_len, adj_idx, adj_val)
             _put(i, c, row_val[p], 1, adj_start, adj_len, adj_idx, adj_val)
     return adj_start, adj_len, adj_cap, adj_idx, adj_val, end
+
+
+@njit(cache=True, nogil=True)
+def tournament(scores, leaves):
+    """Tree whose root, node 1, holds the index of the largest score; leaf i is node `leaves` + i."""
+    tree = np.empty(2 * leaves, np.int64)
+    tree[leaves:] = np.arange(leaves)
+    for node in range(leaves - 1, 0, -1):
+        left, right = tree[2 * node], tree[2 * node + 1]
+        tree[node] = right if scores[right] > scores[left] else left
+    return tree
+
+
+@njit(cache=True, nogil=True)
+def replay(tree, leaves, scores, changed):
+    """Replay the matches of leaf `changed` up to the root; a tie goes to the smaller index."""
+    node = (leaves + changed) // 2
+    while node >= 1:
+        left, right = tree[2 * node], tree[2 * node + 1]
+        tree[node] = right if scores[right] > scores[left] else left
+        node //= 2

@@ -6,8 +6,15 @@ A merge adds two boundaries, rebuilds one row of U from the sum and adds two col
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import add_row, adjacencies, boundaries, compact, grow, merge_boundaries
-from reprolib.graph._tournament import replay
+from reprolib.graph._lists import (
+    add_row,
+    adjacencies,
+    boundaries,
+    compact,
+    merge_boundaries,
+    replay,
+    tournament,
+)
 
 EXACT, RELEASED = 0, 1
 # JULE.torch uses its local term only while the table is wider than this
@@ -93,16 +100,11 @@ def merge_loop(
     nearest = np.full(n_initial, -1, np.int64)
     affinity = np.zeros(n_initial)
     top = np.empty(max(k_c, 1))
-    tree = np.empty(2 * leaves, np.int64)
-    for t in range(leaves):
-        tree[leaves + t] = t
     for c in range(n_initial):
         scores[c], nearest[c], affinity[c] = _score(
             c, adj_start[c], adj_len[c], adj_idx, adj_val, size, weight, k_c, n_initial, mode, top
         )
-    for node in range(leaves - 1, 0, -1):
-        left, right = tree[2 * node], tree[2 * node + 1]
-        tree[node] = right if scores[right] > scores[left] else left
+    tree = tournament(scores, leaves)
 
     merges = np.empty((max(n_initial - n_target, 0), 2), np.int32)
     affinities = np.empty(len(merges))
@@ -131,13 +133,9 @@ def merge_loop(
         nearest[b] = -1
         replay(tree, leaves, scores, b)
 
-        if end + length[a] + length[b] > len(sample):
-            sample, degree, end = compact(start, length, sample, degree, 0)
-            if end + length[a] + length[b] > len(sample):
-                sample = grow(sample, end + length[a] + length[b])
-                bigger = np.empty((len(sample), 2))
-                bigger[:end] = degree[:end]
-                degree = bigger
+        needed = length[a] + length[b]
+        if end + needed > len(sample):
+            sample, degree, end = compact(start, length, sample, degree, 0, needed)
         end = merge_boundaries(a, b, start, length, sample, degree, end, labels)
 
         n_touched = 0
@@ -160,14 +158,8 @@ def merge_loop(
         needed = n_touched + 4
         if needed > adj_cap[a]:
             if adj_end + needed > len(adj_idx):
-                adj_idx, adj_val, adj_end = compact(adj_start, adj_len, adj_idx, adj_val, 4)
-                for c in range(n_initial):
-                    adj_cap[c] = adj_len[c] + 4 if adj_len[c] else 0
-                adj_idx = grow(adj_idx, adj_end + needed)
-                if len(adj_val) < len(adj_idx):
-                    bigger = np.empty((len(adj_idx), 2))
-                    bigger[:adj_end] = adj_val[:adj_end]
-                    adj_val = bigger
+                adj_idx, adj_val, adj_end = compact(adj_start, adj_len, adj_idx, adj_val, 4, needed)
+                adj_cap[:] = np.where(adj_len > 0, adj_len + 4, 0)
             adj_start[a], adj_cap[a] = adj_end, needed
             adj_end += needed
         for t in range(n_touched):
@@ -190,9 +182,8 @@ def merge_loop(
                 room = 2 * (k + 1)
                 if adj_end + room > len(adj_idx):
                     adj_len[j] = k
-                    adj_idx, adj_val, adj_end = compact(adj_start, adj_len, adj_idx, adj_val, 4)
-                    for c in range(n_initial):
-                        adj_cap[c] = adj_len[c] + 4 if adj_len[c] else 0
+                    adj_idx, adj_val, adj_end = compact(adj_start, adj_len, adj_idx, adj_val, 4, 0)
+                    adj_cap[:] = np.where(adj_len > 0, adj_len + 4, 0)
                     s = adj_start[j]
                 else:
                     adj_idx[adj_end : adj_end + k] = adj_idx[s : s + k]
@@ -217,18 +208,9 @@ def merge_loop(
         if (mode == EXACT and n_left <= k_c) or (mode == RELEASED and n_left == RELEASED_LOCAL_MIN):
             for c in range(n_initial):
                 if scores[c] > -np.inf:
+                    s, k = adj_start[c], adj_len[c]
                     scores[c], nearest[c], affinity[c] = _score(
-                        c,
-                        adj_start[c],
-                        adj_len[c],
-                        adj_idx,
-                        adj_val,
-                        size,
-                        weight,
-                        k_c,
-                        n_left,
-                        mode,
-                        top,
+                        c, s, k, adj_idx, adj_val, size, weight, k_c, n_left, mode, top
                     )
                     replay(tree, leaves, scores, c)
     return labels, merges[:done], affinities[:done]

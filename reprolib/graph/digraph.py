@@ -1,11 +1,12 @@
-"""The k-NN digraph of equation 4 (paper 002, section 3.3): sparse, directed, no n x n matrix."""
+"""The k-NN digraph of equation 4 (paper 002, section 3.3), and the clusters that its first edges make."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
-from reprolib.checks import check_features
+from reprolib.data.images import check_features
 from reprolib.kernels.knn import knn
 
 
@@ -62,3 +63,22 @@ def knn_digraph(features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 
     squared_distances, indices = knn(features, n_neighbors)
     weights, sigma2 = edge_weights(squared_distances, bandwidth)
     return Digraph(np.ascontiguousarray(indices, dtype=np.int32), weights, sigma2)
+
+
+def one_link_clusters(nearest: np.ndarray) -> np.ndarray:
+    """Weakly connected components of the graph that joins each sample to its nearest neighbour.
+
+    `nearest` int (n,): index of the nearest other sample. Returns int32 (n,) labels 0..c-1 in order
+    of first appearance. Without ties c is the number of mutual nearest-neighbour pairs
+    (paper 002, section 3.6, after Zhang et al. 2013).
+    """
+    nearest = np.asarray(nearest)
+    if nearest.ndim != 1 or not np.issubdtype(nearest.dtype, np.integer):
+        raise ValueError(
+            f"nearest must be a 1-D integer array, got shape {nearest.shape}, {nearest.dtype}"
+        )
+    n = len(nearest)
+    if n and (nearest.min() < 0 or nearest.max() >= n):
+        raise ValueError(f"nearest must hold indices 0..{n - 1}")
+    graph = sparse.csr_array((np.ones(n, np.int8), nearest, np.arange(n + 1)), shape=(n, n))
+    return connected_components(graph, directed=True, connection="weak")[1].astype(np.int32)

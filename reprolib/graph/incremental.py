@@ -38,23 +38,6 @@ def transition_matrix(digraph: Digraph) -> sparse.csr_array:
     return (sparse.diags_array(1.0 / weights.sum(axis=1)) @ weights).tocsr()
 
 
-def path_integral(
-    digraph: Digraph, members: np.ndarray, *, z: float = 0.01, n_terms: int = 8
-) -> float:
-    """Path integral S_C of the samples `members` (int indices) by `n_terms` products with z P_C.
-
-    Source: Zhang, Zhao and Wang 2013; the Neumann series replaces their linear solve.
-    """
-    members = np.asarray(members)
-    inside = transition_matrix(digraph)[members][:, members]  # (|C|, |C|)
-    term = np.ones(len(members))
-    total = term.copy()
-    for _ in range(n_terms):
-        term = z * (inside @ term)
-        total += term
-    return float(total.sum() / len(members) ** 2)
-
-
 def _walk(digraph: Digraph) -> Walk:
     matrix = transition_matrix(digraph)
     stay = matrix.diagonal()
@@ -94,14 +77,12 @@ def incremental_linkage(
     *,
     kind: str = "path-integral",
     z: float = 0.01,
-    n_terms: int = 1,
 ) -> Linkage:
     """Merge the two closest clusters until `n_clusters` remain.
 
     `digraph` of n samples; `labels` int (n,), the initial clusters (`one_link_clusters`); `kind`
     "path-integral" or "zeta"; `z` the weight of a step, in (0, 0.5]. Ties, to nine digits, go to
-    the smaller index. `n_terms` steps are taken before an affinity is first bounded: it changes
-    the time, not the merges, which are those of a dense solve.
+    the smaller index: the merges are those of a dense solve.
 
     Stops early, with more clusters, when no two clusters have walks both ways. Memory O(n K_s).
     Raises ValueError on bad labels, counts, kind or z.
@@ -112,18 +93,15 @@ def incremental_linkage(
         raise unknown_name("kind", kind, KINDS)
     if not 0.0 < z <= 0.5:
         raise ValueError(f"z must lie in (0, 0.5], got {z!r}: the walk series converges like z^t")
-    if n_terms < 1:
-        raise ValueError(f"n_terms must be at least 1, got {n_terms!r}")
     labels = check_partition(labels, digraph.n, n_clusters)
     walk, clusters = _walk(digraph), _clusters(labels)
     work = Work(np.zeros((9, digraph.n)), np.empty((9, digraph.n), np.int32))
-    max_order = max(math.ceil(math.log(NEGLIGIBLE) / math.log(z)), int(n_terms))
+    max_order = math.ceil(math.log(NEGLIGIBLE) / math.log(z))
     merges, affinities = lazy_loop(
         _joined(walk, labels),
         int(n_clusters),
         KINDS[kind],
         float(z),
-        int(n_terms),
         max_order,
         walk,
         clusters,

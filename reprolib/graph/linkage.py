@@ -54,12 +54,17 @@ def check_partition(labels: np.ndarray, n: int, n_clusters: int) -> np.ndarray:
     return compact.astype(np.int32)
 
 
+def memberships(labels: np.ndarray, n_clusters: int) -> sparse.csr_array:
+    """Which sample belongs to which cluster: sparse 0 or 1, float64 (n, c)."""
+    n = len(labels)
+    return sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, n_clusters))
+
+
 def degree_tables(
     weights: sparse.csr_array, labels: np.ndarray, n_clusters: int
 ) -> tuple[sparse.csr_array, sparse.csr_array]:
     """S_out = Y'W and S_in = (WY)', sparse (c, n): edge weight from, and to, each cluster by sample."""
-    n = len(labels)
-    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, n_clusters))
+    members = memberships(labels, n_clusters)
     out_degree = (members.T @ weights).tocsr()
     in_degree = (weights @ members).T.tocsr()
     out_degree.sort_indices()
@@ -67,20 +72,22 @@ def degree_tables(
     return out_degree, in_degree
 
 
+def _affinity(digraph: Digraph, labels: np.ndarray) -> sparse.csr_array:
+    """Affinity A(i, j) of every pair of clusters, sparse float64 (c, c); that with itself is not removed."""
+    labels = check_partition(labels, digraph.n, 1)
+    size = np.bincount(labels)
+    out_degree, in_degree = degree_tables(digraph.to_csr(), labels, len(size))
+    table = out_degree.multiply(in_degree).tocsr() @ memberships(labels, len(size))  # (c, c), U
+    scaled = sparse.diags_array(1.0 / np.square(size)) @ table
+    return (scaled + scaled.T).tocsr()
+
+
 def degree_affinity(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
     """Affinity A(i, j) of every pair of clusters, dense float64 (c, c), zero diagonal: for small c only.
 
     Source: paper 002, section 3.3, after Zhang et al. 2012, equation 4.
     """
-    labels = check_partition(labels, digraph.n, 1)
-    n_clusters = int(labels.max()) + 1
-    out_degree, in_degree = degree_tables(digraph.to_csr(), labels, n_clusters)
-    products = out_degree.multiply(in_degree).tocsr()
-    n = digraph.n
-    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, n_clusters))
-    table = (products @ members).toarray()  # (c, c), U
-    scaled = table / np.square(np.bincount(labels, minlength=n_clusters))[:, None]
-    affinity = scaled + scaled.T
+    affinity = _affinity(digraph, labels).toarray()
     np.fill_diagonal(affinity, 0.0)
     return affinity
 
@@ -91,18 +98,9 @@ def best_affinities(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
     Zero where no sample of a cluster is among the neighbours of a sample outside, or none outside is
     among theirs: no merge can ever choose it (paper 002, section 3.3, read off the affinity).
     """
-    labels = check_partition(labels, digraph.n, 1)
-    n_clusters = int(labels.max()) + 1
-    out_degree, in_degree = degree_tables(digraph.to_csr(), labels, n_clusters)
-    n = digraph.n
-    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, n_clusters))
-    table = (out_degree.multiply(in_degree).tocsr() @ members).tocsr()  # (c, c), U
-    scaled = sparse.diags_array(1.0 / np.square(np.bincount(labels))) @ table
-    affinity = (scaled + scaled.T).tocoo()
-    between = affinity.row != affinity.col
-    best = np.zeros(n_clusters)
-    np.maximum.at(best, affinity.row[between], affinity.data[between])
-    return best
+    affinity = _affinity(digraph, labels)
+    affinity.setdiag(0.0)
+    return affinity.max(axis=1).toarray().ravel()
 
 
 def graph_degree_linkage(

@@ -115,7 +115,7 @@ def join_disconnected(features: np.ndarray, labels: np.ndarray, n_clusters: int)
         f"the k-NN graph has {n_found} parts that no edges join, but {n_clusters} clusters were asked "
         "for: the rest was joined by the distance of their means. Raise n_neighbors for a connected graph",
         DisconnectedGraphWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     tree = linkage(cluster_means(features, labels), "average")
     return (fcluster(tree, n_clusters, "maxclust") - 1).astype(np.int32)[labels]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -34,7 +35,7 @@ def pairwise_loss(
     zeta: float = 0.8,
     gamma: float = 0.2,
     block_rows: int = 256,
-) -> tuple[torch.Tensor, int, int]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sum over ordered pairs of 1 - q_i.q_j where similar and q_i.q_j where dissimilar.
 
     `q` (B, K), rows of a softmax, float32 or float64; `similarity` (B, K), the vectors whose inner
@@ -43,10 +44,11 @@ def pairwise_loss(
     `block_rows`: rows handled at once on the CPU, which holds a few block_rows x B matrices.
 
     Returns the scalar loss, differentiable once in q, and the numbers of ordered pairs that are similar
-    and dissimilar (Figure 10a); i = j counts, as equations 4 and 5 and the released code have it.
+    and dissimilar (Figure 10a), integer scalars; i = j counts, as equations 4 and 5 and the released code
+    have it. Nothing waits for the device: a value that is not finite makes the loss NaN.
 
-    Raises ValueError (shapes, NaN or infinite values, thresholds that do not satisfy
-    0 <= gamma <= zeta <= 1), TypeError (dtypes). O(B^2 K) time; cost: `cost`.
+    Raises ValueError (shapes, thresholds that do not satisfy 0 <= gamma <= zeta <= 1), TypeError (dtypes).
+    O(B^2 K) time; cost: `cost`.
 
     Source: paper 004, equations 4 and 5, with its defaults; its Figure 10 ends at zeta = gamma = 0.5.
     """
@@ -65,18 +67,16 @@ def pairwise_loss(
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
     # a pair at thresholds that meet, in this dtype, would be both
-    edge = torch.tensor([zeta, float("-inf")], dtype=q.dtype)
-    gamma = min(gamma, torch.nextafter(*edge).item())
+    number = np.float32 if q.dtype == torch.float32 else np.float64
+    gamma = min(gamma, float(np.nextafter(number(zeta), number(-np.inf))))
     with torch.no_grad():
         if _takes_triton(q):
             from reprolib.kernels.pairwise_triton import pairwise_triton
 
             found = pairwise_triton(q, similarity, zeta, gamma)
         else:
-            found = _pairwise_cpu(q, vectors, zeta, gamma, block_rows)
-    loss, gradient, n_similar, n_dissimilar, finite = found
-    if not finite:
-        raise ValueError("q or similarity holds NaN or infinite values")
+            found = _pairwise_blocks(q, vectors, zeta, gamma, block_rows)
+    loss, gradient, n_similar, n_dissimilar = found
     return _KnownGradient.apply(q, loss, gradient), n_similar, n_dissimilar
 
 
@@ -109,26 +109,27 @@ class _KnownGradient(torch.autograd.Function):
         return grad * gradient, None, None
 
 
-def _pairwise_cpu(
+def _pairwise_blocks(
     q: torch.Tensor, vectors: torch.Tensor, zeta: float, gamma: float, block_rows: int
-) -> tuple[torch.Tensor, torch.Tensor, int, int, bool]:
-    """Loss, gradient (B, K), both counts, and whether every value is finite."""
-    finite = bool(torch.isfinite(q).all() and torch.isfinite(vectors).all())
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Loss, gradient (B, K), both counts."""
     half = torch.zeros_like(q)  # (B, K)
-    counts = [0, 0]
+    counts = torch.zeros(2, dtype=torch.int64, device=q.device)
     for start in range(0, len(q), block_rows):
         stop = min(start + block_rows, len(q))
         own = stop - start
         # Pairs of this block with itself and, for both orders at once, with later rows
         s = vectors[start:stop] @ vectors[start:].T  # (own, B - start)
-        similar, dissimilar = s >= zeta, s <= gamma
-        for i, mask in enumerate((similar, dissimilar)):
-            counts[i] += 2 * int(mask.count_nonzero()) - int(mask[:, :own].count_nonzero())
+        masks = s >= zeta, s <= gamma
+        counts += torch.stack([2 * m.count_nonzero() - m[:, :own].count_nonzero() for m in masks])
+        similar, dissimilar = masks
         signs = (dissimilar.to(torch.int8) - similar.to(torch.int8)).to(q.dtype)
         half[start:stop] += signs @ q[start:]
         half[stop:] += signs[:, own:].T @ q[start:stop]
     loss = counts[0] + (q.double() * half.double()).sum()
-    return loss.to(q.dtype), 2.0 * half, *counts, finite
+    # pairs with NaN are told neither way: 0 times the values keeps what is not finite
+    loss = loss + 0.0 * (q.sum() + vectors.sum())
+    return loss.to(q.dtype), 2.0 * half, *counts
 
 
 def _takes_triton(q: torch.Tensor) -> bool:

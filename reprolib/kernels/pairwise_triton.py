@@ -20,8 +20,8 @@ import triton.language as tl
 
 def pairwise_triton(
     q: torch.Tensor, similarity: torch.Tensor | None, zeta: float, gamma: float
-) -> tuple[torch.Tensor, torch.Tensor, int, int, bool]:
-    """Loss, gradient (B, K), both counts, whether every value is finite; float32, K <= 128."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Loss, gradient (B, K), both counts; float32, K <= 128. The loss is NaN if a value is not finite."""
     q = q.contiguous()
     vectors = q if similarity is None else similarity.contiguous()
     b, k = q.shape
@@ -34,9 +34,9 @@ def pairwise_triton(
         SEPARATE=similarity is not None, **block,
     )  # fmt: skip
     total = partial.sum(0)
-    n_similar, n_dissimilar, n_bad, _ = total.tolist()  # the only wait for the device
-    loss = (total[0] + total[3]).float()
-    return loss, gradient, int(n_similar), int(n_dissimilar), n_bad == 0
+    n_similar, n_dissimilar, n_bad, dots = total
+    loss = torch.where(n_bad > 0, torch.nan, n_similar + dots).float()
+    return loss, gradient, n_similar.long(), n_dissimilar.long()
 
 
 def blocks(b: int, k: int) -> dict[str, int]:

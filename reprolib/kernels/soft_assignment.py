@@ -6,17 +6,15 @@ With $d_{ik} = \lVert u_i - \mu_k \rVert^2$, every assignment here is a softmax 
 - Student-t (DEC: Xie, Girshick and Farhadi 2016, equation 1): logits
   $-\frac{\alpha + 1}{2} \log(1 + d_{ik} / \alpha)$.
 
-The fused DEC loss keeps $q$ alone between its passes, where automatic differentiation of the
-formula keeps every step of it. The backward pass computes the distances again and applies
+On a CUDA device float32 goes to `reprolib.kernels.soft_assignment_triton`, for at most 128 centers
+and 128 features. Its DEC loss keeps $q$ alone between its passes; the backward pass computes the
+distances again and applies
 
 $$\frac{\partial L}{\partial d_{ik}} = \frac{\alpha + 1}{2 \alpha n}
 \frac{p_{ik} - q_{ik} \sum_j p_{ij}}{1 + d_{ik} / \alpha},$$
 
 which gives DEC's equations 4 and 5 with $\partial d_{ik} / \partial u_i = 2 (u_i - \mu_k)$ and
-$\sum_j p_{ij} = 1$.
-
-On a CUDA device float32 goes to `reprolib.kernels.soft_assignment_triton`, for at most 128 centers
-and 128 features. Anything else takes the PyTorch path.
+$\sum_j p_{ij} = 1$. Anything else is plain PyTorch, which is faster on a processor than this by hand.
 """
 
 from __future__ import annotations
@@ -101,7 +99,7 @@ def dec_loss(
     """KL divergence from `student_t(u, centers)` to `target`: sum over clusters, mean over samples.
 
     `u` (n, d), `centers` (K, d), `target` (n, K) not negative and held constant; float32 or float64, one
-    dtype. Returns a scalar, differentiable once in u and centers. Fused: see the module. Raises
+    dtype. Returns a scalar, differentiable once in u and centers. Raises
     ValueError (shapes, no samples, alpha not positive), TypeError (dtypes). Cost: `cost`.
 
     Source: DEC (Xie, Girshick and Farhadi 2016), equations 2, 4 and 5; DEC sums over samples.
@@ -115,7 +113,10 @@ def dec_loss(
         )
     if target.dtype != u.dtype:
         raise TypeError(f"target is {target.dtype} and u is {u.dtype}; convert one of them")
-    return _DecLoss.apply(u, centers, target.detach(), alpha)
+    if _takes_triton(u, centers):
+        return _TritonDecLoss.apply(u, centers, target.detach(), alpha)
+    log_q = F.log_softmax(_logits(squared_distances(u, centers), alpha), dim=1)
+    return F.kl_div(log_q, target.detach(), reduction="batchmean")
 
 
 def cost(n: int, d: int, k: int) -> dict[str, float]:
@@ -134,16 +135,12 @@ def cost(n: int, d: int, k: int) -> dict[str, float]:
     }
 
 
-class _DecLoss(torch.autograd.Function):
+class _TritonDecLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, centers, target, alpha):
-        if _takes_triton(u, centers):
-            from reprolib.kernels.soft_assignment_triton import dec_forward
+        from reprolib.kernels.soft_assignment_triton import dec_forward
 
-            loss, q = dec_forward(u, centers, target, alpha)
-        else:
-            log_q = F.log_softmax(_logits(squared_distances(u, centers), alpha), dim=1)
-            loss, q = F.kl_div(log_q, target, reduction="batchmean"), log_q.exp()
+        loss, q = dec_forward(u, centers, target, alpha)
         ctx.save_for_backward(u, centers, target, q)
         ctx.alpha = alpha
         return loss
@@ -151,20 +148,9 @@ class _DecLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        u, centers, target, q = ctx.saved_tensors
-        if _takes_triton(u, centers):
-            from reprolib.kernels.soft_assignment_triton import dec_backward
+        from reprolib.kernels.soft_assignment_triton import dec_backward
 
-            return *dec_backward(u, centers, target, q, ctx.alpha, grad), None, None
-        kernel = (squared_distances(u, centers) / ctx.alpha).add_(1.0)  # (n, K)
-        scale = grad * (ctx.alpha + 1.0) / (ctx.alpha * len(u))
-        pull = (target - q * target.sum(1, keepdim=True)).div_(kernel).mul_(scale)
-        # Products are fast; taking off the mean of the centers first limits what they cancel
-        offset = centers.mean(0)
-        u, centers = u - offset, centers - offset
-        du = torch.addmm(pull.sum(1, keepdim=True) * u, pull, centers, alpha=-1)
-        dmu = torch.addmm(pull.sum(0)[:, None] * centers, pull.T, u, alpha=-1)
-        return du, dmu, None, None
+        return *dec_backward(*ctx.saved_tensors, ctx.alpha, grad), None, None
 
 
 def _logits(squared: torch.Tensor, alpha: float) -> torch.Tensor:

@@ -1,314 +1,217 @@
-"""The training loop of DCSS and the autoencoder methods: stages of epochs that survive a kill."""
+"""Pretrain an autoencoder, then train on while clustering its latent vectors: what DCSS and its kin share."""
 
 from __future__ import annotations
 
-import math
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from tqdm import tqdm
 
-from reprolib.data.images import Images, as_features, as_pixels
-from reprolib.methods.base import check_counts
-from reprolib.methods.run_state import (
-    fingerprint,
-    read_pretrained,
-    restore_state,
-    save_state,
-    write_pretrained,
-)
-from reprolib.networks.autoencoders import SIDES, ConvAutoencoder, DenseAutoencoder
-from reprolib.training.checkpoint import pick_device, to_float_images
+from reprolib.data.images import Images, as_features, as_pixels, check_features, to_float_images
+from reprolib.kernels.soft_assignment import squared_distances
+from reprolib.methods.base import TrainedEstimator, check_counts, parameters
+from reprolib.networks.autoencoders import SIDES, Centers, build_autoencoder
+from reprolib.training.monitor import Report
+from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
 
-PRETRAIN = "pretrain"
-EMBED_ROWS = 1000
+PRETRAIN, PHASE_1, PHASE_2 = "pretrain", "phase 1", "phase 2"
 STARTS = 20  # of k-means on latent vectors; paper 004 names no number
-REPORT_INTERVAL = 5
-KEPT = "labels at the end of "
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a monitor sees after an epoch: copies, so that it cannot influence the run.
-
-    `stage` is its name; `period` counts epochs after the pretraining, from 0 (the k-means clusters);
-    `embedding` float32 (n, latent_dim) are the latent vectors u, `q` float32 (n, n_clusters) the
-    assignments of MNet, None before the second phase.
-    """
-
-    stage: str
-    period: int
-    n_clusters: int
-    labels: np.ndarray
-    embedding: np.ndarray
-    q: np.ndarray | None = None
-
-
-def as_inputs(X: Any) -> torch.Tensor:
+def as_inputs(X: Any, *, to_cluster: bool = True) -> torch.Tensor:
     """Network inputs float32: gray images (n, 1, h, w) in [0, 1], anything else as rows (n, d).
 
     Images of one channel and 16 to 32 pixels a side go through convolutions, channels last; other
     images are flattened, uint8 divided by 255; features keep their values.
     """
     if not isinstance(X, Images) and np.ndim(X) == 2:
-        return torch.from_numpy(as_features(X))
-    images = to_float_images(as_pixels(X))
+        return torch.from_numpy(as_features(X) if to_cluster else check_features(X, min_samples=1))
+    images = to_float_images(as_pixels(X, to_cluster=to_cluster))
     low, high = SIDES
     if images.shape[1] == 1 and all(low <= side <= high for side in images.shape[2:]):
         return images
     return images.flatten(1)
 
 
-def build_autoencoder(
-    shape: tuple[int, ...], latent_dim: int, generator: torch.Generator | None = None
-) -> nn.Module:
-    """The autoencoder of paper 004 for inputs of this shape, one sample: (1, h, w) or (d,)."""
-    if len(shape) == 1:
-        return DenseAutoencoder(shape[0], latent_dim, generator)
-    return ConvAutoencoder(tuple(shape), latent_dim, generator)
+@parameters
+class AutoencoderMethod(TrainedEstimator):
+    """An autoencoder trained by its reconstruction, then by a method's own stage from k-means centers.
 
-
-class Centers(nn.Module):
-    """Centers of clusters in the latent space, (n_clusters, latent_dim), that a step may train."""
-
-    def __init__(self, n_clusters: int, latent_dim: int) -> None:
-        super().__init__()
-        self.values = nn.Parameter(torch.zeros(n_clusters, latent_dim))
-
-
-class AutoencoderRun:
-    """State of one fit, and its loop: everything that a checkpoint must restore.
-
-    A method says what happens in its stages by `schedule`, `prepare`, `begin`, `train_batch`,
-    `end_epoch` and `assign`. The first stage is always the pretraining of the autoencoder by its
-    reconstruction (paper 004, section 6).
+    After `fit`: `results_` the labels at the end of each stage, those of k-means as "ae"; `embedding_` float32
+    (n, latent_dim) the latent vectors u; `centers_` float32 (n_clusters, latent_dim).
     """
 
-    def __init__(
-        self,
-        model: Any,
-        X: Any,
-        monitor: Callable[[Stage], None] | None,
-        checkpoint: str | os.PathLike | None,
-        pretrained: str | os.PathLike | None,
-    ) -> None:
-        self.model, self.monitor = model, monitor
-        self.checkpoint, self.pretrained = checkpoint, pretrained
-        self.inputs = as_inputs(X)  # (n, 1, h, w) or (n, d)
-        check_counts(len(self.inputs), model.n_clusters, 1)
-        self.device = pick_device(model.device)
-        self.generator = torch.Generator().manual_seed(model.random_state)
-        self.network = build_autoencoder(
-            tuple(self.inputs.shape[1:]), model.latent_dim, self.generator
-        ).to(self.device)
-        self.modules: dict[str, nn.Module] = {
-            "network": self.network,
-            "centers": Centers(model.n_clusters, model.latent_dim).to(self.device),
-        }
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.tensors: dict[str, torch.Tensor] = {}  # of a method, beside its networks
-        self.stages = [(PRETRAIN, model.pretrain_epochs), *self.schedule()]
-        self.stage, self.epoch = 0, 0
-        self.history: list[dict[str, Any]] = []
-        self.fingerprint = fingerprint(self.inputs, type(model).__name__, model.get_params())
-        if checkpoint is not None and os.path.exists(checkpoint):
-            restore_state(self)
-        elif pretrained is not None:
-            read_pretrained(self)
+    latent_dim: int = 10
+    pretrain_epochs: int = 200
+    pretrain_rate: float = 1e-3
+    batch_size: int = 256
+    phase1_epochs: int = 150
 
-    # What a method fills in
+    RESULTS: ClassVar = {"ae": "AE + k-means", "u": "u", "q": "q"}
+    RANGES: ClassVar = TrainedEstimator.RANGES | {
+        "latent_dim": 1,
+        "pretrain_epochs": 0,
+        "pretrain_rate": (0, "above"),
+        "batch_size": 2,
+        "phase1_epochs": 0,
+    }
+    STAGE: ClassVar[type[Stage]]  # the method's own
 
-    def schedule(self) -> list[tuple[str, int]]:
-        """Name and number of epochs of each stage after the pretraining."""
-        return []
+    def inputs(self, X: Any) -> torch.Tensor:
+        """Gray images of 16 to 32 pixels a side for convolutions, all else as rows: `as_inputs`."""
+        inputs = as_inputs(X)
+        check_counts(len(inputs), self.n_clusters, 1)
+        return inputs
 
-    def prepare(self, stage: str) -> None:
-        """Make the networks and optimizers of a stage; called again before a restore."""
+    def stages(self, run: Run, X: Any = None) -> list[Stage]:
+        """Pretraining, then the method's own stage."""
+        return [Pretrain(run, self.pretrain_epochs), self.STAGE(run, self.phase1_epochs)]
 
-    def begin(self, stage: str) -> None:
-        """Compute what a stage starts from; not called when it is resumed."""
+    def finish(self, run: Run) -> dict[str, np.ndarray]:
+        """Keep latent vectors and centers; the labels that each stage has left."""
+        self.embedding_ = as_numpy(latent_vectors(run))
+        self.centers_ = as_numpy(run.modules["centers"].values)
+        # by the list of stages: restored tensors might hold more
+        names = [stage.result for stage in run.stages]
+        return {name: as_numpy(run.tensors[f"labels.{name}"]) for name in names}
 
-    def train_batch(self, stage: str, batch: torch.Tensor) -> dict[str, float]:
-        """Take the steps of one batch, indices (b,); return the named losses, `loss` among them."""
-        raise NotImplementedError
-
-    def begin_epoch(self, stage: str) -> None:
-        """Compute what an epoch keeps fixed, from the state alone, so that a resumed run does too."""
-
-    def end_epoch(self, stage: str) -> None:
-        """Update what is updated once an epoch."""
-
-    def soft_assignments(self, latent: torch.Tensor) -> torch.Tensor | None:
-        """q (n, n_clusters) of latent vectors (n, latent_dim), once there is an MNet."""
-        return None
-
-    def assign(self, latent: torch.Tensor) -> np.ndarray:
-        """Labels (n,) of latent vectors (n, latent_dim) as things stand."""
-        return self.model.assign(self.modules, latent)
-
-    # The loop
-
-    def train(self) -> None:
-        """Run all stages from where the run stands; the checkpoint is written after every epoch."""
-        total = sum(n_epochs for _, n_epochs in self.stages)
-        done = sum(n_epochs for _, n_epochs in self.stages[: self.stage]) + self.epoch
-        with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
-            while self.stage < len(self.stages):
-                stage, n_epochs = self.stages[self.stage]
-                self._run_stage(stage, n_epochs, bar)
-                if stage != PRETRAIN:
-                    self._keep(stage, self.assign(self.embed()))
-                self.stage, self.epoch = self.stage + 1, 0
-                save_state(self)
-
-    def _run_stage(self, stage: str, n_epochs: int, bar: tqdm) -> None:
-        if self.epoch == 0:
-            self.make_optimizers(stage)
-            if stage != PRETRAIN:
-                self.begin(stage)
-                if self.stage == 1:
-                    self._report(stage)
-        bar.set_description(stage)
-        while self.epoch < n_epochs:
-            if stage != PRETRAIN:
-                self.begin_epoch(stage)
-            entry = self._train_epoch(stage)
-            self.epoch += 1
-            self.history.append(entry)
-            if stage != PRETRAIN:
-                self.end_epoch(stage)
-                if self.epoch % self.report_interval(stage) == 0 or self.epoch == n_epochs:
-                    self._report(stage)
-            save_state(self)
-            bar.set_postfix(loss=f"{entry['loss']:.5g}")
-            bar.update()
-        if stage == PRETRAIN and self.pretrained is not None:
-            write_pretrained(self)
-
-    def make_optimizers(self, stage: str) -> None:
-        """Make what a stage trains with, the pretraining's included."""
-        self.optimizers = {}
-        if stage == PRETRAIN:
-            self.optimizers["pretrain"] = torch.optim.Adam(
-                self.network.parameters(), lr=self.model.pretrain_rate
+    @torch.no_grad()
+    def transform(self, X: Any) -> np.ndarray:
+        """Latent vectors float32 (n, latent_dim) of data of the fitted shape."""
+        check_is_fitted(self, "embedding_")
+        inputs = as_inputs(X, to_cluster=False)
+        if tuple(inputs.shape[1:]) != self.input_shape_:
+            raise ValueError(
+                f"X has {inputs.shape[1:].numel()} features: this model was fitted on inputs of shape "
+                f"{self.input_shape_}, got {tuple(inputs.shape[1:])}"
             )
-        else:
-            self.prepare(stage)
+        network = self.modules_["network"].eval()
+        device = next(network.parameters()).device
+        parts = [network.encode(part.to(device)).cpu() for part in inputs.split(ROWS)]
+        return torch.cat(parts).numpy()
 
-    def _train_epoch(self, stage: str) -> dict[str, Any]:
-        began = time.perf_counter()
-        for module in self.modules.values():
-            module.train()
-        sums: dict[str, float] = {}
-        n_batches = 0
-        order = torch.randperm(len(self.inputs), generator=self.generator)
-        for batch in order.split(self.model.batch_size):
-            if len(batch) < 2:  # batch statistics of one sample are undefined
-                continue
-            step = self._pretrain_batch if stage == PRETRAIN else self.train_batch
-            losses = step(stage, batch)
-            if not math.isfinite(losses["loss"]):
-                raise FloatingPointError(
-                    f"the loss became {losses['loss']} in stage {stage!r}, epoch {self.epoch}: lower "
-                    "the learning rate"
-                )
-            n_batches += 1
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value
-        means = {name: value / max(n_batches, 1) for name, value in sums.items()}
-        return {
-            "stage": stage,
-            "epoch": self.epoch,
-            **({"loss": float("nan")} if not means else means),
-            "seconds": time.perf_counter() - began,
-        }
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels int32 (n,) of data of the fitted shape, by MNet where there is one."""
+        check_is_fitted(self, "embedding_")
+        latent = torch.from_numpy(self.transform(X)).to(self.modules_["centers"].values.device)
+        return as_numpy(self.assign(self.modules_, latent)).astype(np.int32)
 
-    def _pretrain_batch(self, stage: str, batch: torch.Tensor) -> dict[str, float]:
-        inputs = self.inputs[batch].to(self.device)
-        _, decoded = self.reconstruct(inputs)
+    @staticmethod
+    @torch.no_grad()
+    def assign(modules: dict[str, nn.Module], latent: torch.Tensor) -> torch.Tensor:
+        """Labels (n,) of latent vectors (n, latent_dim): MNet's, else those of the nearest centers."""
+        if "mnet" in modules:
+            return soft_assignments(modules, latent).argmax(1)
+        return squared_distances(latent, modules["centers"].values).argmin(1)
+
+
+def encode(run: Run, inputs: torch.Tensor) -> torch.Tensor:
+    """Latent vectors u float32 (b, latent_dim) of inputs, in the precision of the run."""
+    with run.autocast():
+        return run.modules["network"].encode(inputs).float()
+
+
+def reconstruct(run: Run, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latent vectors (b, latent_dim) and reconstructions of inputs, float32."""
+    with run.autocast():
+        latent, decoded = run.modules["network"](inputs)
+    return latent.float(), decoded.float()
+
+
+def latent_vectors(run: Run) -> torch.Tensor:
+    """Latent vectors u float32 (n, latent_dim) of all samples, running statistics, on the device."""
+    return run.over_all(lambda inputs: encode(run, inputs))
+
+
+@torch.no_grad()
+def soft_assignments(modules: dict[str, nn.Module], latent: torch.Tensor) -> torch.Tensor:
+    """MNet's q (n, n_clusters) of latent vectors (n, latent_dim), running statistics."""
+    mnet = modules["mnet"].eval()
+    return torch.cat([mnet(part) for part in latent.split(ROWS)])
+
+
+class Pretrain(Stage):
+    """Reconstruction alone: the first stage of every autoencoder method (paper 004, section 6)."""
+
+    name, result = PRETRAIN, "ae"
+    report_every = 0
+    shared = (
+        "latent_dim",
+        "pretrain_epochs",
+        "pretrain_rate",
+        "batch_size",
+        "precision",
+        "random_state",
+    )
+
+    def build(self) -> None:
+        run, model = self.run, self.model
+        shape = tuple(run.inputs.shape[1:])
+        network = run.module("network", build_autoencoder(shape, model.latent_dim, run.generator))
+        adam = torch.optim.Adam(network.parameters(), lr=model.pretrain_rate)
+        run.optimizers = {PRETRAIN: adam}
+
+    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        inputs = self.run.batch(batch)
+        _, decoded = reconstruct(self.run, inputs)
         loss = nn.functional.mse_loss(decoded, inputs)
-        self.step("pretrain", loss)
-        return {"loss": float(loss.detach())}
+        self.run.descend(PRETRAIN, loss)
+        return {"loss": loss.detach()}
 
-    # What methods use
 
-    def reconstruct(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latent vectors (b, latent_dim) and reconstructions of inputs, float32."""
-        half = self.model.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            latent, decoded = self.network(inputs)
-        return latent.float(), decoded.float()
+class Clustering(Stage):
+    """A stage that works on latent vectors and centers mu, and leaves labels."""
 
-    def encode(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Latent vectors (b, latent_dim) of inputs, float32."""
-        half = self.model.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return self.network.encode(inputs).float()
+    result: ClassVar[str]
 
     @property
     def centers(self) -> nn.Parameter:
         """Centers mu float32 (n_clusters, latent_dim) in the latent space."""
-        return self.modules["centers"].values
+        return self.run.modules["centers"].values
 
-    def step(self, optimizer: str, loss: torch.Tensor) -> None:
-        """One step of an optimizer along the gradient of a loss."""
-        self.optimizers[optimizer].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[optimizer].step()
+    def end(self) -> None:
+        labels = self.model.assign(self.run.modules, latent_vectors(self.run))
+        self.run.tensors[f"labels.{self.result}"] = labels.int()
 
-    @torch.no_grad()
-    def embed(self) -> torch.Tensor:
-        """Latent vectors float32 (n, latent_dim) of all samples, running statistics, on the device."""
-        self.network.eval()
-        return torch.cat(
-            [self.encode(part.to(self.device)) for part in self.inputs.split(EMBED_ROWS)]
+    def report(self) -> Report:
+        run, modules = self.run, self.run.modules
+        latent = latent_vectors(run)
+        period = sum(row["stage"] != PRETRAIN for row in run.history)
+        return Report(
+            self.name if period else PRETRAIN,
+            period,
+            as_numpy(self.model.assign(modules, latent)),
+            as_numpy(latent),
+            as_numpy(soft_assignments(modules, latent)) if "mnet" in modules else None,
+            getattr(self.model, "zeta", Report.similarity),
         )
 
+
+class FromKMeans(Clustering):
+    """A method's own stage: it begins with k-means centers of the pretrained latent vectors."""
+
+    name, result = PHASE_1, "u"
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What the stage trains with."""
+        raise NotImplementedError
+
+    def build(self) -> None:
+        model = self.model
+        self.run.module("centers", Centers(model.n_clusters, model.latent_dim))
+        self.run.optimizers = {PHASE_1: self.optimizer()}
+
     @torch.no_grad()
-    def kmeans(self) -> np.ndarray:
-        """Set the centers by k-means on the latent vectors; return its labels (n,)."""
-        k, seed = self.model.n_clusters, self.model.random_state
-        found = KMeans(k, n_init=STARTS, random_state=seed).fit(self.embed().cpu().numpy())
+    def begin(self) -> None:
+        means = KMeans(self.model.n_clusters, n_init=STARTS, random_state=self.run.seed)
+        found = means.fit(as_numpy(latent_vectors(self.run)))
         self.centers.copy_(torch.from_numpy(found.cluster_centers_))
-        self._keep(PRETRAIN, found.labels_)
-        return found.labels_
+        self.run.tensors["labels.ae"] = torch.from_numpy(found.labels_.astype(np.int32))
+        self.start(found.labels_)
+        self.run.tell(self)
 
-    def _keep(self, stage: str, labels: np.ndarray) -> None:
-        """Keep the labels that a stage ends with; those of k-means are the pretraining's."""
-        self.tensors[f"{KEPT}{stage}"] = torch.from_numpy(np.asarray(labels, dtype=np.int32))
-
-    @property
-    def stage_labels(self) -> dict[str, np.ndarray]:
-        """Labels int32 (n,) at the end of each stage, by its name."""
-        kept = {k.removeprefix(KEPT): v for k, v in self.tensors.items() if k.startswith(KEPT)}
-        return {stage: labels.cpu().numpy() for stage, labels in kept.items()}
-
-    # Monitor, checkpoint
-
-    def report_interval(self, stage: str) -> int:
-        """Epochs between two reports to the monitor; the last epoch of a stage is always told."""
-        return REPORT_INTERVAL
-
-    def _report(self, stage: str) -> None:
-        if self.monitor is None:
-            return
-        latent = self.embed()
-        labels, q = self.assign(latent), self.soft_assignments(latent)
-        period = sum(entry["stage"] != PRETRAIN for entry in self.history)
-        self.monitor(
-            Stage(
-                PRETRAIN if period == 0 else stage,
-                period,
-                len(np.unique(labels)),
-                labels.copy(),
-                latent.cpu().numpy(),
-                None if q is None else q.cpu().numpy(),
-            )
-        )
+    def start(self, labels: np.ndarray) -> None:
+        """What a method keeps beside the centers, from the labels (n,) of k-means."""

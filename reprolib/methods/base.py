@@ -1,9 +1,195 @@
-"""What the estimators share: input without labels, and the checks of counts."""
+"""What every estimator shares: parameters as fields, checked once; input; results; files."""
+
+from __future__ import annotations
+
+import math
+import os
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.preprocessing import normalize
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
-from reprolib.data.images import as_features
+from reprolib.checks import unknown_name
+from reprolib.data.images import Images, as_features, sealed_labels
+from reprolib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from reprolib.training.monitor import Report
+from reprolib.training.trainer import Run, Stage, under
+
+# Of an estimator: a field a parameter, keyword only, `n_clusters` of the base excepted
+parameters = dataclass(eq=False, repr=False, kw_only=True)
+SEEDS = 2**31 - 1  # what a RandomState draws a seed below
+
+
+@dataclass(eq=False, repr=False)
+class Estimator(ClusterMixin, BaseEstimator):
+    """A clustering method: its fields are its parameters, checked by type, choice and range before a fit.
+
+    A variant is a dict of overrides, as in `JULE(**JULE.VARIANTS["released"])`. After `fit`: `labels_` int32
+    (n,), `results_`, the named assignments that RESULTS lists, and `history_`, one dict an epoch.
+    """
+
+    n_clusters: int = 10
+
+    VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
+    # name of a result: what tables and charts call it
+    RESULTS: ClassVar[dict[str, str]] = {"labels": ""}
+    # lowest value of a parameter; a strict bound is a pair (value, "above")
+    RANGES: ClassVar[dict[str, float | tuple[float, str]]] = {"n_clusters": 1}
+    # the result that `labels_` holds; by default the last one
+    MAIN: ClassVar[str] = ""
+    trains: ClassVar[bool] = False
+
+    def check_parameters(self) -> None:
+        """Raise TypeError or ValueError for a parameter of the wrong type, choice or range, naming it."""
+        hints = _hints(type(self))
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), hints[field.name])
+        for name, bound in self.RANGES.items():
+            lowest, strict = bound if isinstance(bound, tuple) else (bound, "")
+            value = getattr(self, name)
+            if value < lowest or (strict and value == lowest):
+                wanted = f"above {lowest}" if strict else f"at least {lowest}"
+                raise ValueError(f"{name} must be {wanted}, got {value}")
+
+    def seed(self) -> int:
+        """The whole number that starts every generator; a RandomState or None draws one."""
+        state = self.random_state
+        if isinstance(state, Integral):
+            return int(state)
+        return int(check_random_state(state).randint(SEEDS))
+
+    def _keep(
+        self, X: Any, results: Mapping[str, np.ndarray], history: Sequence[dict] = ()
+    ) -> Self:
+        """Set what every `fit` leaves: results_, labels_, history_, and n_features_in_ of features (n, d)."""
+        self.results_ = {name: np.asarray(ids, dtype=np.int32) for name, ids in results.items()}
+        self.labels_ = self.results_[self.MAIN or list(results)[-1]]
+        self.history_ = list(history)
+        if not isinstance(X, Images) and np.ndim(X) == 2:
+            self.n_features_in_ = int(np.shape(X)[1])
+        return self
+
+
+@parameters
+class TrainedEstimator(TransformerMixin, Estimator):
+    """An estimator whose fit is a list of stages: `stages` and `inputs` are the method's.
+
+    After `fit` also `embedding_` float32 (n, d), and the networks in `modules_` by name.
+    """
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    random_state: int | np.random.RandomState | None = 0
+    verbose: bool = False
+
+    trains: ClassVar[bool] = True
+
+    def inputs(self, X: Any) -> torch.Tensor:
+        """Network inputs float32 (n, ...) of what `fit` is given; raises as it does."""
+        raise NotImplementedError
+
+    def stages(self, run: Run, X: Any) -> list[Stage]:
+        """The stages of a fit to X, in order; repeated when a run goes on."""
+        raise NotImplementedError
+
+    def finish(self, run: Run) -> dict[str, np.ndarray]:
+        """Set the learned attributes beside results and history; return the results by name."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        monitor: Callable[[Report], None] | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        shared: str | os.PathLike | None = None,
+    ) -> Self:
+        """Cluster what `inputs` takes.
+
+        `monitor` is called with a `Report` as the fit goes on. `checkpoint` names a file written after every
+        epoch: a killed fit started again with it ends with the same labels. `shared` names a folder of what
+        methods may take over from each other, the pretrained autoencoder: read if there, else written.
+        Raises ValueError or TypeError on bad data or parameters, CheckpointError when a file is damaged or
+        another run's, FloatingPointError when the loss does.
+        """
+        self.check_parameters()
+        with sealed_labels():
+            inputs = self.inputs(X)
+            run = Run(self, inputs, monitor=monitor, checkpoint=checkpoint, shared=shared)
+            run.train(self.stages(run, X))
+            results = self.finish(run)
+        self.modules_, self.input_shape_ = run.modules, tuple(inputs.shape[1:])
+        return self._keep(X, results, run.history)
+
+    def build(self, run: Run) -> None:
+        """Make all networks of a fit, untrained, in `run.modules`."""
+        for stage in self.stages(run, None):
+            stage.build()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to one safetensors file, atomically. NotFittedError before a fit."""
+        check_is_fitted(self, "labels_")
+        tensors = {f"result.{name}": torch.from_numpy(ids) for name, ids in self.results_.items()}
+        for name, module in self.modules_.items():
+            tensors |= {f"module.{name}.{k}": v for k, v in module.state_dict().items()}
+        fitted = {}
+        for name, value in vars(self).items():
+            if name.endswith("_") and name not in ("labels_", "results_", "modules_"):
+                if isinstance(value, np.ndarray):
+                    tensors[f"array.{name}"] = torch.from_numpy(value)
+                else:
+                    fitted[name] = value
+        state = {
+            "class": type(self).__name__,
+            "parameters": self.plain_parameters(),
+            "results": list(self.results_),
+            "fitted": fitted,
+        }
+        save_checkpoint(path, tensors, state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Read a model that `save` wrote. Raises CheckpointError when it is damaged or another class's."""
+        tensors, state = load_checkpoint(path)
+        if not isinstance(state, dict) or state.get("class") != cls.__name__:
+            found = state.get("class") if isinstance(state, dict) else None
+            raise CheckpointError(
+                f"{path} holds no {cls.__name__} but {found or 'a file of another kind'}: load it by that class"
+            )
+        model = cls(**state["parameters"])
+        for name, value in state["fitted"].items():
+            setattr(model, name, tuple(value) if name == "input_shape_" else value)
+        model.results_ = {name: tensors[f"result.{name}"].numpy() for name in state["results"]}
+        model.labels_ = model.results_[cls.MAIN or state["results"][-1]]
+        for name, value in under(tensors, "array.").items():
+            setattr(model, name, value.numpy())
+        run = Run(model, torch.empty(0, *model.input_shape_))
+        model.build(run)
+        model.modules_ = run.modules
+        for name, module in model.modules_.items():
+            module.load_state_dict(under(tensors, f"module.{name}."))
+            module.eval()
+        return model
+
+    def plain_parameters(self) -> dict[str, Any]:
+        """`get_params`, ready for JSON: plain numbers, and of a RandomState the seed that it gave."""
+        found = {
+            k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()
+        }
+        if not isinstance(found["random_state"], int):
+            found["random_state"] = self.seed()
+        return found
 
 
 def unit_rows(X: object) -> np.ndarray:
@@ -27,3 +213,42 @@ def check_counts(n: int, n_clusters: int, n_neighbors: int) -> None:
             f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} images, got {n}: "
             f"lower n_neighbors to {n - 1} or less, or add images"
         )
+
+
+@lru_cache(maxsize=64)
+def _hints(estimator: type) -> dict[str, Any]:
+    return typing.get_type_hints(estimator)
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    """Check one parameter against its annotation: a kind, a `Literal` or a union of them."""
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise unknown_name(name, value, typing.get_args(hint))
+        return
+    kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if any(_fits(value, kind) for kind in kinds):
+        return
+    wanted = " or ".join(
+        KIND_NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds
+    )
+    raise TypeError(f"{name} must be {wanted}; got {value!r} ({type(value).__name__})")
+
+
+KIND_NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is int:
+        return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+    if kind is float:
+        return (
+            isinstance(value, Real)
+            and not isinstance(value, bool | np.bool_)
+            and math.isfinite(value)
+        )
+    if kind is bool:
+        return isinstance(value, bool | np.bool_)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, kind)

@@ -1,83 +1,83 @@
-"""Classical baselines under the same interface as the deep methods."""
+"""Methods without training: what they share, and the two that scikit-learn has."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.cluster import KMeans as LloydKMeans
 
-from reprolib.checks import check_memory, unknown_name
+from reprolib.checks import check_memory
 from reprolib.data.images import sealed_labels
-from reprolib.methods.base import check_counts, unit_rows
-
-LINKAGES = ("average", "ward")
+from reprolib.methods.base import Estimator, check_counts, parameters, unit_rows
 
 
-class KMeans(ClusterMixin, BaseEstimator):
-    """K-means on L2-normalised pixels or features: the first row of paper 002's Table 3.
+class ClassicalEstimator(Estimator):
+    """A method that clusters features of unit length: `_cluster` is the method's own."""
 
-    scikit-learn's Lloyd iterations from n_init k-means++ starts, the best by inertia. After `fit`:
-    `labels_` int32 (n,). The paper does not name an implementation or a number of starts.
-    """
-
-    def __init__(self, n_clusters: int = 10, *, n_init: int = 10, random_state: int = 0) -> None:
-        self.n_clusters = n_clusters
-        self.n_init = n_init
-        self.random_state = random_state
-
-    def fit(self, X: Any, y: None = None) -> KMeans:
+    def fit(self, X: Any, y: None = None) -> Self:
         """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
 
-        Raises ValueError on NaN, constant or too few images, and when n_clusters is not from 1 to
-        the number of samples.
+        Raises TypeError or ValueError on wrong parameters, NaN, constant or too few images, MemoryError,
+        before it starts, where a table of all pairs does not fit.
         """
+        self.check_parameters()
         with sealed_labels():
             features = unit_rows(X)  # (n, d)
-            if not 1 <= self.n_clusters <= len(features):
-                raise ValueError(
-                    f"n_clusters must be from 1 to the {len(features)} samples, "
-                    f"got {self.n_clusters}"
-                )
-            fitted = LloydKMeans(
-                self.n_clusters, n_init=self.n_init, random_state=self.random_state
-            ).fit(features)
-        self.labels_ = fitted.labels_.astype(np.int32)
-        return self
+            check_counts(len(features), self.n_clusters, self._n_neighbors_used())
+            return self._keep(X, {"labels": self._cluster(features)})
+
+    def _n_neighbors_used(self) -> int:
+        """How many other samples each one needs."""
+        return 1
+
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        """Labels int (n,) in 0..c-1 of features float32 (n, d) of unit length."""
+        raise NotImplementedError
 
 
-class ACLink(ClusterMixin, BaseEstimator):
+@parameters
+class KMeans(ClassicalEstimator):
+    """K-means on L2-normalised pixels or features: the first row of paper 002's Table 3.
+
+    scikit-learn's Lloyd iterations from k-means++ starts, the best by inertia. The paper does not name an
+    implementation or a number of starts.
+    """
+
+    n_init: int = 10
+    random_state: int | np.random.RandomState | None = 0
+
+    RANGES = Estimator.RANGES | {"n_init": 1}
+
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        return kmeans_labels(features, self.n_clusters, self.seed(), n_init=self.n_init)
+
+
+@parameters
+class ACLink(ClassicalEstimator):
     """Average linkage on L2-normalised pixels or features (paper 002, Table 3, AC-Link).
 
     scipy's linkage on the Euclidean distances, as in the code released with paper 002, cut at
-    exactly n_clusters by scikit-learn, also where merges tie. `linkage` "ward" merges the pair that
-    raises the sum of squares least instead. After `fit`: `labels_` int32 (n,).
+    exactly n_clusters by scikit-learn, also where merges tie. "ward" merges the pair that
+    raises the sum of squares least instead.
     Time O(n^2 d); memory 16 bytes a pair of samples, the distances and scipy's copy of them.
     """
 
-    def __init__(self, n_clusters: int = 10, *, linkage: str = "average") -> None:
-        self.n_clusters = n_clusters
-        self.linkage = linkage
+    linkage: Literal["average", "ward"] = "average"
 
-    def fit(self, X: Any, y: None = None) -> ACLink:
-        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        n = len(features)
+        check_memory(
+            8 * n * (n - 1),
+            f"{self.linkage} linkage of {n} samples, all distances twice,",
+            "use ACGDL, which keeps a k-NN graph, or fewer samples",
+        )
+        return AgglomerativeClustering(self.n_clusters, linkage=self.linkage).fit(features).labels_
 
-        Raises ValueError on NaN, constant or too few images, and when n_clusters is not from 1 to
-        the number of samples; MemoryError, before it starts, when the distances do not fit.
-        """
-        if self.linkage not in LINKAGES:
-            raise unknown_name("linkage", self.linkage, LINKAGES)
-        with sealed_labels():
-            features = unit_rows(X)  # (n, d)
-            n = len(features)
-            check_counts(n, self.n_clusters, 1)
-            check_memory(
-                8 * n * (n - 1),
-                f"{self.linkage} linkage of {n} samples, all distances twice,",
-                "use ACGDL, which keeps a k-NN graph, or fewer samples",
-            )
-            linked = AgglomerativeClustering(self.n_clusters, linkage=self.linkage).fit(features)
-        self.labels_ = linked.labels_.astype(np.int32)
-        return self
+
+def kmeans_labels(
+    points: np.ndarray, n_clusters: int, seed: int, *, n_init: int = 10
+) -> np.ndarray:
+    """K-means of points (n, d), the best of `n_init` starts: labels int32 (n,)."""
+    return LloydKMeans(n_clusters, n_init=n_init, random_state=seed).fit(points).labels_

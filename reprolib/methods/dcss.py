@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar, Literal
 
 import torch
 
-from reprolib.checks import unknown_name
+from reprolib.kernels.pairwise import pairwise_loss
 from reprolib.kernels.soft_assignment import fuzzy_memberships
-from reprolib.methods.autoencoder_base import AutoencoderEstimator
-from reprolib.methods.mnet_stage import PHASE_1, PHASE_2, MNetRun
+from reprolib.methods.autoencoder import (
+    PHASE_1,
+    PHASE_2,
+    AutoencoderMethod,
+    Clustering,
+    FromKMeans,
+    encode,
+    latent_vectors,
+    reconstruct,
+)
+from reprolib.methods.base import parameters
 from reprolib.networks.autoencoders import MNet
+from reprolib.training.trainer import Run, Stage
 
-# What the paper and its released code do differently, and the cheap reading of phase 1
-VARIANTS: dict[str, dict[str, Any]] = {
-    "paper": dict(
-        runs="successive",
-        optimizer="adam",
-        learning_rate=1e-5,
-        memberships="each run",
-        mnet_hidden=3,
-        clip=0.0,
-    ),
-    "released": dict(
-        runs="successive",
-        optimizer="sgd",
-        learning_rate=1e-6,
-        memberships="each batch",
-        mnet_hidden=2,
-        clip=0.01,
-    ),
-}
-VARIANTS["joint"] = VARIANTS["paper"] | dict(runs="joint")
-CHOICES: dict[str, tuple[str, ...]] = {
-    "runs": ("successive", "joint"),
-    "optimizer": ("adam", "sgd"),
-    "memberships": ("each run", "each batch"),
-}
 MOMENTUM = 0.9  # of the released code's plain gradient steps
 
 
@@ -56,150 +41,169 @@ def phase_1_losses(
     return error @ weights, (weights * distance).sum(0)
 
 
-class DCSSRun(MNetRun):
-    """Phase 1, K runs a batch or one, then phase 2."""
+@torch.no_grad()
+def refresh_centers(run: Run) -> None:
+    """Set the centers to the means of all latent vectors weighted by p^m: paper 004, equation 3."""
+    centers, m = run.modules["centers"].values, run.model.m
+    latent = latent_vectors(run)
+    weights = fuzzy_memberships(latent, centers, m) ** m  # (n, K)
+    total = weights.sum(0)[:, None]
+    # a center that no sample has weight for stays
+    means = weights.T @ latent / total.clamp_min(torch.finfo(latent.dtype).tiny)
+    centers.copy_(torch.where(total > 0, means, centers))
 
-    def __init__(self, model: DCSS, *arguments: Any) -> None:
-        self.settings = model.settings()
-        super().__init__(model, *arguments)
 
-    def schedule(self) -> list[tuple[str, int]]:
-        self.widths["n_hidden"] = self.settings["mnet_hidden"]
-        self.clip = self.settings["clip"]
-        return [(PHASE_1, self.model.phase1_epochs), *super().schedule()]
+class PerCluster(FromKMeans):
+    """Phase 1: K successive passes of a batch, each with the loss of one cluster, or one with their sum."""
 
-    def prepare(self, stage: str) -> None:
-        super().prepare(stage)
-        if stage == PHASE_1:
-            parameters, rate = self.network.parameters(), self.settings["learning_rate"]
-            if self.settings["optimizer"] == "adam":
-                self.optimizers[PHASE_1] = torch.optim.Adam(parameters, lr=rate)
-            else:
-                self.optimizers[PHASE_1] = torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM)
+    def optimizer(self) -> torch.optim.Optimizer:
+        weights, rate = self.run.modules["network"].parameters(), self.model.learning_rate
+        if self.model.optimizer == "adam":
+            return torch.optim.Adam(weights, lr=rate)
+        return torch.optim.SGD(weights, lr=rate, momentum=MOMENTUM)
 
-    def begin(self, stage: str) -> None:
-        if stage == PHASE_1:
-            self.kmeans()
-
-    def train_batch(self, stage: str, batch: torch.Tensor) -> dict[str, float]:
-        if stage == PHASE_2:
-            return super().train_batch(stage, batch)
-        inputs = self.inputs[batch].to(self.device)
+    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        inputs = self.run.batch(batch)
         model, centers = self.model, self.centers.detach()
-        joint = self.settings["runs"] == "joint"
-        weights, sums = None, torch.zeros(2)
+        joint = model.passes == "joint"
+        weights, sums = None, torch.zeros(2, device=inputs.device)
         for k in range(1 if joint else model.n_clusters):
-            latent, decoded = self.reconstruct(inputs)
-            if weights is None or self.settings["memberships"] == "each run":
+            latent, decoded = reconstruct(self.run, inputs)
+            if weights is None or model.memberships == "each run":
                 weights = fuzzy_memberships(latent.detach(), centers, model.m) ** model.m  # (b, K)
-            run = slice(None) if joint else slice(k, k + 1)
-            parts = phase_1_losses(inputs, decoded, latent, centers[run], weights[:, run])
+            of = slice(None) if joint else slice(k, k + 1)
+            parts = phase_1_losses(inputs, decoded, latent, centers[of], weights[:, of])
             reconstruction, centering = (part.sum() for part in parts)
-            self.step(PHASE_1, reconstruction + model.alpha * centering)
-            sums += torch.stack([reconstruction, centering]).detach().cpu()
-        reconstruction, centering = (sums / model.n_clusters).tolist()  # means over runs: Figure 4
+            self.run.descend(PHASE_1, reconstruction + model.alpha * centering)
+            sums += torch.stack([reconstruction, centering]).detach()
+        # means over the passes: Figure 4
+        reconstruction, centering = (sums / model.n_clusters).double()
         return {
             "loss": reconstruction + model.alpha * centering,
             "reconstruction": reconstruction,
             "centering": centering,
         }
 
-    def end_epoch(self, stage: str) -> None:
-        super().end_epoch(stage)
-        if stage == PHASE_1 and self.epoch % self.model.center_interval == 0:
-            self.refresh_centers()
+    def end_epoch(self) -> None:
+        if self.run.epoch % self.model.center_interval == 0:
+            refresh_centers(self.run)
 
 
-class DCSS(AutoencoderEstimator):
-    """Deep clustering with self-supervision using pairwise data similarities (paper 004).
+class Pairs(Clustering):
+    """Phase 2, on the latent space of any autoencoder method: X + MNet (paper 004, section 3.2).
 
-    Phase 1 trains an autoencoder in K successive runs a batch, each with the loss of one cluster
-    (equations 1 to 3); phase 2 trains MNet and the encoder by pairs (equations 4 and 5).
-    `phase2_epochs=0` is DCSS_u, phase 1 alone. Symbols of the paper: `alpha`, fuzziness `m`,
-    `center_interval` T_1, `phase1_epochs` MaxIter_1, `u_epochs` T_2, `phase2_epochs` MaxIter_2, `zeta`
-    and `gamma`. `variant` sets what the paper and its released code do differently; "joint" takes the
-    losses of the K runs in one step, K times cheaper. The parameters after it override it one by one.
+    Pairs are told similar or dissimilar by the memberships p of the latent space for the first `u_epochs` T_2
+    epochs (equation 4), by q itself from then on (equation 5). The encoder is trained along, the decoder is
+    left as it is.
     """
 
-    _run = DCSSRun
+    name, result = PHASE_2, "q"
+    report_every = 1
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        latent_dim: int = 10,
-        pretrain_epochs: int = 200,
-        pretrain_rate: float = 1e-3,
-        phase1_epochs: int = 200,
-        phase2_epochs: int = 20,
-        batch_size: int = 500,
-        alpha: float = 0.1,
-        m: float = 1.5,
-        center_interval: int = 2,
-        u_epochs: int = 5,
-        zeta: float = 0.8,
-        gamma: float = 0.2,
-        mnet_width: int = 128,
-        mnet_rate: float = 1e-3,
-        encoder_rate: float = 1e-5,
-        precision: str = "float32",
-        variant: str = "paper",
-        runs: str | None = None,
-        optimizer: str | None = None,
-        learning_rate: float | None = None,
-        memberships: str | None = None,
-        mnet_hidden: int | None = None,
-        clip: float | None = None,
-        device: str = "auto",
-        random_state: int = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.latent_dim = latent_dim
-        self.pretrain_epochs = pretrain_epochs
-        self.pretrain_rate = pretrain_rate
-        self.phase1_epochs = phase1_epochs
-        self.phase2_epochs = phase2_epochs
-        self.batch_size = batch_size
-        self.alpha = alpha
-        self.m = m
-        self.center_interval = center_interval
-        self.u_epochs = u_epochs
-        self.zeta = zeta
-        self.gamma = gamma
-        self.mnet_width = mnet_width
-        self.mnet_rate = mnet_rate
-        self.encoder_rate = encoder_rate
-        self.precision = precision
-        self.variant = variant
-        self.runs = runs
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.memberships = memberships
-        self.mnet_hidden = mnet_hidden
-        self.clip = clip
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    def build(self) -> None:
+        run, m = self.run, self.model
+        sizes = (m.latent_dim, m.n_clusters, m.mnet_width, m.mnet_hidden)
+        mnet = run.module("mnet", MNet(*sizes, run.generator))
+        encoder = run.modules["network"].encoder
+        groups = [
+            {"params": list(mnet.parameters()), "lr": m.mnet_rate},
+            {"params": list(encoder.parameters()), "lr": m.encoder_rate},
+        ]
+        run.optimizers = {PHASE_2: torch.optim.Adam(groups)}
 
-    def settings(self) -> dict[str, Any]:
-        """Values of the variant's parameters in force: the variant's, or the override.
+    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        run, model = self.run, self.model
+        latent = encode(run, run.batch(batch))
+        q = run.modules["mnet"](latent)  # (b, K)
+        similarity = q.detach()
+        if run.epoch < model.u_epochs:
+            similarity = fuzzy_memberships(latent.detach(), self.centers.detach(), model.m)
+        if model.clip:  # as released: no gradient passes where q is set to 0 or 1
+            q = torch.where(q > 1 - model.clip, 1.0, torch.where(q < model.clip, 0.0, q))
+        found = pairwise_loss(q, similarity, zeta=model.zeta, gamma=model.gamma)
+        run.descend(PHASE_2, found[0])
+        names = ("loss", "similar", "dissimilar")
+        return {n: v.detach().double() / len(batch) ** 2 for n, v in zip(names, found, strict=True)}
 
-        Raises ValueError for an unknown variant or choice.
-        """
-        if self.variant not in VARIANTS:
-            raise unknown_name("variant", self.variant, VARIANTS)
-        settings = {
-            name: value if getattr(self, name) is None else getattr(self, name)
-            for name, value in VARIANTS[self.variant].items()
-        }
-        for name, valid in CHOICES.items():
-            if settings[name] not in valid:
-                raise unknown_name(name, settings[name], valid)
-        return settings
+    def end_epoch(self) -> None:
+        if self.run.epoch <= self.model.u_epochs:
+            refresh_centers(self.run)
 
-    def _more_modules(self) -> dict[str, torch.nn.Module]:
-        if not self.phase2_epochs:
-            return {}
-        hidden = self.settings()["mnet_hidden"]
-        return {"mnet": MNet(self.latent_dim, self.n_clusters, self.mnet_width, hidden)}
+
+@parameters
+class WithPairs(AutoencoderMethod):
+    """A method that ends with MNet on its latent space, if it has `phase2_epochs` (paper 004, Table 3)."""
+
+    phase2_epochs: int = 0  # MaxIter_2
+    m: float = 1.5  # fuzziness
+    u_epochs: int = 5  # T_2: pairs are told by p for so many epochs, then by q
+    zeta: float = 0.8  # similar from here on
+    gamma: float = 0.2  # dissimilar up to here
+    mnet_width: int = 128
+    mnet_hidden: int = 3
+    mnet_rate: float = 1e-3
+    encoder_rate: float = 1e-5
+    clip: float = 0.0  # of q, to 0 or 1
+
+    RANGES: ClassVar = AutoencoderMethod.RANGES | {
+        "phase2_epochs": 0,
+        "m": (1, "above"),
+        "u_epochs": 0,
+        "gamma": 0,
+        "mnet_width": 1,
+        "mnet_hidden": 0,
+        "mnet_rate": (0, "above"),
+        "encoder_rate": 0,
+        "clip": 0,
+    }
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if not self.gamma <= self.zeta <= 1:
+            raise ValueError(
+                f"thresholds must satisfy gamma <= zeta <= 1, got gamma={self.gamma}, zeta={self.zeta}"
+            )
+
+    def stages(self, run: Run, X: object = None) -> list[Stage]:
+        """Pretraining, the method's own stage and, if it has epochs, the pairs."""
+        pairs = [Pairs(run, self.phase2_epochs)] if self.phase2_epochs else []
+        return [*super().stages(run, X), *pairs]
+
+
+@parameters
+class DCSS(WithPairs):
+    """Deep clustering with self-supervision using pairwise data similarities (paper 004).
+
+    Phase 1 trains an autoencoder in K successive passes of a batch, each with the loss of one cluster
+    (equations 1 to 3); phase 2 trains MNet and the encoder by pairs (equations 4 and 5). `phase2_epochs=0` is
+    DCSS_u, phase 1 alone. VARIANTS: "released" is what the authors' code does; "joint" takes the losses of
+    the K passes in one step, K times cheaper.
+    """
+
+    phase1_epochs: int = 200  # MaxIter_1
+    phase2_epochs: int = 20  # MaxIter_2
+    batch_size: int = 500
+    alpha: float = 0.1  # weight of the centering loss
+    center_interval: int = 2  # T_1
+    passes: Literal["successive", "joint"] = "successive"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-5
+    memberships: Literal["each run", "each batch"] = "each run"
+
+    STAGE: ClassVar = PerCluster
+    VARIANTS: ClassVar = {
+        "paper": {},
+        "released": {
+            "optimizer": "sgd",
+            "learning_rate": 1e-6,
+            "memberships": "each batch",
+            "mnet_hidden": 2,
+            "clip": 0.01,
+        },
+        "joint": {"passes": "joint"},
+    }
+    RANGES: ClassVar = WithPairs.RANGES | {
+        "alpha": 0,
+        "center_interval": 1,
+        "learning_rate": (0, "above"),
+    }

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.extmath import randomized_svd
 
-from reprolib.data.images import sealed_labels
-from reprolib.methods.base import check_counts, unit_rows
-from reprolib.methods.nmf import kmeans_labels, row_blocks
+from reprolib.methods.base import parameters
+from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
+from reprolib.methods.nmf import row_blocks
 
 _FLOOR = 1e-10
 _RANK_TOLERANCE = 1e-10
 
 
-class NMFD(ClusterMixin, BaseEstimator):
+@parameters
+class NMFD(ClassicalEstimator):
     """Deep semi-NMF (Trigeorgis et al., ICML 2014; paper 002, Table 3, NMF-D).
 
     X (n, d) ~ H Z_m' ... Z_1' in Frobenius norm, H (n, k_m) not negative, Z_i of any sign. Layer by
@@ -25,48 +23,28 @@ class NMFD(ClusterMixin, BaseEstimator):
     square-root rule. K-means on the rows of H. The hidden H_i, i < m, only start the next layer:
     the joint updates never read them, so they are not updated.
 
-    `layers` (160, 160), `max_iter` 500 for each stage and the relative `tol` of the norm of the
-    residual are those of paper 002's released script; a layer is no wider than min(n, width
-    before it). After `fit`: `labels_` int32 (n,), `embedding_` float32 (n, k_m), `errors_`, the norm
-    of the residual before each joint update. Time O(n d k) an iteration, memory O(n (d + k)).
+    The defaults are those of paper 002's released script; a layer is no wider than min(n, width
+    before it). After `fit` also `embedding_` float32 (n, k_m), `errors_`, the norm of the residual before
+    each joint update. Time O(n d k) an iteration, memory O(n (d + k)).
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        layers: tuple[int, ...] = (160, 160),
-        max_iter: int = 500,
-        tol: float = 1e-5,
-        random_state: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.layers = layers
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
+    layers: tuple[int, ...] = (160, 160)  # k_1 ... k_m
+    max_iter: int = 500  # of each stage
+    tol: float = 1e-5  # relative, of the norm of the residual
+    random_state: int | np.random.RandomState | None = 0
 
-    def fit(self, X: Any, y: None = None) -> NMFD:
-        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
-
-        Raises ValueError on NaN, constant or too few images, on no layers or a layer below 1, and
-        when n_clusters is not from 1 to the number of samples.
-        """
-        with sealed_labels():
-            features = unit_rows(X)  # (n, d)
-            check_counts(len(features), self.n_clusters, 1)
-            if not self.layers or min(self.layers) < 1:
-                raise ValueError(f"layers must be widths of at least 1, got {self.layers}")
-            H, bases = features, []
-            for width in self.layers:
-                inner = H
-                H = nndsvd_coefficients(inner, min(width, *inner.shape), self.random_state)
-                one, H, _ = descend(inner, [None], H, self.max_iter, self.tol)
-                bases += one
-            bases, H, self.errors_ = descend(features, bases, H, self.max_iter, self.tol)
-            self.embedding_ = H
-            self.labels_ = kmeans_labels(H, self.n_clusters, self.random_state)
-        return self
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        if not self.layers or min(self.layers) < 1:
+            raise ValueError(f"layers must be widths of at least 1, got {self.layers}")
+        seed, H, bases = self.seed(), features, []
+        for width in self.layers:
+            inner = H
+            H = nndsvd_coefficients(inner, min(width, *inner.shape), seed)
+            one, H, _ = descend(inner, [None], H, self.max_iter, self.tol)
+            bases += one
+        bases, H, self.errors_ = descend(features, bases, H, self.max_iter, self.tol)
+        self.embedding_, self.n_iter_ = H, len(self.errors_)
+        return kmeans_labels(H, self.n_clusters, seed)
 
 
 def nndsvd_coefficients(X: np.ndarray, rank: int, seed: int) -> np.ndarray:

@@ -1,262 +1,389 @@
 """JULE: agglomerative clustering and a CNN, jointly (paper 002, Algorithm 1)."""
 
-import os
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from torch.nn import functional as F
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import as_pixels, sealed_labels
-from reprolib.graph.linkage import MODES
-from reprolib.graph.strays import STRAY_RULES
-from reprolib.methods.base import check_counts
-from reprolib.methods.jule_run import Run, Stage, embed
-from reprolib.methods.losses import NEGATIVES, TRIPLET_LOSSES
-from reprolib.networks.embedding import ConvEmbedding
-from reprolib.training.checkpoint import load_checkpoint, save_checkpoint, to_float_images
+from reprolib.data.images import as_pixels, to_float_images
+from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
+from reprolib.graph.strays import join_disconnected, linkage_without_strays
+from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances
+from reprolib.methods.base import TrainedEstimator, check_counts, parameters, unit_rows
+from reprolib.networks.embedding import ConvEmbedding, embed
+from reprolib.training.monitor import Merged, Report
+from reprolib.training.trainer import ROWS, Run, Stage
 
-# Every knob on which the paper and the released codes differ, or on which the paper is silent.
-# "paper" follows the text where it speaks and JULE.torch where it is silent, except for what is a slip
-# there or depends on the order of the images. "printed" takes equation 11 and Table 2 to the letter.
-# "released" is JULE.torch.
-PAPER: dict[str, Any] = dict(
-    triplet_loss="hinge",
-    gamma=1.0,
-    margin=0.2,
-    loss_scale=1.0,
-    negatives="nearest",
-    n_negatives=5,
-    ordered_pairs=True,
-    gradient="exact",
-    dampening=0.9,
-    decay_restarts=True,
-    linkage_mode="exact",
-    strays="leftover",
-    feature_statistics="running",
-    scale_init="ones",
-)
-VARIANTS: dict[str, dict[str, Any]] = {
-    "paper": PAPER,
-    "printed": PAPER
-    | dict(
-        triplet_loss="affinity",
-        gamma=2.0,
-        margin=0.0,
-        loss_scale=0.25,  # lambda / (K_c - 1) before the sum of equation 11
-        dampening=0.0,
-    ),
-    "released": PAPER
-    | dict(
-        negatives="random",
-        n_negatives=20,
-        ordered_pairs=False,
-        gradient="released",
-        decay_restarts=False,
-        linkage_mode="released",
-        strays="isolated",
-        feature_statistics="batch",
-        scale_init="uniform",
-    ),
-}
-
-# What the parameters that are names may be
-CHOICES: dict[str, tuple[str, ...]] = {
-    "precision": ("float32", "bfloat16"),
-    "triplet_loss": TRIPLET_LOSSES,
-    "negatives": NEGATIVES,
-    "gradient": ("exact", "released"),
-    "linkage_mode": tuple(MODES),
-    "strays": STRAY_RULES,
-    "feature_statistics": ("running", "batch"),
-    "scale_init": ("ones", "uniform"),
-}
-AT_LEAST = {"n_epochs": 1, "batch_size": 2, "embedding_dim": 1, "channels": 1, "n_negatives": 1}
+# layers of a fitted network, from the top down (paper 002, section 4.2.1)
+LAYERS = ("ip", "top-1", "top-2")
 
 
-class JULE(ClusterMixin, BaseEstimator):
+@parameters
+class JULE(TrainedEstimator):
     """Joint unsupervised learning of image clusters and a CNN (paper 002, equation 1).
 
-    `n_neighbors` K_s, `bandwidth` a, `n_neighbor_clusters` K_c, `local_weight` lambda and
-    `unrolling_rate` eta are those of Table 2; `n_epochs` a period, `learning_rate`, `decay`, `power`,
-    `momentum` and `weight_decay` those of sections 3.6 and 4.1.2. `variant` sets what the paper and
-    the released codes do differently ("paper", "printed", "released"); the parameters after it, None by
-    default, override it one by one (see `VARIANTS`).
+    The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip
+    there or depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the
+    letter, "released" is JULE.torch.
 
     `precision="bfloat16"` trains under autocast, faster where the processor has tile instructions, and
     changes the result; parameters and clustering stay in float32.
 
-    After `fit`: `labels_` the result at the end of the recurrent process (OURS-SF), `labels_rc_` the
-    result of clustering anew on the final representation (OURS-RC), `embedding_` float32 (n,
-    embedding_dim) of unit length, `history_` one dict an epoch, `n_clusters_by_period_`.
+    After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`), and
+    "RC", those of clustering anew on the final representation (OURS-RC); `embedding_` float32 (n,
+    embedding_dim) of unit length; `n_clusters_by_period_`.
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_neighbors: int = 20,
-        bandwidth: float = 1.0,
-        n_neighbor_clusters: int = 5,
-        local_weight: float = 1.0,
-        unrolling_rate: float = 0.9,
-        n_epochs: int = 20,
-        batch_size: int = 100,
-        learning_rate: float = 0.01,
-        decay: float = 1e-4,
-        power: float = 0.75,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-5,
-        embedding_dim: int = 160,
-        channels: int = 50,
-        precision: str = "float32",
-        variant: str = "paper",
-        triplet_loss: str | None = None,
-        gamma: float | None = None,
-        margin: float | None = None,
-        loss_scale: float | None = None,
-        negatives: str | None = None,
-        n_negatives: int | None = None,
-        ordered_pairs: bool | None = None,
-        gradient: str | None = None,
-        dampening: float | None = None,
-        decay_restarts: bool | None = None,
-        linkage_mode: str | None = None,
-        strays: str | None = None,
-        feature_statistics: str | None = None,
-        scale_init: str | None = None,
-        device: str = "auto",
-        random_state: int = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_neighbors = n_neighbors
-        self.bandwidth = bandwidth
-        self.n_neighbor_clusters = n_neighbor_clusters
-        self.local_weight = local_weight
-        self.unrolling_rate = unrolling_rate
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.decay = decay
-        self.power = power
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.embedding_dim = embedding_dim
-        self.channels = channels
-        self.precision = precision
-        self.variant = variant
-        self.triplet_loss = triplet_loss
-        self.gamma = gamma
-        self.margin = margin
-        self.loss_scale = loss_scale
-        self.negatives = negatives
-        self.n_negatives = n_negatives
-        self.ordered_pairs = ordered_pairs
-        self.gradient = gradient
-        self.dampening = dampening
-        self.decay_restarts = decay_restarts
-        self.linkage_mode = linkage_mode
-        self.strays = strays
-        self.feature_statistics = feature_statistics
-        self.scale_init = scale_init
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    n_neighbors: int = 20  # K_s
+    bandwidth: float = 1.0  # a
+    n_neighbor_clusters: int = 5  # K_c
+    local_weight: float = 1.0  # lambda
+    unrolling_rate: float = 0.9  # eta
+    n_epochs: int = 20  # of a period
+    batch_size: int = 100
+    learning_rate: float = 0.01
+    decay: float = 1e-4
+    power: float = 0.75
+    momentum: float = 0.9
+    weight_decay: float = 5e-5
+    embedding_dim: int = 160
+    channels: int = 50
+    # on what follows the paper and the released codes differ, or the paper is silent
+    triplet_loss: Literal["hinge", "linear", "affinity"] = "hinge"
+    gamma: float = 1.0  # weight of the positive pair
+    margin: float = 0.2
+    loss_scale: float = 1.0
+    negatives: Literal["nearest", "random"] = "nearest"
+    n_negatives: int = 5
+    ordered_pairs: bool = True
+    gradient: Literal["exact", "released"] = "exact"
+    dampening: float = 0.9
+    decay_restarts: bool = True
+    linkage_mode: Literal["exact", "released"] = "exact"
+    strays: Literal["leftover", "isolated", "never"] = "leftover"
+    feature_statistics: Literal["running", "batch"] = "running"
+    scale_init: Literal["ones", "uniform"] = "ones"
 
-    def settings(self) -> dict[str, Any]:
-        """Values of the variant's parameters in force: the variant's, or the override.
+    RESULTS: ClassVar = {"SF": "OURS-SF", "RC": "OURS-RC"}
+    MAIN: ClassVar = "SF"
+    NETWORK: ClassVar[type[ConvEmbedding]] = ConvEmbedding
+    VARIANTS: ClassVar = {
+        "paper": {},
+        "printed": {
+            "triplet_loss": "affinity",
+            "gamma": 2.0,
+            "margin": 0.0,
+            "loss_scale": 0.25,  # lambda / (K_c - 1) before the sum of equation 11
+            "dampening": 0.0,
+        },
+        "released": {
+            "negatives": "random",
+            "n_negatives": 20,
+            "ordered_pairs": False,
+            "gradient": "released",
+            "decay_restarts": False,
+            "linkage_mode": "released",
+            "strays": "isolated",
+            "feature_statistics": "batch",
+            "scale_init": "uniform",
+        },
+    }
+    RANGES: ClassVar = TrainedEstimator.RANGES | {
+        "n_epochs": 1,
+        "batch_size": 2,
+        "embedding_dim": 1,
+        "channels": 1,
+        "n_negatives": 1,
+        "learning_rate": (0, "above"),
+    }
 
-        Raises ValueError for an unknown variant or choice, and for a number out of range.
+    def inputs(self, X: Any) -> torch.Tensor:
+        """Float images (n, c, h, w) of `Images` or an image array (n, h, w) or (n, c, h, w)."""
+        pixels = as_pixels(X)
+        check_counts(len(pixels), self.n_clusters, self.n_neighbors)
+        return to_float_images(pixels)
+
+    def stages(self, run: Run, X: Any) -> list[Stage]:
+        """One stage a period, from the one-link clusters of the pixels to n_clusters."""
+        raw = unit_rows(X)
+        nearest = knn_digraph(raw, self.n_neighbors, self.bandwidth).indices[:, 0]
+        labels = one_link_clusters(nearest)
+        n_initial = _count(labels)
+        if self.n_clusters > n_initial:
+            raise ValueError(
+                f"n_clusters={self.n_clusters} is more than the {n_initial} initial clusters that "
+                f"{len(labels)} images give: ask for at most {n_initial}"
+            )
+        run.tensors["labels"] = torch.from_numpy(labels)
+        counts = period_lengths(n_initial, self.n_clusters, self.unrolling_rate)
+        self.n_clusters_by_period_ = counts
+        start = Merged("pixels", 0, labels.copy(), raw)
+        return [
+            Period(run, self.n_epochs, number, count, start)
+            for number, count in enumerate(counts[:-1])
+        ] or [Nothing(run, start)]
+
+    def build(self, run: Run) -> None:
+        """Make the CNN, untrained, for inputs of the run's shape."""
+        Period(run, 0).build()
+
+    def finish(self, run: Run) -> dict[str, np.ndarray]:
+        """Keep the representation; cluster it anew."""
+        self.embedding_ = features_of(run)
+        labels = run.tensors["labels"].cpu().numpy()
+        return {"SF": labels, "RC": self.cluster_again(self.embedding_)}
+
+    def link(self, features: np.ndarray, digraph: Digraph, labels: np.ndarray) -> np.ndarray:
+        """The merges of one period on one representation: labels int32 (n,) in and out.
+
+        Source: paper 002, Algorithm 1 and equations 2 and 6.
         """
-        if self.variant not in VARIANTS:
-            raise unknown_name("variant", self.variant, VARIANTS)
-        settings = {
-            name: value if getattr(self, name) is None else getattr(self, name)
-            for name, value in VARIANTS[self.variant].items()
-        }
-        for name, valid in CHOICES.items():
-            value = settings.get(name, getattr(self, name))
-            if value not in valid:
-                raise unknown_name(name, value, valid)
-        for name, lowest in AT_LEAST.items():
-            value = settings.get(name, getattr(self, name))
-            if value < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {value}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        return settings
+        target = period_lengths(_count(labels), self.n_clusters, self.unrolling_rate)[1]
+        linked = linkage_without_strays(
+            features,
+            digraph,
+            labels,
+            target,
+            rule=self.strays,
+            n_clusters=self.n_clusters,
+            local_weight=self.local_weight,
+            n_neighbor_clusters=self.n_neighbor_clusters,
+            mode=self.linkage_mode,
+        )
+        return join_disconnected(features, linked.labels, target)
 
-    def fit(
-        self,
-        X: Any,
-        y: None = None,
-        *,
-        monitor: Callable[[Stage], None] | None = None,
-        checkpoint: str | os.PathLike | None = None,
-    ) -> "JULE":
-        """Cluster `Images` or an image array (n, h, w) or (n, c, h, w), uint8 or float.
+    def cluster_again(self, features: np.ndarray) -> np.ndarray:
+        """OURS-RC: the initial clusters and all merges anew on the final representation."""
+        digraph = knn_digraph(features, self.n_neighbors, self.bandwidth)
+        labels = one_link_clusters(digraph.indices[:, 0])
+        while _count(labels) > self.n_clusters:
+            labels = self.link(features, digraph, labels)
+        return labels
 
-        `monitor` is called with a `Stage` after each clustering. `checkpoint` names a file written
-        after every epoch: a killed fit started again with it ends with the same labels. Raises
-        ValueError on bad images or parameters, CheckpointError when the file is another run's.
-        """
-        with sealed_labels():
-            pixels = as_pixels(X)
-            check_counts(len(pixels), self.n_clusters, self.n_neighbors)
-            run = Run(self, pixels, monitor, checkpoint)
-            run.train()
-            self.labels_ = run.labels
-            self.embedding_ = run.embed()
-            self.labels_rc_ = run.cluster_again(self.embedding_)
-        self.network_ = run.network
-        self.image_shape_ = pixels.shape[1:]
-        self.history_ = run.history
-        self.n_clusters_by_period_ = run.counts
-        return self
+    @property
+    def network_(self) -> nn.Module:
+        """The fitted CNN."""
+        return self.modules_["network"]
 
     def transform(self, X: Any) -> np.ndarray:
         """Unit embedding float32 (n, embedding_dim) of images of the fitted shape."""
-        pixels = as_pixels(X, to_cluster=False)
-        if pixels.shape[1:] != tuple(self.image_shape_):
-            raise ValueError(
-                f"this model was fitted on images of shape {tuple(self.image_shape_)}, got {pixels.shape[1:]}"
-            )
-        return embed(self.network_, to_float_images(pixels))
+        return embed(self.network_, self._fitting(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Cluster of new images int32 (n,): the vote of the nearest fitted images in the embedding."""
+        check_is_fitted(self, "labels_")
         voters = KNeighborsClassifier(min(self.n_neighbors, len(self.labels_)))
         return voters.fit(self.embedding_, self.labels_).predict(self.transform(X))
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted model to one safetensors file, atomically."""
-        tensors = {f"network.{k}": v for k, v in self.network_.state_dict().items()}
-        tensors["labels"] = torch.from_numpy(self.labels_)
-        tensors["labels_rc"] = torch.from_numpy(self.labels_rc_)
-        tensors["embedding"] = torch.from_numpy(self.embedding_)
-        state = dict(
-            parameters=self.get_params(),
-            image_shape=list(self.image_shape_),
-            history=self.history_,
-            counts=self.n_clusters_by_period_,
-        )
-        save_checkpoint(path, tensors, state)
+    @torch.no_grad()
+    def represent(self, X: Any, layer: str = "ip") -> np.ndarray:
+        """Outputs of one layer of the fitted CNN, flattened: float32 (n, d), in the order of X.
 
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "JULE":
-        """Read a model written by `save`. Raises CheckpointError when the file is damaged."""
-        tensors, state = load_checkpoint(path)
-        model = cls(**state["parameters"])
-        model.image_shape_ = tuple(state["image_shape"])
-        model.history_, model.n_clusters_by_period_ = state["history"], state["counts"]
-        model.labels_ = tensors["labels"].numpy()
-        model.labels_rc_ = tensors["labels_rc"].numpy()
-        model.embedding_ = tensors["embedding"].numpy()
-        model.network_ = ConvEmbedding(model.image_shape_, model.embedding_dim, model.channels)
-        weights = {k[8:]: v for k, v in tensors.items() if k.startswith("network.")}
-        model.network_.load_state_dict(weights)
-        return model
+        layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks of convolution and pool
+        below it. Raises ValueError for an unknown layer, for one that the network does not have, and for
+        images of another shape. Source: paper 002, section 4.2.1, Tables 4 to 6.
+        """
+        if layer not in LAYERS:
+            raise unknown_name("layer", layer, LAYERS)
+        images = self._fitting(X)
+        network, depth = self.network_.eval(), LAYERS.index(layer)
+        if depth > len(network.blocks):
+            raise ValueError(
+                f"layer {layer!r} needs {depth} convolution blocks; this network, for images of shape "
+                f"{self.input_shape_}, has {len(network.blocks)}"
+            )
+        device = next(network.parameters()).device
+        parts = [
+            network.features(block.to(device))[-1 - depth].flatten(1).cpu()
+            for block in images.split(ROWS)
+        ]
+        return torch.cat(parts).numpy()
+
+    def _fitting(self, X: Any) -> torch.Tensor:
+        """Images of the shape that the model was fitted on."""
+        check_is_fitted(self, "labels_")
+        pixels = as_pixels(X, to_cluster=False)
+        if pixels.shape[1:] != self.input_shape_:
+            raise ValueError(
+                f"the model was fitted on images of shape {self.input_shape_}, got {pixels.shape[1:]}: "
+                f"load them with size={self.input_shape_[1:]}"
+            )
+        return to_float_images(pixels)
+
+
+class Period(Stage):
+    """CNN updates on fixed clusters, then merges: paper 002, Algorithm 1 and equations 2, 6, 8 and 9."""
+
+    report_every = 0
+
+    def __init__(
+        self,
+        run: Run,
+        epochs: int,
+        number: int = 0,
+        n_clusters: int = 0,
+        start: Report | None = None,
+    ) -> None:
+        super().__init__(run, epochs)
+        self.name, self.number = f"period {number + 1}, {n_clusters} clusters", number
+        self.n_clusters, self.start = n_clusters, start
+
+    def build(self) -> None:
+        model, run = self.model, self.run
+        if "network" in run.modules:  # network and momentum go on from the period before
+            return
+        network = make_network(model, tuple(run.inputs.shape[1:]), run.generator)
+        sgd = torch.optim.SGD(
+            run.module("network", network).parameters(),
+            lr=model.learning_rate,
+            momentum=model.momentum,
+            dampening=model.dampening,
+            weight_decay=model.weight_decay,
+        )
+        run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
+
+    def begin(self) -> None:
+        if self.number == 0 and self.run.monitor is not None:
+            self.run.monitor(self.start)
+        sigma2 = 1.0
+        if self.model.triplet_loss == "affinity":
+            model = self.model
+            sigma2 = knn_digraph(features_of(self.run), model.n_neighbors, model.bandwidth).sigma2
+        self.run.numbers["sigma2"] = sigma2 if sigma2 > 0 else 1.0
+        if self.model.decay_restarts:
+            self.run.numbers["step"] = 0
+
+    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor | float]:
+        model, run = self.model, self.run
+        sgd = run.optimizers["sgd"]
+        rate = inverse_decay(run.numbers["step"], model.learning_rate, model.decay, model.power)
+        sgd.param_groups[0]["lr"] = rate
+        run.numbers["step"] += 1
+        with run.autocast():
+            x = run.modules["network"](run.batch(batch)).float()  # (b, d)
+        others = x
+        if model.gradient == "released":
+            # its in-place arithmetic leaves the other two gradients scaled by gamma - 1
+            others = x.detach() + (model.gamma - 1.0) * (x - x.detach())
+        distances = squared_distances(x, others)  # (b, b)
+        triplets = sample_triplets(
+            run.tensors["labels"][batch],
+            model.n_negatives,
+            negatives=model.negatives,
+            distances=distances,
+            ordered=model.ordered_pairs,
+            generator=run.generator,
+        )
+        count = triplets.negative.numel()
+        sgd.zero_grad(set_to_none=False)
+        told: torch.Tensor | float = 0.0
+        if count:
+            loss = weighted_triplet_loss(
+                distances,
+                triplets,
+                kind=model.triplet_loss,
+                gamma=model.gamma,
+                margin=model.margin,
+                sigma2=run.numbers["sigma2"],
+            )
+            (model.loss_scale * loss).backward()
+            told = loss.detach().double() * count
+        sgd.step()
+        return {"loss": told, "n_triplets": count}
+
+    def summary(self, sums: Mapping[str, float], n_batches: int) -> dict[str, float]:
+        """The mean loss of a triplet: batches have different numbers of them."""
+        n_triplets = int(sums.get("n_triplets", 0))
+        loss = sums.get("loss", 0.0) / max(n_triplets, 1)
+        return {"loss": loss, "n_triplets": n_triplets, "n_batches": n_batches}
+
+    def row(self) -> dict[str, Any]:
+        return {"period": self.number, "epoch": self.run.epoch, "n_clusters": self.n_clusters}
+
+    def end(self) -> None:
+        features, model = features_of(self.run), self.model
+        digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
+        labels = model.link(features, digraph, self.run.tensors["labels"].cpu().numpy())
+        self.run.tensors["labels"] = torch.from_numpy(labels)
+        if self.run.monitor is not None:
+            # before the checkpoint: killed in between, it is told twice rather than never
+            self.run.monitor(Merged(self.name, self.number + 1, labels.copy(), features.copy()))
+
+
+class Nothing(Period):
+    """No period at all, where the initial clusters are as many as asked for: the CNN stays untrained."""
+
+    def __init__(self, run: Run, start: Report) -> None:
+        super().__init__(run, 0, start=start)
+
+    def end(self) -> None: ...
+
+
+def weighted_triplet_loss(
+    distances: torch.Tensor,
+    triplets: Triplets,
+    *,
+    kind: str = "linear",
+    gamma: float = 2.0,
+    margin: float = 0.0,
+    sigma2: float = 1.0,
+) -> torch.Tensor:
+    """Mean over triplets of the weighted triplet loss (paper 002, equations 10 and 11), a scalar.
+
+    `distances` (b, b) squared, `gamma` the weight of the positive pair. The affinity of two samples is
+    exp(-d^2 / `sigma2`) in "affinity", as in equation 4, and -d^2, its first order, in "linear":
+    gamma d^2(i, j) - d^2(i, k). "hinge" is the released code's max(0, linear + `margin`).
+    """
+    near = distances[triplets.anchor, triplets.positive][:, None]  # (p, 1)
+    far = distances[triplets.anchor[:, None], triplets.negative]  # (p, q)
+    if kind == "affinity":
+        return (torch.exp(-far / sigma2) - gamma * torch.exp(-near / sigma2)).mean()
+    linear = gamma * near - far
+    return F.relu(linear + margin).mean() if kind == "hinge" else linear.mean()
+
+
+def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:
+    """Caffe's inverse policy: base * (1 + gamma * step) ** -power (paper 002, section 4.1.2)."""
+    return base * (1.0 + gamma * step) ** -power
+
+
+def period_lengths(n_initial: int, n_clusters: int, unrolling_rate: float) -> list[int]:
+    """Numbers of clusters at the end of each period (paper 002, section 3.6), n_initial first.
+
+    A period merges ceil(eta * n_c) times but never below the target: 1762, 176, 17, 10 for eta 0.9.
+    """
+    if not 0.0 < unrolling_rate <= 1.0:
+        raise ValueError(f"unrolling_rate must be in (0, 1], got {unrolling_rate}")
+    counts = [n_initial]
+    while counts[-1] > n_clusters:
+        merged = math.ceil(unrolling_rate * counts[-1])
+        counts.append(max(counts[-1] - merged, n_clusters))
+    return counts
+
+
+def make_network(model: JULE, shape: tuple[int, ...], generator: torch.Generator) -> ConvEmbedding:
+    """The CNN of a model, untrained, for images (c, h, w)."""
+    sizes = (model.embedding_dim, model.channels, model.scale_init)
+    return model.NETWORK(shape, *sizes, generator)
+
+
+def features_of(run: Run) -> np.ndarray:
+    """Representation X of all images under the method's statistics of the normalisation."""
+    model = run.model
+    size = model.batch_size if model.feature_statistics == "batch" else ROWS
+    return embed(
+        run.modules["network"], run.inputs, batch_size=size, statistics=model.feature_statistics
+    )
+
+
+def _count(labels: np.ndarray) -> int:
+    return int(labels.max()) + 1

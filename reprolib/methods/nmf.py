@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import csgraph
 from scipy.special import kl_div, xlogy
-from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans as LloydKMeans
+from sklearn.utils import Tags
 
-from reprolib.checks import unknown_name
-from reprolib.data.images import sealed_labels
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import check_counts, unit_rows
+from reprolib.methods.base import parameters, unit_rows
+from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 TRIAL_ITERATIONS = 10
 _BLOCK = 2048
@@ -23,10 +22,10 @@ _LOG_FLOOR = 1e-30
 _SOLVE_TOLERANCE = 1e-7
 _SOLVE_STEPS = 500
 _HALVINGS = 30
-NEGATIVE = ("raise", "clip")
 
 
-class NMFLP(ClusterMixin, BaseEstimator):
+@parameters
+class NMFLP(ClassicalEstimator):
     """Locality preserving NMF (Cai et al., IJCAI 2009; paper 002, Table 3, NMF-LP).
 
     Minimises the generalised Kullback-Leibler divergence of X (n, d) from V U' plus `graph_weight`/2
@@ -46,68 +45,48 @@ class NMFLP(ClusterMixin, BaseEstimator):
     set with 10 components and 50 iterations: graph_weight=0, n_components=10. Its sample weights
     ("NCW") are left out, they changed NMI by less than the spread over seeds.
 
-    `n_components` None means `n_clusters`. `negative`: "raise", or "clip" to set negative features
-    to 0 and normalise again; paper 002 does not say what it did for learned features.
-    After `fit`: `labels_` int32 (n,), `embedding_` float32 (n, k), `components_` float32 (k, d),
-    `objective_` float. Time O(n d k) an iteration, memory O(n (d + k)).
+    Paper 002 does not say what it did for learned features, which may be negative: `negative="clip"`
+    sets them to 0 and normalises again.
+    After `fit` also `embedding_` float32 (n, k), `components_` float32 (k, d), `objective_` float. Time
+    O(n d k) an iteration, memory O(n (d + k)).
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_components: int | None = None,
-        n_neighbors: int = 5,
-        graph_weight: float = 100.0,
-        n_init: int = 10,
-        max_iter: int = 50,
-        negative: str = "raise",
-        random_state: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_components = n_components
-        self.n_neighbors = n_neighbors
-        self.graph_weight = graph_weight
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.negative = negative
-        self.random_state = random_state
+    n_components: int | None = None  # k; None: n_clusters
+    n_neighbors: int = 5  # p
+    graph_weight: float = 100.0  # lambda; 0 leaves out the graph
+    n_init: int = 10  # starts, each tried for 10 iterations
+    max_iter: int = 50
+    negative: Literal["raise", "clip"] = "raise"
+    random_state: int | np.random.RandomState | None = 0
 
-    def fit(self, X: Any, y: None = None) -> NMFLP:
-        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+    RANGES = ClassicalEstimator.RANGES | {"graph_weight": 0, "n_init": 1}
 
-        Raises ValueError on NaN, constant or too few images, on negative features unless
-        `negative` is "clip", and on counts that the samples cannot have.
-        """
-        with sealed_labels():
-            features = _nonnegative(unit_rows(X), self.negative)  # (n, d)
-            n, rank = len(features), self._check(len(features))
-            laplacian = (
-                self.graph_weight * neighbor_laplacian(features, self.n_neighbors)
-                if self.graph_weight
-                else sp.csr_array((n, n))
-            )
-            rng = np.random.default_rng(self.random_state)
-            U, V = self._best_start(features, rank, laplacian, rng)
-            for _ in range(self.max_iter - TRIAL_ITERATIONS):
-                U, V = lp_step(features, U, V, laplacian)
-            self.objective_ = lp_objective(features, U, V, laplacian)
-            lengths = np.maximum(np.linalg.norm(U, axis=0), _FLOOR)  # (k,)
-            self.components_, self.embedding_ = (U / lengths).T, V * lengths
-            self.labels_ = kmeans_labels(self.embedding_, self.n_clusters, self.random_state)
-        return self
+    def _n_neighbors_used(self) -> int:
+        return self.n_neighbors if self.graph_weight else 1
 
-    def _check(self, n: int) -> int:
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        features, seed = _nonnegative(features, self.negative), self.seed()  # (n, d)
+        n = len(features)
         rank = self.n_clusters if self.n_components is None else self.n_components
-        check_counts(n, self.n_clusters, self.n_neighbors if self.graph_weight else 1)
         if not 1 <= rank <= n:
             raise ValueError(f"n_components must be from 1 to the {n} samples, got {rank}")
-        if self.graph_weight < 0 or self.n_init < 1:
-            raise ValueError(
-                "graph_weight must not be negative and n_init at least 1, got "
-                f"{self.graph_weight} and {self.n_init}"
-            )
-        return rank
+        laplacian = (
+            self.graph_weight * neighbor_laplacian(features, self.n_neighbors)
+            if self.graph_weight
+            else sp.csr_array((n, n))
+        )
+        U, V = self._best_start(features, rank, laplacian, np.random.default_rng(seed))
+        for _ in range(self.max_iter - TRIAL_ITERATIONS):
+            U, V = lp_step(features, U, V, laplacian)
+        self.n_iter_, self.objective_ = self.max_iter, lp_objective(features, U, V, laplacian)
+        lengths = np.maximum(np.linalg.norm(U, axis=0), _FLOOR)  # (k,)
+        self.components_, self.embedding_ = (U / lengths).T, V * lengths
+        return kmeans_labels(self.embedding_, self.n_clusters, seed)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = self.negative == "raise"
+        return tags
 
     def _best_start(
         self, X: np.ndarray, rank: int, laplacian: sp.csr_array, rng: np.random.Generator
@@ -233,19 +212,11 @@ def _centroid_start(X: np.ndarray, rank: int, seed: int) -> tuple[np.ndarray, np
 
 
 def _nonnegative(features: np.ndarray, negative: str) -> np.ndarray:
-    if negative not in NEGATIVE:
-        raise unknown_name("treatment of negative features", negative, NEGATIVE)
     if features.min() >= 0:
         return features
     if negative == "raise":
         raise ValueError(
-            f"NMF-LP needs features that are not negative, the least is {features.min():.3g}: "
-            'pass negative="clip" to set them to 0'
+            "NMF-LP needs features that are not negative. Negative values in data, the least is "
+            f'{features.min():.3g}: pass negative="clip" to set them to 0'
         )
     return unit_rows(np.maximum(features, 0))
-
-
-def kmeans_labels(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """K-means on coefficients (n, k), the best of 10 starts: labels int32 (n,)."""
-    fitted = LloydKMeans(n_clusters, n_init=10, random_state=seed).fit(points)
-    return fitted.labels_.astype(np.int32)

@@ -1,22 +1,22 @@
 """SC-ST and SC-LS of paper 002, Table 3: spectral clustering with affinities of their own."""
 
+from __future__ import annotations
+
 import warnings
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import scipy.linalg
 from numba import njit
 from scipy import sparse
 from scipy.optimize import minimize
-from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 
-from reprolib.checks import unknown_name
-from reprolib.data.images import sealed_labels
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import check_counts, unit_rows
+from reprolib.methods.base import check_counts, parameters
+from reprolib.methods.classical import ClassicalEstimator
 from reprolib.methods.spectral import (
     BLOCK_ROWS,
     SpectralEstimator,
@@ -24,7 +24,6 @@ from reprolib.methods.spectral import (
     cluster_rows,
 )
 
-LANDMARKS = ("kmeans", "random")
 # squared units of unit vectors
 SMALLEST_SCALE = 0.004
 
@@ -151,6 +150,7 @@ def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     return vectors @ givens_rotation(found.x, k), float(found.fun)
 
 
+@parameters
 class SCST(SpectralEstimator):
     """Self-tuning spectral clustering (Zelnik-Manor and Perona 2004; paper 002, Table 3, SC-ST).
 
@@ -163,23 +163,12 @@ class SCST(SpectralEstimator):
     Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_neighbors: int = 20,
-        scale_neighbor: int = 7,
-        graph: str = "knn",
-        random_state: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_neighbors = n_neighbors
-        self.scale_neighbor = scale_neighbor
-        self.graph = graph
-        self.random_state = random_state
+    scale_neighbor: int = 7  # K
+
+    RANGES = SpectralEstimator.RANGES | {"scale_neighbor": 1}
 
     def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
-        if not 1 <= self.scale_neighbor <= self.n_neighbors:
+        if self.scale_neighbor > self.n_neighbors:
             raise ValueError(
                 f"scale_neighbor must be from 1 to n_neighbors={self.n_neighbors}, "
                 f"got {self.scale_neighbor}"
@@ -190,7 +179,7 @@ class SCST(SpectralEstimator):
         check_counts(len(features), self.n_clusters, self.scale_neighbor)
         return local_full_affinity(features, self.scale_neighbor)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
         rotated, self.rotation_cost_ = align(vectors)
         return np.abs(rotated).argmax(axis=1)
 
@@ -243,67 +232,47 @@ def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
     return left[:, ::-1]
 
 
-class SCLS(ClusterMixin, BaseEstimator):
+@parameters
+class SCLS(ClassicalEstimator):
     """Landmark-based spectral clustering (Chen and Cai 2011; paper 002, Table 3, SC-LS).
 
-    Defaults of the authors' LSC.m: `n_landmarks` p = 1000 centres of 5 k-means iterations from
-    random samples (`landmarks="random"`: the samples themselves), `n_nearest` r = 5. The re-run of
-    paper 002 has p = 500. With n <= p there would be nothing to represent: n // 2 landmarks are taken
-    then, with a warning; `n_landmarks_` tells. Time O(n p d + p^3), memory O(n d + p^2).
+    Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples
+    (`landmarks="random"`: the samples themselves). The re-run of paper 002 has p = 500. With n <= p there
+    would be nothing to represent: n // 2 landmarks are taken then, with a warning; `n_landmarks_` tells.
+    There may be fewer labels than `n_clusters`. ValueError for fewer landmarks than `n_nearest` or than
+    one more than `n_clusters`. Time O(n p d + p^3), memory O(n d + p^2).
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_landmarks: int = 1000,
-        n_nearest: int = 5,
-        landmarks: str = "kmeans",
-        random_state: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_landmarks = n_landmarks
-        self.n_nearest = n_nearest
-        self.landmarks = landmarks
-        self.random_state = random_state
+    n_landmarks: int = 1000  # p
+    n_nearest: int = 5  # r
+    landmarks: Literal["kmeans", "random"] = "kmeans"
+    random_state: int | np.random.RandomState | None = 0
 
-    def fit(self, X: Any, y: None = None) -> "SCLS":
-        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+    RANGES = ClassicalEstimator.RANGES | {"n_nearest": 1}
 
-        Sets `labels_` int32 (n,) in 0..c-1, c <= `n_clusters`, and `n_landmarks_`. Raises ValueError
-        on NaN, constant or too few images, and for fewer landmarks than `n_nearest` or than one more
-        than `n_clusters`.
-        """
-        if self.landmarks not in LANDMARKS:
-            raise unknown_name("landmarks", self.landmarks, LANDMARKS)
-        with sealed_labels():
-            features = unit_rows(X)
-            n = len(features)
-            check_counts(n, self.n_clusters, 1)
-            self.n_landmarks_ = self.n_landmarks if self.n_landmarks < n else n // 2
-            if self.n_landmarks_ <= self.n_clusters or not 1 <= self.n_nearest <= self.n_landmarks_:
-                raise ValueError(
-                    f"{self.n_landmarks_} landmarks of {n} images are too few for "
-                    f"{self.n_clusters} clusters (one more is needed) or n_nearest={self.n_nearest}"
-                )
-            if self.n_landmarks_ < self.n_landmarks:
-                warnings.warn(
-                    f"{self.n_landmarks} landmarks are not fewer than the {n} images: "
-                    f"{self.n_landmarks_} are taken",
-                    stacklevel=2,
-                )
-            weights = landmark_weights(features, self._choose(features), self.n_nearest)
-            vectors = landmark_vectors(weights, self.n_clusters)
-            labels = cluster_rows(vectors, self.n_clusters, self.random_state)
-        self.labels_ = np.unique(labels, return_inverse=True)[1].astype(np.int32)
-        return self
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        n, seed = len(features), self.seed()
+        self.n_landmarks_ = self.n_landmarks if self.n_landmarks < n else n // 2
+        if self.n_landmarks_ <= self.n_clusters or self.n_nearest > self.n_landmarks_:
+            raise ValueError(
+                f"{self.n_landmarks_} landmarks of {n} images are too few for "
+                f"{self.n_clusters} clusters (one more is needed) or n_nearest={self.n_nearest}"
+            )
+        if self.n_landmarks_ < self.n_landmarks:
+            warnings.warn(
+                f"{self.n_landmarks} landmarks are not fewer than the {n} images: "
+                f"{self.n_landmarks_} are taken",
+                stacklevel=3,
+            )
+        weights = landmark_weights(features, self._choose(features, seed), self.n_nearest)
+        labels = cluster_rows(landmark_vectors(weights, self.n_clusters), self.n_clusters, seed)
+        return np.unique(labels, return_inverse=True)[1]
 
-    def _choose(self, features: np.ndarray) -> np.ndarray:
+    def _choose(self, features: np.ndarray, seed: int) -> np.ndarray:
         p = self.n_landmarks_
         if self.landmarks == "random":
-            chosen = np.random.default_rng(self.random_state).permutation(len(features))[:p]
-            return features[chosen]
+            return features[np.random.default_rng(seed).permutation(len(features))[:p]]
         with warnings.catch_warnings():  # landmarks may coincide where images do
             warnings.simplefilter("ignore", ConvergenceWarning)
-            seeds = KMeans(p, init="random", n_init=1, max_iter=5, random_state=self.random_state)
+            seeds = KMeans(p, init="random", n_init=1, max_iter=5, random_state=seed)
             return seeds.fit(features).cluster_centers_

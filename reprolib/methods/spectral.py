@@ -6,34 +6,31 @@ papers, and k-NN graphs come near it. So each has `graph="knn"`, the sparse grap
 direction, and `graph="full"`, all pairs, as close to the released code as each method allows.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.linalg
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
-from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.cluster import KMeans
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 # not public: scikit-learn's SpectralClustering reaches it only through an eigensolver whose sparse
 # factorisation fills up on k-NN graphs of images
 from sklearn.cluster._spectral import discretize
 from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
-from reprolib.checks import check_memory, unknown_name
-from reprolib.data.images import sealed_labels
+from reprolib.checks import check_memory
 from reprolib.graph.digraph import knn_digraph
 from reprolib.graph.strays import cluster_means, join_disconnected
-from reprolib.methods.base import check_counts, unit_rows
+from reprolib.methods.base import parameters
+from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 Affinity = np.ndarray | sparse.csr_array
-GRAPHS = ("knn", "full")
 BLOCK_ROWS = 1024
-# Lanczos restarts before the factorisation; graphs of images need fewer than ten
-MAX_RESTARTS = 100
 # label of a sample that is zero in all eigenvectors
 UNREACHED = -1
 
@@ -53,12 +50,7 @@ def knn_affinity(
 
 def squared_distances(x: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
     """Squared distances from some rows of x float64 (n, d) to all: float64 (rows, n), 0 to itself."""
-    norms = np.einsum("ij,ij->i", x, x)  # (n,)
-    squared = x[rows] @ x.T  # (rows, n)
-    squared *= -2.0
-    squared += norms[rows, None]
-    squared += norms
-    np.maximum(squared, 0.0, out=squared)
+    squared = euclidean_distances(x[rows], x, squared=True)
     own = np.arange(len(x))[rows]
     squared[np.arange(len(own)), own] = 0.0
     return squared
@@ -123,10 +115,8 @@ def leading_vectors(
 
     A connected part C has eigenvalue 1 with the vector D^1/2 1_C. These vectors are set directly,
     first, and their eigenvalue in the matrix becomes -2, below all others. The rest follow by falling
-    eigenvalue, from ARPACK (start vectors by `random_state`), or a dense solver for
-    n <= 10 n_vectors. Graphs of long thin chains, on which Lanczos iterations stall, are factorised;
-    few of their weights fill in. Memory O(n n_vectors) and the factors; time
-    O(weights + n n_vectors) an iteration.
+    eigenvalue, from ARPACK (start vector by `random_state`), or a dense solver for
+    n <= 10 n_vectors. Memory O(n n_vectors); time O(weights + n n_vectors) an iteration.
     """
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
@@ -137,37 +127,24 @@ def leading_vectors(
     if n_more < 1:
         return known, degrees
 
-    def normalised() -> Affinity:
-        if sparse.issparse(affinity):
-            outer = sparse.dia_array((scale[None], [0]), shape=(n, n))
-            return outer @ (affinity + offset * sparse.eye_array(n)) @ outer
-        matrix = scale[:, None] * affinity * scale
-        matrix.flat[:: n + 1] += offset * scale**2
-        return matrix
-
     def product(vector: np.ndarray) -> np.ndarray:
         vector = vector.ravel()
         scaled = scale * vector
         return scale * (affinity @ scaled + offset * scaled) - known @ (3.0 * (known.T @ vector))
 
+    matrix = LinearOperator((n, n), matvec=product, dtype=np.float64)
     if n <= 10 * n_vectors:
-        matrix = normalised()
-        matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
-        matrix -= 3.0 * known @ known.T
-        found = scipy.linalg.eigh(matrix, subset_by_index=(n - n_more, n - 1))[1]
+        found = scipy.linalg.eigh(matrix @ np.eye(n), subset_by_index=(n - n_more, n - 1))[1]
         return np.hstack([known, found[:, ::-1]]), degrees
-    rng = np.random.default_rng(random_state)
-    try:
-        found = _lanczos(product, n, n_more, rng)[1]
-    except ArpackNoConvergence:
-        solve = _inverse(normalised(), 1.0 + 1e-6)
-
-        def inverse_product(vector: np.ndarray) -> np.ndarray:
-            vector = vector.ravel()
-            return solve(vector - known @ (known.T @ vector))
-
-        found = _lanczos(inverse_product, n, n_more, rng)[1]
-    return np.hstack([known, found]), degrees
+    values, found = eigsh(
+        matrix,
+        n_more,
+        which="LA",
+        v0=np.random.default_rng(random_state).standard_normal(n),
+        ncv=min(n, max(2 * n_more + 1, 80)),
+        tol=0.0,  # to the last digit: a looser process sees one vector of a repeated eigenvalue
+    )
+    return np.hstack([known, found[:, np.argsort(-values)]]), degrees
 
 
 def _part_vectors(affinity: Affinity, degrees: np.ndarray) -> np.ndarray:
@@ -179,62 +156,9 @@ def _part_vectors(affinity: Affinity, degrees: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=0)
 
 
-def _lanczos(
-    product: Callable, n: int, n_vectors: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Largest eigenvalues, falling, and their vectors (n, n_vectors) of a symmetric product.
-
-    The iterations see one vector of each eigenspace. So they are run once more on what is left; a
-    value there that is larger than one found belongs to a repeated, or nearly repeated, eigenvalue.
-    """
-    values, vectors = _arpack(product, n, n_vectors, rng, 1e-8)  # as in the N-Cuts toolbox
-    for _ in range(n_vectors):
-
-        def rest(vector: np.ndarray, values: Any = values, vectors: Any = vectors) -> np.ndarray:
-            vector = vector.ravel()
-            return product(vector) - vectors @ ((values + 2.0) * (vectors.T @ vector))
-
-        # a Ritz value is never above the largest eigenvalue: a rough one is proof
-        if _arpack(rest, n, 1, rng, 1e-3)[0][0] <= values[-1]:
-            break
-        missed = _arpack(rest, n, 1, rng, 1e-8)
-        values, vectors = np.append(values, missed[0]), np.hstack([vectors, missed[1]])
-        order = np.argsort(-values)[:n_vectors]
-        values, vectors = values[order], vectors[:, order]
-    return values, vectors
-
-
-def _arpack(
-    product: Callable, n: int, n_vectors: int, rng: np.random.Generator, tol: float
-) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = eigsh(
-        LinearOperator((n, n), matvec=product, dtype=np.float64),
-        n_vectors,
-        which="LA",
-        v0=rng.standard_normal(n),
-        ncv=min(n, max(2 * n_vectors + 1, 60)),
-        maxiter=MAX_RESTARTS,
-        tol=tol,
-    )
-    order = np.argsort(-values)
-    return values[order], vectors[:, order]
-
-
-def _inverse(matrix: Affinity, shift: float) -> Callable:
-    """The product with (shift I - matrix)^-1, for a shift above all eigenvalues."""
-    n = matrix.shape[0]
-    if sparse.issparse(matrix):
-        return splu(sparse.csc_array(shift * sparse.eye_array(n) - matrix)).solve
-    matrix *= -1.0
-    matrix.flat[:: n + 1] += shift
-    factor = scipy.linalg.cho_factor(matrix, overwrite_a=True)
-    return lambda vector: scipy.linalg.cho_solve(factor, vector)
-
-
-def cluster_rows(vectors: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:
+def cluster_rows(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """K-means on rows of unit length, the best of 10 starts: labels (n,) of vectors (n, k)."""
-    rows = normalize(vectors)
-    return KMeans(n_clusters, n_init=10, random_state=random_state).fit(rows).labels_
+    return kmeans_labels(normalize(vectors), n_clusters, seed)
 
 
 def _join_unreached(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -248,50 +172,56 @@ def _join_unreached(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return compact
 
 
-class SpectralEstimator(ClusterMixin, BaseEstimator):
-    """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share."""
+@parameters
+class SpectralEstimator(ClassicalEstimator):
+    """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share.
 
-    _full_offset = 0.0
+    A k-NN graph of `n_clusters` parts or more needs no eigenvectors: its parts are the clusters, and a
+    surplus is joined by means, with a `DisconnectedGraphWarning`. There may be fewer labels than
+    `n_clusters`.
+    """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_neighbors: int = 20,
-        bandwidth: float = 1.0,
-        graph: str = "knn",
-        random_state: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_neighbors = n_neighbors
-        self.bandwidth = bandwidth
-        self.graph = graph
-        self.random_state = random_state
+    n_neighbors: int = 20  # K_s, paper 002, equation 4
+    graph: Literal["knn", "full"] = "knn"
+    random_state: int | np.random.RandomState | None = 0
 
-    def fit(self, X: Any, y: None = None) -> "SpectralEstimator":
-        """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
+    FULL_OFFSET: ClassVar[float] = 0.0
 
-        Sets `labels_` int32 (n,) in 0..c-1, c <= `n_clusters`. A k-NN graph of `n_clusters` parts or
-        more needs no eigenvectors: its parts are the clusters, and a surplus is joined by means, with
-        a `DisconnectedGraphWarning`. Raises ValueError on NaN, constant or too few images and for
-        wrong options, MemoryError where the full graph does not fit.
-        """
-        if self.graph not in GRAPHS:
-            raise unknown_name("graph", self.graph, GRAPHS)
-        with sealed_labels():
-            features = unit_rows(X)
-            knn = self.graph == "knn"
-            check_counts(len(features), self.n_clusters, self.n_neighbors if knn else 1)
-            affinity = self._knn_affinity(features) if knn else self._full_affinity(features)
-            n_parts, parts = connected_components(affinity, directed=False) if knn else (0, None)
+    def _n_neighbors_used(self) -> int:
+        return self.n_neighbors if self.graph == "knn" else 1
+
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        seed, offset = self.seed(), 0.0
+        if self.graph == "knn":
+            affinity = self._knn_affinity(features)
+            n_parts, parts = connected_components(affinity, directed=False)
             if n_parts >= self.n_clusters:
-                labels = join_disconnected(features, parts, self.n_clusters)
-            else:
-                offset = 0.0 if knn else self._full_offset
-                k, seed = self.n_clusters, self.random_state
-                labels = self._labels(*leading_vectors(affinity, k, seed, offset=offset))
-            self.labels_ = _join_unreached(features, labels)
-        return self
+                return join_disconnected(features, parts, self.n_clusters)
+        else:
+            affinity, offset = self._full_affinity(features), self.FULL_OFFSET
+        vectors, degrees = leading_vectors(affinity, self.n_clusters, seed, offset=offset)
+        return _join_unreached(features, self._labels(vectors, degrees, seed))
+
+    def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
+        raise NotImplementedError
+
+    def _full_affinity(self, features: np.ndarray) -> Affinity:
+        raise NotImplementedError
+
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+@parameters
+class SCNJW(SpectralEstimator):
+    """Spectral clustering of Ng, Jordan and Weiss (2002; paper 002, Table 3, SC-NJW).
+
+    K-means on the rows of the leading eigenvectors of D^-1/2 A D^-1/2, scaled to unit length. For
+    `graph="full"` see `full_affinity`. Ng et al. search the bandwidth by the distortion of k-means; here
+    it is fixed. Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
+    """
+
+    bandwidth: float = 1.0  # a, paper 002, equation 4; for graph="knn"
 
     def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
         return knn_affinity(features, self.n_neighbors, self.bandwidth)
@@ -299,43 +229,30 @@ class SpectralEstimator(ClusterMixin, BaseEstimator):
     def _full_affinity(self, features: np.ndarray) -> Affinity:
         return full_affinity(features)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+        return cluster_rows(vectors, self.n_clusters, seed)
 
 
-class SCNJW(SpectralEstimator):
-    """Spectral clustering of Ng, Jordan and Weiss (2002; paper 002, Table 3, SC-NJW).
-
-    K-means on the rows of the leading eigenvectors of D^-1/2 A D^-1/2, scaled to unit length.
-    `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`; for "full" see
-    `full_affinity`. Ng et al. search the bandwidth by the distortion of k-means; here it is fixed.
-    Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
-    """
-
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-        return cluster_rows(vectors, self.n_clusters, self.random_state)
-
-
-class NCuts(SpectralEstimator):
+@parameters
+class NCuts(SCNJW):
     """Normalised cuts into n_clusters parts (Shi and Malik 2000; paper 002, Table 3, N-Cuts).
 
-    Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003).
-    `n_neighbors` is K_s and `bandwidth` a of paper 002, equation 4, for `graph="knn"`. For "full" see
-    `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then have no near
-    image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here they join
-    the cluster of nearest mean, as the strays of JULE's linkage do. Time O(n^2 d) for the graph;
-    memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
+    Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003). For
+    `graph="full"` see `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then
+    have no near image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here
+    they join the cluster of nearest mean, as the strays of JULE's linkage do. Time O(n^2 d) for the
+    graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
-    _full_offset = 0.5
+    FULL_OFFSET: ClassVar[float] = 0.5
 
     def _full_affinity(self, features: np.ndarray) -> Affinity:
         return radius_affinity(features)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
         # the eigenvectors are known to about this
         reached = np.linalg.norm(vectors, axis=1) > 1e-6  # (n,)
         generalised = vectors[reached] / np.sqrt(degrees[reached])[:, None]
         labels = np.full(len(vectors), UNREACHED)
-        labels[reached] = discretize(generalised, random_state=self.random_state)
+        labels[reached] = discretize(generalised, random_state=seed)
         return labels

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from reprolib.methods.autoencoder import EMBED_ROWS, build_autoencoder
-from reprolib.methods.dec import FamilyRun, _Family
-from reprolib.methods.mnet_stage import PHASE_1
+from reprolib.methods.autoencoder import latent_vectors, reconstruct
+from reprolib.methods.dec import Family, OneLoss
+from reprolib.training.trainer import ROWS
 
 MIXTURE_STARTS = 5  # of expectation maximisation on the pretrained latent vectors
 FIRST_SHARE = 0.01  # of the components' variance that a posterior starts with
@@ -95,84 +96,82 @@ def log_variance_head(network: nn.Module) -> nn.Linear:
     return head
 
 
-class VaDERun(FamilyRun):
+class NegativeELBO(OneLoss):
     """The negative ELBO of one sample z for each x."""
 
     moves_centers = True
 
-    def prepare(self, stage: str) -> None:
-        if stage == PHASE_1:
-            k, d = self.model.n_clusters, self.model.latent_dim
-            self.modules["log_variance"] = log_variance_head(self.network).to(self.device)
-            self.modules["mixture"] = Mixture(k, d).to(self.device)
-        super().prepare(stage)
-        if stage == PHASE_1:
-            added = [
-                p for name in ("log_variance", "mixture") for p in self.modules[name].parameters()
-            ]
-            self.optimizers[PHASE_1].add_param_group({"params": added})
+    def build(self) -> None:
+        run, model = self.run, self.model
+        run.module("log_variance", log_variance_head(run.modules["network"]))
+        run.module("mixture", Mixture(model.n_clusters, model.latent_dim))
+        super().build()
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        adam = super().optimizer()
+        parts = [self.run.modules[name] for name in ("log_variance", "mixture")]
+        adam.add_param_group({"params": [p for part in parts for p in part.parameters()]})
+        return adam
 
     @torch.no_grad()
     def start(self, labels: np.ndarray) -> None:
-        latent = self.embed().cpu().double().numpy()  # (n, d)
+        modules = self.run.modules
+        latent = latent_vectors(self.run).cpu().double().numpy()  # (n, d)
         # EM adds a constant to the variances and subtracts squares: neither depends on the scale now
         shift, scale = latent.mean(0), latent.std() or 1.0
         found = GaussianMixture(
             self.model.n_clusters,
             covariance_type="diag",
             n_init=MIXTURE_STARTS,
-            random_state=self.model.random_state,
+            random_state=self.run.seed,
         ).fit((latent - shift) / scale)
         variances = found.covariances_ * scale**2  # (K, d)
-        mixture = self.modules["mixture"]
+        mixture = modules["mixture"]
         self.centers.copy_(torch.from_numpy(found.means_ * scale + shift))
         mixture.log_variances.copy_(torch.from_numpy(np.log(variances)))
         mixture.logits.copy_(torch.from_numpy(np.log(found.weights_)))
         mixture.log_noise.copy_(self._error().log())
         # small, so that the first samples stay where the mixture was fitted
         first = torch.from_numpy(np.log(FIRST_SHARE * (found.weights_ @ variances)))  # (d,)
-        self.modules["log_variance"].bias.copy_(first.clamp(*LIMITS))
-        self._limit()
+        modules["log_variance"].bias.copy_(first.clamp(*LIMITS))
+        self.after_step()
 
     def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        half = self.model.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            features = self.network.encoder[:-1](inputs)
-            mean = self.network.encoder[-1](features).float()  # (b, d)
-            log_variance = self.modules["log_variance"](features).float().clamp(*LIMITS)
-            noise = torch.randn(mean.shape, generator=self.generator).to(self.device)
+        run, network = self.run, self.run.modules["network"]
+        with run.autocast():
+            features = network.encoder[:-1](inputs)
+            mean = network.encoder[-1](features).float()  # (b, d)
+            log_variance = run.modules["log_variance"](features).float().clamp(*LIMITS)
+            noise = torch.randn(mean.shape, generator=run.generator).to(run.device)
             latent = mean + noise * torch.exp(log_variance / 2)
-            decoded = self.network.decode(latent).float()
-        prior = _prior(self.modules)
+            decoded = network.decode(latent).float()
+        prior = _prior(run.modules)
         log_gamma = log_responsibilities(latent, *prior)  # (b, K)
-        log_noise = self.modules["mixture"].log_noise
+        log_noise = run.modules["mixture"].log_noise
         return {
             "reconstruction": reconstruction_cost(inputs, decoded, log_noise).mean(),
             "divergence": mixture_divergence(mean, log_variance, log_gamma, *prior).mean(),
         }
 
-    def after_step(self, batch: torch.Tensor) -> None:
-        self._limit()
-
     @torch.no_grad()
-    def _limit(self) -> None:
+    def after_step(self, batch: torch.Tensor | None = None) -> None:
         """Keep the trained log-variances within LIMITS, where no exponential leaves float32."""
-        mixture = self.modules["mixture"]
+        mixture = self.run.modules["mixture"]
         mixture.log_variances.clamp_(*LIMITS)
         mixture.log_noise.clamp_(*LIMITS)
 
     @torch.no_grad()
     def _error(self) -> torch.Tensor:
         """Mean squared error of the reconstructions of all samples, running statistics; a scalar."""
-        self.network.eval()
+        self.run.modules["network"].eval()
         total = torch.zeros((), dtype=torch.float64)
-        for part in self.inputs.split(EMBED_ROWS):
-            decoded = self.reconstruct(part.to(self.device))[1].cpu()
+        for part in self.run.inputs.split(ROWS):
+            decoded = reconstruct(self.run, part.to(self.run.device))[1].cpu()
             total += (decoded - part).square().sum(dtype=torch.float64)
-        return total / self.inputs.numel()
+        return total / self.run.inputs.numel()
 
 
-class VaDE(_Family):
+class VaDE(Family):
     """Variational deep embedding (Jiang, Zheng, Tan, Tang and Zhou 2017): a VAE with a mixture prior.
 
     A normal posterior around each latent vector, its log-variances from a second linear layer on the
@@ -188,29 +187,20 @@ class VaDE(_Family):
 
     The authors' learning rate is 2e-3, lowered over time; here it is that of the family. In `history_`,
     `loss` is the negative ELBO in nats a sample, `reconstruction` and `divergence` its parts;
-    `stage_labels_` at "pretrain" are those of k-means, as for the other methods, not of the mixture. A
+    `results_["ae"]` are those of k-means, as for the other methods, not of the mixture. A
     batch costs an autoencoder's step and O(bKd).
     """
 
-    _run = VaDERun
+    STAGE: ClassVar = NegativeELBO
 
     @staticmethod
     @torch.no_grad()
-    def assign(modules: Mapping[str, nn.Module], latent: torch.Tensor) -> np.ndarray:
+    def assign(modules: dict[str, nn.Module], latent: torch.Tensor) -> torch.Tensor:
         """Labels (n,) of latent vectors (n, latent_dim): MNet's, else the components of largest gamma."""
         if "mnet" in modules:
-            return _Family.assign(modules, latent)
+            return Family.assign(modules, latent)
         prior = _prior(modules)
-        parts = [log_responsibilities(u, *prior).argmax(1) for u in latent.split(EMBED_ROWS)]
-        return torch.cat(parts).cpu().numpy()
-
-    def _more_modules(self) -> dict[str, torch.nn.Module]:
-        network = build_autoencoder(self.input_shape_, self.latent_dim)
-        return {
-            "log_variance": log_variance_head(network),
-            "mixture": Mixture(self.n_clusters, self.latent_dim),
-            **super()._more_modules(),
-        }
+        return torch.cat([log_responsibilities(u, *prior).argmax(1) for u in latent.split(ROWS)])
 
 
 def _prior(modules: Mapping[str, nn.Module]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -226,3 +226,20 @@ def initialise(network: nn.Module, generator: torch.Generator | None) -> None:
             nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
             fan_in = module.weight.shape[1] * module.weight[0, 0].numel()
             nn.init.uniform_(module.bias, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+
+
+def build_autoencoder(
+    shape: tuple[int, ...], latent_dim: int, generator: torch.Generator | None = None
+) -> nn.Module:
+    """The autoencoder of paper 004 for inputs of this shape, one sample: (1, h, w) or (d,)."""
+    if len(shape) == 1:
+        return DenseAutoencoder(shape[0], latent_dim, generator)
+    return ConvAutoencoder(tuple(shape), latent_dim, generator)
+
+
+class Centers(nn.Module):
+    """Centers of clusters in the latent space, (n_clusters, latent_dim), that a step may train."""
+
+    def __init__(self, n_clusters: int, latent_dim: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(n_clusters, latent_dim))

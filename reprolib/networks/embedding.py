@@ -1,8 +1,9 @@
-"""Networks: the convolutional embedding of paper 002, section 4.1.2."""
+"""The convolutional embedding of paper 002, section 4.1.2, and the smaller one for patches."""
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,6 +13,7 @@ KERNEL = 5
 STACK_FROM = 12
 # a pool is left out where it would bring the smaller side below this
 POOL_DOWN_TO = 5
+ROWS = 1000  # images at a time where no gradient is taken
 
 
 class Block(NamedTuple):
@@ -54,6 +56,9 @@ class ConvEmbedding(nn.Module):
     Torch7 did; "ones" is today's default.
     """
 
+    kernel, padding = KERNEL, 0
+    layout = staticmethod(embedding_blocks)
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -64,11 +69,14 @@ class ConvEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         in_channels, height, width = image_shape
+        self.image_shape = tuple(image_shape)
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
-        self.blocks = embedding_blocks(height, width)
+        self.blocks = self.layout(height, width)
         for _ in self.blocks:
-            self.convolutions.append(nn.Conv2d(in_channels, channels, KERNEL))
+            self.convolutions.append(
+                nn.Conv2d(in_channels, channels, self.kernel, padding=self.padding)
+            )
             self.norms.append(nn.BatchNorm2d(channels))
             in_channels = channels
         flat = channels * self.blocks[-1].height * self.blocks[-1].width
@@ -99,3 +107,47 @@ class ConvEmbedding(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Unit vectors float32 (b, embedding_dim) of float32 images (b, c, h, w)."""
         return F.normalize(self.features(images)[-1], dim=1, eps=1e-8)
+
+
+class PatchEmbedding(ConvEmbedding):
+    """CNN of paper 002, section 4.3: patches (m, c, h, w) to unit vectors (m, embedding_dim).
+
+    Two blocks of convolution 3x3 with padding 1, ReLU and a 2x2 pool (ceil mode, as Caffe's): 6x6
+    pixels become 3x3, then 2x2. Batch normalisation as section 4.1.2 has it in every block; section 4.3
+    does not list it. Weights start as those of `ConvEmbedding`.
+    """
+
+    kernel, padding = 3, 1
+
+    @staticmethod
+    def layout(height: int, width: int) -> list[Block]:
+        """Blocks for patches of this size."""
+        blocks = []
+        for _ in range(2):
+            height, width = (height + 1) // 2, (width + 1) // 2
+            blocks.append(Block(height, width, pooled=True))
+        return blocks
+
+
+@torch.no_grad()
+def embed(
+    network: ConvEmbedding,
+    images: torch.Tensor,
+    *,
+    batch_size: int = ROWS,
+    statistics: str = "running",
+) -> np.ndarray:
+    """Unit embedding float32 (n, d) of float images (n, c, h, w), in order (paper 002, equation 5a).
+
+    `statistics="batch"` normalises each block of `batch_size` images by its own mean and variance,
+    as JULE.torch does between periods; the running statistics stay as they were.
+    """
+    network.train(statistics == "batch")
+    momentum = [norm.momentum for norm in network.norms]
+    for norm in network.norms:
+        norm.momentum = 0.0
+    device = next(network.parameters()).device
+    parts = [network(block.to(device)).cpu() for block in images.split(batch_size)]
+    for norm, value in zip(network.norms, momentum, strict=True):
+        norm.momentum = value
+    return torch.cat(parts).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
 
@@ -10,7 +11,8 @@ import pandas as pd
 from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments.paper import Paper
 from reprolib.report import compare
-from reprolib.studies import classification, theorems
+from reprolib.report.measured import as_rows
+from reprolib.studies import theorems
 
 VERDICTS = ("holds", "holds in part", "does not hold", "not run", "not started")
 GOOD = ("above", "reached", "within spread")
@@ -134,19 +136,24 @@ def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
 def _stages(paper: Paper, dataset: str, clusters: Sequence[int]) -> Found:
     """The runs of a data set went through these numbers of clusters."""
     runs = paper.select(dataset=dataset, tag="main")
-    if seen := {stage["n_clusters"] for entry in runs for stage in entry["stages"]}:
+    if seen := {stage["n_clusters"] for entry in runs for stage in entry["history"]}:
         yield from ((f"{number} clusters", number in seen) for number in clusters)
 
 
 def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
-    """Codebooks (`classification`) are more accurate than another: the mean gain exceeds two deviations."""
-    root = paper.root and paper.root / "classification"
-    measured = classification.curves(classification.load_runs(paper.name, root=root))
-    for name in codes:
-        for n in measured.get(name, {}):
-            gain = classification.gains(measured, name, than, n)
-            if len(gain) > 1:
-                yield f"{name} from {n:,}", gain.mean() > 2 * gain.std(ddof=1)
+    """Codebooks are more accurate than another, seed by seed: the mean gain exceeds two deviations."""
+    rows = as_rows(paper.select(task="classification", tag=[*codes, than]))
+    if rows.empty:
+        return
+    order = {name: place for place, name in enumerate(codes)}
+    by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)["accuracy"]))
+    for (name, size), scores in sorted(
+        by_code.items(), key=lambda found: order.get(found[0][0], -1)
+    ):
+        if name in order and (than, size) in by_code:
+            gap, std = compare.difference(scores, by_code[than, size], paired=True)
+            if not math.isnan(std):  # one seed alone says nothing
+                yield f"{name} from {int(size[1:]):,}", gap > 2 * std
 
 
 def _theorems(paper: Paper, zeta: float) -> Found:

@@ -36,8 +36,8 @@ def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def measured(paper: Paper) -> pd.DataFrame:
-    """Return `as_rows` of all records of a paper."""
-    return as_rows(paper.records)
+    """Return `as_rows` of all records of a paper that cluster."""
+    return as_rows(paper.select())
 
 
 @lru_cache(maxsize=8)

@@ -91,7 +91,7 @@ def _over_epochs(dataset: str, profile: str, seed: int) -> list[float]:
     plan = experiment.plan("dcss", given)
     model, images = plan.estimator(), plan.images()
     model.phase2_epochs = 0
-    run = WatchedRun(model, plan.features(images), None, None, None)
+    run = WatchedRun(model, plan.inputs(images), None, None, None)
     run.train()
     return [metrics.accuracy(images.labels, labels) for labels in run.watched]
 

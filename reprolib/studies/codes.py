@@ -13,8 +13,8 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
+from reprolib.checks import pick_device
 from reprolib.data.images import as_pixels, sealed_labels
-from reprolib.training.checkpoint import pick_device
 
 PATCH = 6  # pixels a side
 CONTRAST = 10.0  # added to the variance, on the scale 0..255

@@ -6,7 +6,6 @@ threshold of each fold chosen on all others.
 
 import copy
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,11 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprolib.data.images import Images, as_pixels, sealed_labels
-from reprolib.methods.jule import JULE
-from reprolib.methods.jule_run import embed
-from reprolib.networks.embedding import ConvEmbedding
-from reprolib.training.checkpoint import inverse_decay, pick_device, to_float_images
+from reprolib.data.images import Images, as_pixels, sealed_labels, to_float_images
+from reprolib.methods.jule import JULE, inverse_decay
+from reprolib.networks.embedding import ConvEmbedding, embed
+from reprolib.training.trainer import Run, Stage
 
 FOLDS = 10
 FACE = 125  # pixels a side that are cut from the middle of LFW's 250x250
@@ -69,11 +67,7 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
     order = np.argsort(scores, kind="stable")
     ranked, truth = scores[order], same[order]
     # correct when the k lowest scores are called different, the others the same
-    correct = (
-        np.concatenate([[0], np.cumsum(~truth)])
-        + truth.sum()
-        - np.concatenate([[0], np.cumsum(truth)])
-    )
+    correct = truth.sum() + np.concatenate([[0], np.cumsum(np.where(truth, -1, 1))])
     cuts = np.concatenate([[-np.inf], (ranked[1:] + ranked[:-1]) / 2, [np.inf]])
     possible = np.concatenate([[True], ranked[1:] > ranked[:-1], [True]])
     return float(cuts[np.where(possible, correct, -1).argmax()])
@@ -101,21 +95,10 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
     if len(ids) < 2:
         raise ValueError(f"at least two folds are needed, got {len(ids)}")
     thresholds = np.array([best_threshold(scores[folds != k], same[folds != k]) for k in ids])
-    accuracies = np.array(
-        [
-            np.mean((scores[folds == k] > threshold) == same[folds == k])
-            for k, threshold in zip(ids, thresholds, strict=True)
-        ]
-    )
+    right = (scores > thresholds[np.searchsorted(ids, folds)]) == same  # (n,)
+    accuracies = np.array([right[folds == k].mean() for k in ids])
     error = accuracies.std(ddof=1) / np.sqrt(len(ids))
     return Verification(float(accuracies.mean()), float(error), accuracies, thresholds)
-
-
-def verify_pairs(
-    first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: np.ndarray
-) -> Verification:
-    """`verify` on the cosine similarity of features float (n, d) of the pairs (paper 002, section 4.2.2)."""
-    return verify(cosine_similarity(first, second), same, folds)
 
 
 def load_lfw_pairs(folder: str | os.PathLike, size: int) -> FacePairs:
@@ -163,35 +146,46 @@ def fine_tune(
             f"labels must hold one of at least two classes an image, ({len(pixels)},); "
             f"got shape {np.shape(labels)} and {len(classes)} classes"
         )
-    device = pick_device(model.device)
-    generator = torch.Generator().manual_seed(model.random_state)
-    network = copy.deepcopy(network).to(device).train()
-    head = nn.Linear(network.inner_product.out_features, len(classes))
-    nn.init.normal_(head.weight, 0.0, 0.01, generator=generator)
-    nn.init.zeros_(head.bias)
-    head.to(device)
-    optimizer = torch.optim.SGD(
-        [*network.parameters(), *head.parameters()],
-        lr=model.learning_rate,
-        momentum=model.momentum,
-        weight_decay=model.weight_decay,
-    )
-    inputs, targets = to_float_images(pixels), torch.from_numpy(numbers)
-    step = 0
-    for _ in range(model.n_epochs):
-        order = torch.randperm(len(inputs), generator=generator)
-        for batch in order.split(model.batch_size):
-            if len(batch) < 2:  # batch statistics of one image are undefined
-                continue
-            rate = inverse_decay(step, model.learning_rate, model.decay, model.power)
-            optimizer.param_groups[0]["lr"] = rate
-            step += 1
-            logits = head(network.features(inputs[batch].to(device))[-1])  # (b, classes)
-            loss = F.cross_entropy(logits, targets[batch].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return network.eval()
+    run = Run(model, to_float_images(pixels))
+    run.train([FineTune(run, network, numbers)])
+    return run.modules["network"].eval()
+
+
+class FineTune(Stage):
+    """Cross-entropy of a softmax layer on top of the inner product layer (paper 002, section 4.2.2)."""
+
+    name, report_every = "fine-tuning", 0
+
+    def __init__(self, run: Run, network: ConvEmbedding, labels: np.ndarray) -> None:
+        super().__init__(run, run.model.n_epochs)
+        self.network = network
+        self.labels = torch.from_numpy(labels).to(run.device)
+
+    def build(self) -> None:
+        run, model = self.run, self.model
+        network = run.module("network", copy.deepcopy(self.network))
+        head = nn.Linear(network.inner_product.out_features, int(self.labels.max()) + 1)
+        nn.init.normal_(head.weight, 0.0, 0.01, generator=run.generator)
+        nn.init.zeros_(head.bias)
+        weights = [*network.parameters(), *run.module("head", head).parameters()]
+        sgd = torch.optim.SGD(
+            weights,
+            lr=model.learning_rate,
+            momentum=model.momentum,
+            weight_decay=model.weight_decay,
+        )
+        run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
+
+    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        run, model = self.run, self.model
+        rate = inverse_decay(run.numbers["step"], model.learning_rate, model.decay, model.power)
+        run.optimizers["sgd"].param_groups[0]["lr"] = rate
+        run.numbers["step"] += 1
+        features = run.modules["network"].features(run.batch(batch))[-1]
+        logits = run.modules["head"](features)  # (b, classes)
+        loss = F.cross_entropy(logits, self.labels[batch.to(run.device)])
+        run.descend("sgd", loss)
+        return {"loss": loss.detach()}
 
 
 def verify_faces(
@@ -202,9 +196,9 @@ def verify_faces(
     train: faces with labels, of the pairs' image shape; pairs: see `FacePairs`; sizes: numbers of
     training images drawn at random, each set a part of the next larger; model: an unfitted `JULE`, n_clusters
     the number of people. "OURS" is fine-tuned on the clusters that JULE predicts, "Supervised" trained
-    alike on the true labels. Returns a dict for each row and size: `row`, `n_train`, `accuracy`,
-    `standard_error`, `fold_accuracies`, `scores` (n_pairs,), `seconds`. Raises ValueError for sizes out
-    of range, images without labels and pairs of another shape.
+    alike on the true labels. Returns a dict for each row and size: `row`, `n_train`, `scores` (n_pairs,) and
+    what `Verification` holds. Raises ValueError for sizes out of range, images without labels and pairs of
+    another shape.
     """
     if train.labels is None:
         raise ValueError(f"the images {train.name!r} have no labels for the supervised row")
@@ -222,23 +216,12 @@ def verify_faces(
     for n_train in sizes:
         drawn = train.take(order[:n_train])
         for row in ("Supervised", "OURS"):
-            began = time.perf_counter()
             network, labels = _start(row, drawn, model)
             network = fine_tune(network, drawn, labels, model)
             first, second = (embed(network, to_float_images(images)) for images in pairs[:2])
             scores = cosine_similarity(first, second)
-            result = verify(scores, pairs.same, pairs.folds)
-            rows.append(
-                {
-                    "row": row,
-                    "n_train": int(n_train),
-                    "accuracy": result.accuracy,
-                    "standard_error": result.standard_error,
-                    "fold_accuracies": result.fold_accuracies,
-                    "scores": scores,
-                    "seconds": time.perf_counter() - began,
-                }
-            )
+            result = verify(scores, pairs.same, pairs.folds)._asdict()
+            rows.append({"row": row, "n_train": int(n_train), "scores": scores} | result)
     return rows
 
 
@@ -250,10 +233,6 @@ def _start(row: str, drawn: Images, model: JULE) -> tuple[ConvEmbedding, np.ndar
         return fitted.network_, fitted.labels_
     generator = torch.Generator().manual_seed(model.random_state)
     network = ConvEmbedding(
-        drawn.shape[1:],
-        model.embedding_dim,
-        model.channels,
-        model.settings()["scale_init"],
-        generator,
+        drawn.shape[1:], model.embedding_dim, model.channels, model.scale_init, generator
     )
     return network, drawn.labels

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import sealed_labels
+from reprolib.data.images import to_float_images
 from reprolib.methods.base import check_counts
 from reprolib.methods.jule import JULE
-from reprolib.methods.jule_run import Run
-from reprolib.networks.embedding import Block, ConvEmbedding
+from reprolib.networks.embedding import ConvEmbedding, PatchEmbedding
 from reprolib.studies.codes import Representation
 from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -21,57 +19,19 @@ from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 LAYERS = {"conv1": (0,), "conv2": (1,), "conv1&2": (0, 1), "ip": (2,)}
 
 
-class PatchEmbedding(ConvEmbedding):
-    """CNN of paper 002, section 4.3: patches (m, c, h, w) to unit vectors (m, embedding_dim).
-
-    Two blocks of convolution 3x3 with padding 1, ReLU and a 2x2 pool (ceil mode, as Caffe's): 6x6
-    pixels become 3x3, then 2x2. Batch normalisation as section 4.1.2 has it in every block; section 4.3
-    does not list it. Weights start as those of `ConvEmbedding`.
-    """
-
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        embedding_dim: int = 160,
-        channels: int = 50,
-        scale_init: str = "ones",
-        generator: torch.Generator | None = None,
-    ) -> None:
-        nn.Module.__init__(self)  # the parent's own would stack 5x5 convolutions
-        in_channels, height, width = image_shape
-        self.patch_size = (height, width)
-        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
-        self.blocks: list[Block] = []
-        for _ in range(2):
-            self.convolutions.append(nn.Conv2d(in_channels, channels, 3, padding=1))
-            self.norms.append(nn.BatchNorm2d(channels))
-            height, width = (height + 1) // 2, (width + 1) // 2
-            self.blocks.append(Block(height, width, pooled=True))
-            in_channels = channels
-        self.inner_product = nn.Linear(channels * height * width, embedding_dim)
-        for module in (*self.convolutions, self.inner_product):
-            nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
-            nn.init.zeros_(module.bias)
-        if scale_init == "uniform":
-            for norm in self.norms:
-                nn.init.uniform_(norm.weight, generator=generator)
-        self.to(memory_format=torch.channels_last)
-
-
-class PatchRun(Run):
+class PatchJULE(JULE):
     """JULE's periods with `PatchEmbedding` in the place of the CNN for whole images."""
 
-    def __init__(self, model: JULE, patches: np.ndarray) -> None:
-        super().__init__(model, patches, monitor=None, checkpoint=None)
-        self.network = PatchEmbedding(
-            patches.shape[1:],
-            model.embedding_dim,
-            model.channels,
-            self.settings["scale_init"],
-            self.generator,
-        ).to(self.device)
-        # the optimizer has no state before the first step
-        self.optimizer.param_groups[0]["params"] = list(self.network.parameters())
+    @staticmethod
+    def NETWORK(shape: tuple[int, int, int], *sizes: Any) -> PatchEmbedding:  # noqa: N802
+        """The CNN for patches; drawn after one for images, as when the records were made."""
+        ConvEmbedding(shape, *sizes)
+        return PatchEmbedding(shape, *sizes)
+
+    def inputs(self, X: np.ndarray) -> torch.Tensor:
+        """Whitened patches float32 (m, c, h, w)."""
+        check_counts(len(X), self.n_clusters, self.n_neighbors)
+        return to_float_images(X)
 
 
 def learn_patch_network(
@@ -85,21 +45,17 @@ def learn_patch_network(
     `model.margin` tells a collapse. Raises as `JULE.fit` does. Source: paper 002, section 4.3 and
     Algorithm 1.
     """
-    with sealed_labels():
-        check_counts(len(patches), model.n_clusters, model.n_neighbors)
-        run = PatchRun(model, patches)
-        run.train()
-    return run.network.eval(), run.history
+    fitted = PatchJULE(**model.get_params()).fit(patches)
+    return fitted.network_.eval(), fitted.history_
 
 
 def save_patch_network(
     network: PatchEmbedding, path: str | os.PathLike, about: Mapping[str, Any]
 ) -> None:
     """Write the network and what is known about it, JSON-ready, to one safetensors file, atomically."""
-    convolution = network.convolutions[0]
     built = {
-        "image_shape": [convolution.in_channels, *network.patch_size],
-        "channels": convolution.out_channels,
+        "image_shape": list(network.image_shape),
+        "channels": network.convolutions[0].out_channels,
         "embedding_dim": network.inner_product.out_features,
     }
     save_checkpoint(path, network.state_dict(), {"network": built, "about": dict(about)})

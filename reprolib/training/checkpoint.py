@@ -1,4 +1,4 @@
-"""What every trainer shares: devices, batches, the learning-rate policy, checkpoints that survive a kill."""
+"""Checkpoints: tensors and a state in one file that survives a kill, read without running code."""
 
 import contextlib
 import json
@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,31 +13,6 @@ from safetensors.torch import save_file
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used: damaged, or written by another run."""
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """Torch device by name; "auto" is CUDA where there is one. ValueError names what is missing."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}: use 'auto', 'cpu' or 'cuda'") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda' was asked for, but torch sees no CUDA device: use 'auto'")
-    return chosen
-
-
-def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:
-    """Caffe's inverse policy: base * (1 + gamma * step) ** -power (paper 002, section 4.1.2)."""
-    return base * (1.0 + gamma * step) ** -power
-
-
-def to_float_images(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 images (n, c, h, w) to float32 in [0, 1], channels last; float images keep their values."""
-    images = torch.from_numpy(pixels)
-    images = images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def save_checkpoint(path: str | os.PathLike, tensors: dict[str, torch.Tensor], state: Any) -> None:

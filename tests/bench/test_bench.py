@@ -13,17 +13,23 @@ def test_quick_bench_prints_peers_and_floors(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run.main(["knn", "--quick"]) == 0
     printed = capsys.readouterr().out
-    for row in ("reprolib ", "scikit-learn, brute", "floor, float32", "fraction of the float32"):
+    for row in (
+        "reprolib ",
+        "k-NN graph, scikit-learn",
+        "floor, float32",
+        "fraction of the float32",
+    ):
         assert row in printed
     assert list(tmp_path.iterdir()) == []
 
 
 def test_json_holds_the_seconds(tmp_path, capsys):
     path = tmp_path / "bench.json"
-    run.main(["acgdl", "--quick", "--json", str(path)])
+    run.main(["scaling", "--quick", "--json", str(path)])
     written = json.loads(path.read_text())
-    assert set(written["results"]["acgdl"]) == {"k-NN graph", "AC-GDL"}
-    assert all(value > 0 for value in written["results"]["acgdl"].values())
+    rows = written["results"]["scaling"]
+    assert set(rows) == {f"{part} n={n}" for part in ("graph", "merges") for n in (898, 1797)}
+    assert all(value > 0 for value in rows.values())
     assert written["machine"]["versions"]["torch"]
 
 

@@ -35,8 +35,8 @@ class Untrained(torch.nn.Module):
 def test_theirs_begins_where_ours_does(monkeypatch):
     seen = []
 
-    def module(name, run):
-        return run.network, Untrained(run.centers.detach().clone())
+    def module(name, stage):
+        return stage.run.modules["network"], Untrained(stage.centers.detach().clone())
 
     def fit(name, network, module, loader, epochs, optimizer):
         batches = [indices for _ in range(epochs) for indices, _ in loader]
@@ -44,14 +44,14 @@ def test_theirs_begins_where_ours_does(monkeypatch):
         assert torch.cat(batches).bincount().tolist() == [epochs] * 300
         seen.append((name, epochs, optimizer.param_groups[0]["lr"]))
 
-    monkeypatch.setattr(clustpy, "clustpy_version", lambda: "0")
-    monkeypatch.setattr(clustpy, "clustpy_module", module)
-    monkeypatch.setattr(clustpy, "clustpy_fit", fit)
+    monkeypatch.setattr(clustpy, "version", lambda: "0")
+    monkeypatch.setattr(clustpy, "module_of", module)
+    monkeypatch.setattr(clustpy, "fit", fit)
     found = clustpy.measure(**SMOKE, n_seeds=1)
     plan = experiment.plan("dcss", SMOKE | {"method": "AEKMeans"})
     images, model = plan.images(), plan.estimator()
     model.phase2_epochs = 0
-    start = accuracy(images.labels, model.fit(plan.features(images)).labels_)
+    start = accuracy(images.labels, model.fit(plan.inputs(images)).labels_)
     assert found["acc"] == {name: [pytest.approx(start)] for name in METHODS}
     assert seen == [(name, 2, 1e-4) for name in METHODS]
 

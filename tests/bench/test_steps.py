@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from reprolib.bench import clustpy, steps
 from reprolib.bench import run as bench
-from reprolib.bench import steps
 from reprolib.bench.steps import MEMBERS, PRECISIONS, count_flops
-from reprolib.methods.autoencoder import build_autoencoder
+from reprolib.networks.autoencoders import build_autoencoder
 
 RATES = {"float32": 1e9, "bfloat16": 1e9}
 SIZE = 16
@@ -81,8 +81,8 @@ def test_successive_runs_count_once_a_cluster():
     batch = torch.arange(SIZE)
     counted = {}
     for name in ("DCSS phase 1, joint", "DCSS phase 1, successive"):
-        run = steps.start(name, images, SIZE, "float32")
-        counted[name] = count_flops(steps.our_step(name, run, batch))
+        stage = steps.start(name, images, SIZE, "float32")
+        counted[name] = count_flops(lambda stage=stage: stage.step(batch))
     joint, successive = counted.values()
     assert successive == pytest.approx(10 * joint, rel=1e-3)
 
@@ -91,12 +91,13 @@ def test_successive_runs_count_once_a_cluster():
 def test_clustpy_takes_the_same_gradient(name, monkeypatch):
     pytest.importorskip("clustpy.deep")
     images = np.random.default_rng(0).integers(0, 256, (4 * SIZE, 16, 16), dtype=np.uint8)
-    run, batch = steps.start(name, images, SIZE, "float32"), torch.arange(SIZE)
-    theirs, make = [], steps.clustpy_network
-    monkeypatch.setattr(steps, "clustpy_network", lambda x: theirs.append(make(x)) or theirs[0])
-    steps.clustpy_step(name, run, batch)()
-    steps.our_step(name, run, batch)()
-    mine, found = (dict(x.named_parameters()) for x in (run.network, theirs[0].network))
+    stage, batch = steps.start(name, images, SIZE, "float32"), torch.arange(SIZE)
+    theirs, make = [], clustpy.network_of
+    monkeypatch.setattr(clustpy, "network_of", lambda x: theirs.append(make(x)) or theirs[0])
+    clustpy.step(name, stage, batch)()
+    stage.step(batch)
+    networks = (stage.run.modules["network"], theirs[0].network)
+    mine, found = (dict(x.named_parameters()) for x in networks)
     for key, parameter in mine.items():
         scale = parameter.grad.abs().max().item()
         torch.testing.assert_close(found[key].grad, parameter.grad, rtol=1e-3, atol=1e-4 * scale)

@@ -5,9 +5,10 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import sparse
 
-from reprolib.checks import check_features, unknown_name
-from reprolib.data.images import array_sha256, resize, to_gray
+from reprolib.checks import unknown_name
+from reprolib.data.images import array_sha256, check_features, resize, to_gray
 from reprolib.data.load import (
     Images,
     LabelsSealedError,
@@ -156,7 +157,10 @@ def test_bad_images_are_refused(X, error, says):
         (np.ones((1, 3)), ValueError, "at least 2 samples"),
         (np.ones((3, 0)), ValueError, "one column"),
         (np.array([["a", "b"]] * 2), TypeError, "numeric"),
-        (np.array([[None, 1]] * 2), TypeError, "numeric"),
+        (np.array([[None, 1]] * 2), ValueError, "2 of 2 rows hold NaN"),
+        (np.array([[{}, 1]] * 2), TypeError, "numeric"),
+        (np.ones((3, 2), complex), ValueError, "real"),
+        (sparse.csr_array(np.eye(3)), TypeError, "sparse.*toarray"),
         (np.ones((4, 3)), ValueError, "identical"),
     ],
 )

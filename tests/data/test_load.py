@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reprolib.data import cache, fetch, readers
-from reprolib.data import load as datasets
-from reprolib.data.catalogue import TABLE
-from reprolib.data.load import Images, load
+from reprolib.data import cache, readers
+from reprolib.data.catalogue import KNOWN, TABLE
+from reprolib.data.load import Images, available, data_root, fetch, load, verify
+from reprolib.files import write_atomically
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 1, 6, 5), dtype=np.uint8)
@@ -27,10 +27,10 @@ def root(tmp_path):
 def test_digits_are_built_in_and_the_known_arrays(tmp_path):
     digits = load("digits", root=tmp_path / "nowhere")
     assert digits.shape == (1797, 1, 8, 8) and digits.pixels.max() == 255
-    assert digits.sha256 == TABLE["digits"].sha256
+    assert digits.sha256 == KNOWN["digits"]
     assert not (tmp_path / "nowhere").exists()
-    assert "the arrays that the book used" in datasets.verify("digits", tmp_path)
-    assert "built in" in datasets.fetch("digits", tmp_path)
+    assert "the arrays that the book used" in verify("digits", tmp_path)
+    assert "built in" in fetch("digits", tmp_path)
 
 
 def test_own_npz_with_and_without_labels(root):
@@ -39,14 +39,14 @@ def test_own_npz_with_and_without_labels(root):
     np.testing.assert_array_equal(own.labels, LABELS)
     np.savez(root / "bare.npz", images=PIXELS[:, 0])
     assert load("bare", root=root).labels is None
-    assert "no hash of it" in datasets.verify("own", root)
+    assert "no hash of it" in verify("own", root)
 
 
 def test_data_root_is_the_argument_then_the_environment_then_the_home(monkeypatch, tmp_path):
     monkeypatch.setenv("REPROLIB_DATA", str(tmp_path))
-    assert datasets.data_root() == tmp_path and datasets.data_root("x") == Path("x")
+    assert data_root() == tmp_path and data_root("x") == Path("x")
     monkeypatch.delenv("REPROLIB_DATA")
-    assert datasets.data_root() == Path.home() / ".cache" / "reprolib"
+    assert data_root() == Path.home() / ".cache" / "reprolib"
 
 
 def test_subset_gray_and_size_are_done_and_recorded(root):
@@ -79,14 +79,14 @@ def test_bad_subsets_are_refused(root, subset):
     ],
 )
 def test_unknown_names_offer_the_nearest(root, name, says):
-    for ask in (load, datasets.verify):
+    for ask in (load, verify):
         with pytest.raises(ValueError, match=says):
             ask(name, root=root)
 
 
 def test_only_known_data_sets_can_be_fetched(root):
     with pytest.raises(ValueError, match="unknown data set 'own'"):
-        datasets.fetch("own", root)
+        fetch("own", root)
     with pytest.raises(TypeError, match="string"):
         load(3)
 
@@ -95,11 +95,11 @@ def test_a_missing_data_set_says_how_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="data fetch usps") as caught:
         load("usps", root=tmp_path)
     assert "REPROLIB_DATA" in str(caught.value) and "torchvision" in str(caught.value)
-    assert "missing" in datasets.verify("usps", tmp_path)
+    assert "missing" in verify("usps", tmp_path)
 
 
 def test_available_lists_every_data_set_and_own_files(root):
-    rows = {row["name"]: row for row in datasets.available(root)}
+    rows = {row["name"]: row for row in available(root)}
     assert set(rows) == {*TABLE, "own"}
     assert rows["digits"]["found"] == "scikit-learn" and rows["mnist"]["found"] == ""
     assert rows["own"]["found"].endswith("own.npz")
@@ -115,7 +115,7 @@ def test_truncated_npz_is_refused_at_every_length(root):
         (root / "own.npz").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"own\.npz cannot be read.*fetch it again"):
             load("own", root=root)
-    assert "damaged" in datasets.verify("own", root)
+    assert "damaged" in verify("own", root)
 
 
 def test_a_flipped_byte_in_an_npz_is_noticed(root):
@@ -178,26 +178,26 @@ def test_a_bare_npy_under_the_name_npz_is_refused(root):
 
 
 def test_cache_round_trip_and_wrong_checksum(tmp_path):
-    path = cache.write_cache(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
+    path = cache.write_images(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
     loaded = load("usps", root=tmp_path)
     note = json.loads((tmp_path / "cache" / "usps.json").read_text())
     assert loaded.sha256 == note["arrays_sha256"] and note["source"] == "a test"
-    assert "another version" in datasets.verify("usps", tmp_path)
+    assert "another version" in verify("usps", tmp_path)
     np.savez_compressed(path, images=PIXELS[::-1], labels=LABELS)
     with pytest.raises(ValueError, match="wrong checksum: expected SHA-256"):
         load("usps", root=tmp_path)
-    assert "damaged" in datasets.verify("usps", tmp_path)
+    assert "damaged" in verify("usps", tmp_path)
 
 
 def test_an_unfinished_cache_counts_as_missing(tmp_path, monkeypatch):
-    cache.write_cache(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
+    cache.write_images(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cache.json, "dumps", killed)
     with pytest.raises(KeyboardInterrupt):
-        cache.write_cache(tmp_path, "usps", Images(PIXELS[::-1], LABELS), "a test")
+        cache.write_images(tmp_path, "usps", Images(PIXELS[::-1], LABELS), "a test")
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match="data fetch usps"):
         load("usps", root=tmp_path)
@@ -212,22 +212,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        cache.write_atomically(path, fail)
+        write_atomically(path, fail)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x"]
 
 
 def test_a_damaged_note_is_told_and_hides_no_other_row(tmp_path):
-    cache.write_cache(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
+    cache.write_images(tmp_path, "usps", Images(PIXELS, LABELS), "a test")
     (tmp_path / "cache" / "usps.json").write_text("{")
     with pytest.raises(ValueError, match="usps.json is damaged"):
         load("usps", root=tmp_path)
-    rows = {row["name"]: row["found"] for row in datasets.available(tmp_path)}
+    rows = {row["name"]: row["found"] for row in available(tmp_path)}
     assert rows["usps"].startswith("damaged") and rows["mnist"] == ""
 
 
 def fixed_route(monkeypatch, pixels, labels):
     routes = {"usps": (("a test", lambda name, folder: (pixels, labels)),)}
-    monkeypatch.setattr(fetch, "ROUTES", routes)
+    monkeypatch.setattr("reprolib.data.fetch.ROUTES", routes)
 
 
 def test_a_read_only_folder_is_read_but_not_written(root, monkeypatch):
@@ -237,18 +237,18 @@ def test_a_read_only_folder_is_read_but_not_written(root, monkeypatch):
         assert load("own", root=root).n == 12
         # the mode alone must stop root too, which CI is
         with pytest.raises(PermissionError, match="read-only. Set REPROLIB_DATA"):
-            datasets.fetch("usps", root)
+            fetch("usps", root)
         assert sorted(os.listdir(root)) == ["own.npz"]
     finally:
         root.chmod(0o755)
-    assert "12 images from a test" in datasets.fetch("usps", root)
+    assert "12 images from a test" in fetch("usps", root)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
     fixed_route(monkeypatch, PIXELS, LABELS)
     (tmp_path / "file").write_text("")
     with pytest.raises(PermissionError, match="cannot be created.*REPROLIB_DATA"):
-        datasets.fetch("usps", tmp_path / "file" / "below")
+        fetch("usps", tmp_path / "file" / "below")
 
 
 # --- the real files, where they are ---------------------------------------------------------------
@@ -261,8 +261,8 @@ def test_real_files_are_the_known_arrays(name):
     try:
         images = load(name)
     except FileNotFoundError:
-        pytest.skip(f"{name} is not in the data root {datasets.data_root()}")
-    assert images.sha256 == TABLE[name].sha256
+        pytest.skip(f"{name} is not in the data root {data_root()}")
+    assert images.sha256 == KNOWN[name]
     assert images.shape == (TABLE[name].n, *TABLE[name].shape)
     if name == "mnist":
         test = load("mnist-test")

@@ -8,9 +8,8 @@ import pytest
 
 from reprolib.__main__ import main
 from reprolib.data import catalogue, made
-from reprolib.data import load as datasets
 from reprolib.data.catalogue import TABLE
-from reprolib.data.load import Images, load
+from reprolib.data.load import Images, available, data_root, fetch, load, verify
 
 RNG = np.random.default_rng(0)
 N, FIRST = 300, 200  # of the small stand-ins for the two sets
@@ -67,17 +66,17 @@ def test_a_part_of_2mnist_is_the_two_parts(root, part, cut):
 
 def test_2mnist_is_listed_where_both_sets_are_and_says_what_to_fetch(root, capsys):
     def listed():
-        return {row["name"]: row["found"] for row in datasets.available(root)}["2mnist"]
+        return {row["name"]: row["found"] for row in available(root)}["2mnist"]
 
     assert listed() == "made from mnist and fashion-mnist"
-    assert "which are here" in datasets.fetch("2mnist", root)
+    assert "which are here" in fetch("2mnist", root)
     (root / "fashion-mnist.npz").unlink()
     assert listed() == ""
-    for ask in (load, datasets.fetch):
+    for ask in (load, fetch):
         for name in ("2mnist", "2mnist-test", "2mnist-r0.5"):
             with pytest.raises(FileNotFoundError, match="data fetch fashion-mnist`"):
                 ask(name, root=root)
-    assert "missing. Source: made from" in datasets.verify("2mnist-test", root)
+    assert "missing. Source: made from" in verify("2mnist-test", root)
     (root / "mnist.npz").unlink()
     assert main(["data", "fetch", "2mnist", "--root", str(root)]) == 1
     assert "data fetch mnist fashion-mnist`" in capsys.readouterr().err
@@ -145,8 +144,8 @@ def test_the_draw_is_the_same_every_time():
     first, again = load("digits-r0.3"), load("digits-r0.3")
     assert first.sha256 == again.sha256 == SHA256_DIGITS
     assert first.name == "digits-r0.3" and first.labels.max() == 9
-    assert "the arrays that the book used" in datasets.verify("digits-r0.3")
-    assert "built in" in datasets.fetch("digits-r0.3")
+    assert "the arrays that the book used" in verify("digits-r0.3")
+    assert "built in" in fetch("digits-r0.3")
 
 
 SHA256_DIGITS = "1277fc40b5d9877658abc0b099a7eb06b5c7656711372db0ea229ea066b96661"
@@ -196,7 +195,7 @@ def test_parts_and_made_sets_are_drawn_from_too(root, name, source):
     ],
 )
 def test_bad_rates_and_names_are_refused_with_the_nearest(tmp_path, name, says):
-    for ask in (load, datasets.fetch, datasets.verify):
+    for ask in (load, fetch, verify):
         with pytest.raises(ValueError, match=says):
             ask(name, root=tmp_path)
 
@@ -225,12 +224,12 @@ def real(name):
     try:
         return load(name)
     except FileNotFoundError:
-        pytest.skip(f"{name} cannot be made in the data root {datasets.data_root()}")
+        pytest.skip(f"{name} cannot be made in the data root {data_root()}")
 
 
 def test_real_2mnist_has_20_classes_in_order():
     both = real("2mnist")
-    assert both.shape == (140_000, 1, 28, 28) and both.sha256 == TABLE["2mnist"].sha256
+    assert both.shape == (140_000, 1, 28, 28) and both.sha256 == catalogue.KNOWN["2mnist"]
     digits = [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]
     assert list(np.bincount(both.labels)) == digits + [7000] * 10
     assert both.labels[:70_000].max() == 9 and both.labels[70_000:].min() == 10

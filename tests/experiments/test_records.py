@@ -12,7 +12,7 @@ from reprolib.data import load as datasets
 from reprolib.experiments import paper, probes, records
 
 CODE = {"commit": None, "dirty": None, "behaviours": {"KMeans": 0}}
-COMMITTED = [r for p in paper.papers() for r in records.load_records(p)]
+COMMITTED = [r for p in paper.papers() for r in records.load_records(p, task=None)]
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_no_committed_record_is_stale():
 
 def test_a_record_is_written_a_row_a_line(tmp_path, digits):
     rows = [{"epoch": e, "loss": 0.5} for e in range(3)]
-    path = write(tmp_path, digits, stages=rows)
+    path = write(tmp_path, digits, history=rows)
     lines = path.read_text().splitlines()
     assert lines.count('  {"epoch": 1, "loss": 0.5},') == 1 and len(lines) < 40
     assert json.loads(path.read_text()) == {

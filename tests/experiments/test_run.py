@@ -1,9 +1,11 @@
 """Profiles, plans and the papermill driver, on digits in the smoke profile."""
 
+import ast
 import json
 import subprocess
 import sys
 
+import jupytext
 import numpy as np
 import pytest
 import yaml
@@ -12,7 +14,7 @@ from reprolib.data.catalogue import TABLE
 from reprolib.data.made import split_rate
 from reprolib.experiments import paper as profiles
 from reprolib.experiments import records, run
-from reprolib.experiments.plan import NO_FEATURES, SETTINGS
+from reprolib.experiments.plan import SETTINGS
 from reprolib.experiments.probes import REPOSITORY
 
 PAGE = REPOSITORY / "book/jule/run.md"
@@ -33,13 +35,13 @@ def test_papermill_runs_the_page_and_leaves_a_record(run_once):
     assert path == folder / "JULE-digits-smoke-main-seed0.json"
     assert records.rescore(entry) == entry["metrics"]
     assert set(entry["metrics"]) == {"SF", "RC"}
-    counts = [stage["n_clusters"] for stage in entry["stages"]]
+    counts = [stage["n_clusters"] for stage in entry["history"]]
     assert counts == sorted(counts, reverse=True) and counts[-1] == 10
     # the stage before the result is the result itself
-    assert entry["stages"][-1]["acc"] == pytest.approx(entry["metrics"]["SF"]["acc"], abs=1e-6)
+    assert entry["history"][-1]["acc"] == pytest.approx(entry["metrics"]["SF"]["acc"], abs=1e-6)
     assert entry["parameters"]["n_epochs"] == 2 and entry["parameters"]["gamma"] == 1.0
     arrays = records.load_arrays(entry)
-    for stage in entry["stages"]:
+    for stage in entry["history"]:
         assert arrays[f"pca_{stage['period']}"].shape == (1797, 3)
         assert len(np.unique(arrays[f"clusters_{stage['period']}"])) == stage["n_clusters"]
     assert path.with_suffix(".npz").stat().st_size < 60_000
@@ -105,7 +107,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(run_once, tm
     assert not plan.is_finished()
     (path,) = run.run("jule", {}, [0], runs_dir=tmp_path, progress=False)
     resumed, entry = records.read(path), records.read(whole)
-    assert [s["period"] for s in resumed["stages"]] == [s["period"] for s in entry["stages"]]
+    assert [s["period"] for s in resumed["history"]] == [s["period"] for s in entry["history"]]
     assert resumed["metrics"] == entry["metrics"]
     for name in ("SF", "RC", "pca_0", "clusters_1"):
         np.testing.assert_array_equal(
@@ -155,6 +157,10 @@ def test_a_page_that_fails_is_reported_with_its_log(tmp_path):
         ({"gamma": "2", "tag": "x"}, TypeError, "gamma of JULE must be float"),
         ({"tag": 3}, TypeError, "tag must be text"),
         ({"random_state": 1}, ValueError, "set by the seeds"),
+        ({"features": "resnet15"}, ValueError, "Did you mean 'resnet1"),
+        ({"features": "resnet50"}, ValueError, "JULE needs images"),
+        ({"features": 3}, TypeError, "features must be text or None"),
+        ({"method": "KMeans", "features": "resnet50"}, ValueError, "-p tag=features-resnet50"),
         ({"dataset": "folder:/nowhere"}, ValueError, "add -p n_clusters"),
     ],
 )
@@ -165,19 +171,39 @@ def test_bad_parameters_stop_before_anything_runs(tmp_path, asked, error, messag
 
 
 def test_a_parameter_that_papermill_would_only_warn_of_stops_the_page():
-    names = run.declared("jule")
-    page = {**names, "experiment": run, "In": [], "Out": {}, "_": 3}
-    assert run.given("jule", page) == names
+    page = SETTINGS | {"parameters": {"gamma": 2.0}, "run": run, "In": [], "Out": {}, "_": 3}
+    assert run.given(page) == SETTINGS | {"gamma": 2.0}
     with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
-        run.given("jule", page | {"learnign_rate": 0.1})
+        run.plan("jule", run.given(page | {"learnign_rate": 0.1}))
+    with pytest.raises(ValueError, match="Did you mean 'learning_rate'"):
+        run.plan("jule", run.given(page | {"parameters": {"learnign_rate": 0.1}}))
+    with pytest.raises(ValueError, match="Did you mean 'dataset'"):
+        run.plan("jule", run.given(page | {"datset": "usps"}))
+    with pytest.raises(ValueError, match="gamma stands in `parameters` and beside it"):
+        run.given(page | {"gamma": 1.0})
+    with pytest.raises(TypeError, match="parameters must be a dict"):
+        run.given(page | {"parameters": "gamma=2"})
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_the_page_declares_every_parameter_of_every_method_and_no_other(paper):
-    names = set(run.declared(paper))
-    methods = profiles.methods(paper)
-    valid = {name for method in methods for name in profiles.signature(method)}
-    assert names | set(NO_FEATURES) == valid | set(SETTINGS)
+def test_the_run_pages_are_one_text_and_their_parameters_cell_is_the_settings(paper):
+    own = profiles.methods(paper)[0]
+    text = (PAGE.parents[1] / paper / "run.md").read_text()
+    named = [f"run of {own},", f'method = "{own}"', f"run {paper} ", f"book/{paper}/run"]
+    named.append(f'run.plan("{paper}"')
+    for line in named:
+        assert line in text
+        text = text.replace(line, line.replace(own, "JULE").replace(paper, "jule"))
+    assert text == PAGE.read_text()
+    (cell,) = [c for c in jupytext.read(PAGE).cells if "parameters" in c.metadata.get("tags", ())]
+    given = dict(line.split(" = ") for line in cell.source.splitlines())
+    found = {name: ast.literal_eval(value) for name, value in given.items()}
+    assert found == SETTINGS | {"method": "JULE", "parameters": {}}
+
+
+def test_no_hyper_parameter_is_called_like_a_setting():
+    for method in profiles.METHODS:
+        assert not {*SETTINGS, "parameters"} & set(profiles.signature(method))
 
 
 def test_every_method_belongs_to_a_paper():

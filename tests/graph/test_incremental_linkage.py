@@ -3,19 +3,17 @@
 import numpy as np
 import pytest
 
-from reprolib.graph.digraph import Digraph, knn_digraph
+from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.incremental import (
     SELF_LOOP,
     incremental_linkage,
-    path_integral,
     transition_matrix,
 )
-from reprolib.graph.initial import one_link_clusters
 
 Z = 0.01
 KINDS = ["path-integral", "zeta"]
-# what float64 leaves of an affinity when it is the difference of two descriptors below 1
-NOISE = 2e-15
+# what float64 leaves of an affinity, the difference of four sums of solves, each over its number of terms
+NOISE = 32 * np.finfo(float).eps
 
 
 def random_digraph(n, k, seed):
@@ -206,16 +204,6 @@ def test_affinity_is_never_negative_and_zero_only_without_walks_both_ways(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_number_of_first_terms_changes_no_merge(kind):
-    digraph = random_digraph(120, 6, 3)
-    labels = ragged_labels(120, 50, 3)
-    results = [incremental_linkage(digraph, labels, 3, kind=kind, n_terms=t) for t in (1, 2, 5, 8)]
-    for other in results[1:]:
-        np.testing.assert_array_equal(results[0].merges, other.merges)
-        np.testing.assert_allclose(results[0].affinities, other.affinities, rtol=1e-8)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_relabelling_clusters_and_samples_keeps_the_partition(kind):
     digraph = random_digraph(100, 6, 4)
     labels = ragged_labels(100, 35, 4)
@@ -246,25 +234,12 @@ def test_transition_matrix_is_row_stochastic_with_unit_self_loops():
     assert SELF_LOOP == 1.0
 
 
-def test_neumann_series_error_by_number_of_products():
-    digraph = random_digraph(400, 20, 10)
-    members = np.arange(300)
-    P = dense_transition(digraph)[np.ix_(members, members)]
-    exact = np.linalg.solve(np.eye(300) - Z * P, np.ones(300)).sum() / 300**2
-    errors = [1 - path_integral(digraph, members, n_terms=t) / exact for t in range(1, 5)]
-    # the mean probability to stay in C for t + 1 steps, times z^(t+1)
-    for error, rate in zip(errors, [5e-5, 5e-7, 4e-9, 3e-11], strict=True):
-        assert rate / 2 < error < rate * 2
-    assert path_integral(digraph, members) == pytest.approx(exact, rel=1e-15)
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ({"kind": "path"}, "path-integral"),
         ({"z": 0.0}, "z must lie in"),
         ({"z": 0.9}, "z must lie in"),
-        ({"n_terms": 0}, "n_terms"),
         ({"n_clusters": 0}, "at least 1"),
         ({"n_clusters": 8}, "7 initial clusters"),
         ({"labels": np.zeros(19, int)}, "shape"),

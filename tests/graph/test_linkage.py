@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from reprolib.graph.digraph import Digraph, knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
 
 

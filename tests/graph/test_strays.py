@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from reprolib.graph.digraph import knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.graph.linkage import best_affinities, degree_affinity, graph_degree_linkage
 from reprolib.graph.strays import (
     DisconnectedGraphWarning,

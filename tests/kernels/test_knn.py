@@ -128,7 +128,7 @@ def test_memory_stays_far_below_the_matrix():
     """20,000 rows: the n x n matrix would take 1,526 MB."""
     code = (
         "import numpy as np; from reprolib.kernels.knn import knn\n"
-        "from reprolib.machine import peak_memory_mb as peak\n"
+        "from reprolib.experiments.machine import peak_memory_mb as peak\n"
         "x = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)\n"
         "knn(x[:3000], 20); before = peak(); knn(x, 20); print(peak() - before)"
     )

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from test_dec import blobs, started
 
 from reprolib import load
-from reprolib.methods.autoencoder import PRETRAIN
-from reprolib.methods.dcss import CHOICES, DCSS, PHASE_1, DCSSRun, phase_1_losses
-from reprolib.methods.mnet_stage import PHASE_2
+from reprolib.methods import dcss
+from reprolib.methods.autoencoder import PHASE_1, PHASE_2, PRETRAIN, latent_vectors
+from reprolib.methods.dcss import DCSS, phase_1_losses, refresh_centers
 from reprolib.training.checkpoint import CheckpointError
+from reprolib.training.trainer import Run
 
 TINY = dict(
     latent_dim=3,
@@ -21,12 +23,6 @@ TINY = dict(
     mnet_width=8,
     device="cpu",
 )
-
-
-def blobs(n=90, d=12, k=3, seed=0):
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % k
-    return (np.eye(k, d)[y] * 3 + 0.3 * rng.normal(size=(n, d))).astype(np.float32), y
 
 
 def literal_memberships(u, centers, m):
@@ -57,31 +53,12 @@ def test_run_losses_are_equations_1b_and_1c_and_sum_to_the_fuzzy_objective():
     assert centering.sum().item() == pytest.approx(fuzzy, rel=1e-12)
 
 
-def started(model, X, stage):
-    """A run that stands at the beginning of a stage, before its first epoch."""
-    run = DCSSRun(model, X, None, None, None)
-    names = [name for name, _ in run.stages]
-    for name, n_epochs in run.stages[: names.index(stage)]:
-        run.stages[run.stage] = (name, n_epochs)
-        run._run_stage(name, n_epochs, _Quiet())
-        run.stage, run.epoch = run.stage + 1, 0
-    run.make_optimizers(stage)
-    run.begin(stage)
-    return run
-
-
-class _Quiet:
-    def set_description(self, text):
-        pass
-
-    set_postfix = update = lambda self, *a, **k: None
-
-
 def test_centers_are_refreshed_by_equation_3_and_lower_the_fuzzy_objective():
     X, _ = blobs()
-    run = started(DCSS(3, **TINY), X, PHASE_1)
-    run.centers.data += 0.3 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
-    u, before = run.embed().double().numpy(), run.centers.detach().double().numpy()
+    stage = started(DCSS(3, **TINY), X)
+    stage.centers.data += 0.3 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    u = latent_vectors(stage.run).double().numpy()
+    before = stage.centers.detach().double().numpy()
 
     def objective(centers):
         weights = literal_memberships(u, centers, 1.5) ** 1.5
@@ -89,72 +66,68 @@ def test_centers_are_refreshed_by_equation_3_and_lower_the_fuzzy_objective():
 
     weights = literal_memberships(u, before, 1.5) ** 1.5
     expected = (weights.T @ u) / weights.sum(0)[:, None]
-    run.refresh_centers()
-    np.testing.assert_allclose(run.centers.detach().numpy(), expected, rtol=1e-3, atol=1e-4)
-    assert objective(run.centers.detach().double().numpy()) <= objective(before) * (1 + 1e-6)
+    refresh_centers(stage.run)
+    np.testing.assert_allclose(stage.centers.detach().numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert objective(stage.centers.detach().double().numpy()) <= objective(before) * (1 + 1e-6)
 
 
-def test_successive_runs_take_k_steps_and_the_joint_one_step():
+def test_successive_passes_take_k_steps_and_the_joint_one_step():
     X, _ = blobs()
     steps = {}
-    for runs in CHOICES["runs"]:
-        run = started(DCSS(3, runs=runs, **TINY), X, PHASE_1)
+    for passes in ("successive", "joint"):
+        stage = started(DCSS(3, passes=passes, **TINY), X)
         counted = []
-        run.step = lambda name, loss, counted=counted: counted.append(float(loss.detach()))
-        found = run.train_batch(PHASE_1, torch.arange(40))
-        steps[runs] = counted
-        assert found["loss"] == pytest.approx(sum(counted) / 3, rel=1e-4)
+        stage.run.descend = lambda name, loss, counted=counted: counted.append(float(loss.detach()))
+        found = stage.step(torch.arange(40))
+        steps[passes] = counted
+        assert found["loss"].item() == pytest.approx(sum(counted) / 3, rel=1e-4)
     assert len(steps["successive"]) == 3 and len(steps["joint"]) == 1
-    # without a step in between, the K runs are the terms of the joint one
+    # without a step in between, the K passes are the terms of the joint one
     assert sum(steps["successive"]) == pytest.approx(steps["joint"][0], rel=1e-4)
 
 
-def test_memberships_once_a_batch_keep_the_first_runs_weights(monkeypatch):
-    import reprolib.methods.dcss as module
-
+def test_memberships_once_a_batch_keep_the_first_passes_weights(monkeypatch):
     X, _ = blobs()
     calls = []
 
-    def counted(latent, centers, m, run=module.fuzzy_memberships):
+    def counted(latent, centers, m, run=dcss.fuzzy_memberships):
         calls.append(len(latent))
         return run(latent, centers, m)
 
-    monkeypatch.setattr(module, "fuzzy_memberships", counted)
+    monkeypatch.setattr(dcss, "fuzzy_memberships", counted)
     for memberships, expected in (("each run", 3), ("each batch", 1)):
-        run = started(DCSS(3, memberships=memberships, **TINY), X, PHASE_1)
+        stage = started(DCSS(3, memberships=memberships, **TINY), X)
         calls.clear()
-        run.train_batch(PHASE_1, torch.arange(40))
+        stage.step(torch.arange(40))
         assert len(calls) == expected
 
 
 def test_pairs_are_told_by_u_first_and_by_q_later(monkeypatch):
-    import reprolib.methods.mnet_stage as module
-
     X, _ = blobs()
     seen = []
 
-    def looked(q, similarity, run=module.pairwise_loss, **options):
+    def looked(q, similarity, run=dcss.pairwise_loss, **options):
         seen.append(torch.equal(similarity, q.detach()))
         return run(q, similarity, **options)
 
-    monkeypatch.setattr(module, "pairwise_loss", looked)
+    monkeypatch.setattr(dcss, "pairwise_loss", looked)
     DCSS(3, **TINY).fit(X)
     batches = 3
     assert seen == [False] * batches + [True] * 2 * batches
 
 
-def test_the_released_settings_build_and_clip(monkeypatch):
+def test_the_released_settings_build_and_clip():
     X, _ = blobs()
     options = {k: v for k, v in TINY.items() if k != "learning_rate"}
-    model = DCSS(3, variant="released", **options).fit(X)
+    model = DCSS(3, **options | DCSS.VARIANTS["released"]).fit(X)
     assert sum(isinstance(layer, torch.nn.Linear) for layer in model.modules_["mnet"].layers) == 3
-    assert model.settings()["learning_rate"] == 1e-6
-    run = started(model, X, PHASE_2)
+    assert model.learning_rate == 1e-6
+    stage = started(model, X, number=2)
     q = torch.tensor([[0.995, 0.005, 0.0], [0.2, 0.5, 0.3]], requires_grad=True)
-    run.modules["mnet"] = lambda latent: q[:2]
-    run.epoch, grads = 2, []
-    run.step = lambda name, loss: grads.append(torch.autograd.grad(loss, q)[0])
-    run.train_batch(PHASE_2, torch.arange(2))
+    stage.run.modules["mnet"] = lambda latent: q[:2]
+    stage.run.epoch, grads = 2, []
+    stage.run.descend = lambda name, loss: grads.append(torch.autograd.grad(loss, q)[0])
+    stage.step(torch.arange(2))
     assert grads[0][0].abs().max() == 0, "no gradient where q is set to 0 or 1"
 
 
@@ -167,17 +140,17 @@ def test_a_killed_fit_goes_on_and_ends_the_same(stop, tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
-    original = DCSSRun._train_epoch
+    original = Run._train_epoch
 
     def dying(self, stage):
-        if stage == stop and self.epoch == 1:
+        if stage.name == stop and self.epoch == 1:
             raise Killed
         return original(self, stage)
 
-    monkeypatch.setattr(DCSSRun, "_train_epoch", dying)
+    monkeypatch.setattr(Run, "_train_epoch", dying)
     with pytest.raises(Killed):
         DCSS(3, **TINY).fit(X, checkpoint=path)
-    monkeypatch.setattr(DCSSRun, "_train_epoch", original)
+    monkeypatch.setattr(Run, "_train_epoch", original)
     resumed = DCSS(3, **TINY).fit(X, checkpoint=path)
     np.testing.assert_array_equal(resumed.labels_, whole.labels_)
     np.testing.assert_array_equal(resumed.embedding_, whole.embedding_)
@@ -190,16 +163,16 @@ def test_a_killed_fit_goes_on_and_ends_the_same(stop, tmp_path, monkeypatch):
 def test_a_pretrained_autoencoder_is_shared(tmp_path):
     X, _ = blobs()
     alone = DCSS(3, **TINY).fit(X)
-    first = DCSS(3, **TINY).fit(X, pretrained=tmp_path)
-    again = DCSS(3, **TINY | {"alpha": 1.0}).fit(X, pretrained=tmp_path)
+    first = DCSS(3, **TINY).fit(X, shared=tmp_path)
+    again = DCSS(3, **TINY | {"alpha": 1.0}).fit(X, shared=tmp_path)
     np.testing.assert_array_equal(alone.labels_, first.labels_)
     assert again.history_[:2] == first.history_[:2]
-    DCSS(3, **TINY | {"pretrain_epochs": 3}).fit(X, pretrained=tmp_path)
+    DCSS(3, **TINY | {"pretrain_epochs": 3}).fit(X, shared=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     next(tmp_path.iterdir()).write_bytes(b"damaged")
     next(reversed(list(tmp_path.iterdir()))).write_bytes(b"damaged")
     with pytest.raises(CheckpointError):
-        DCSS(3, **TINY).fit(X, pretrained=tmp_path)
+        DCSS(3, **TINY).fit(X, shared=tmp_path)
 
 
 def test_images_of_digits_go_through_convolutions(tmp_path):
@@ -212,8 +185,9 @@ def test_images_of_digits_go_through_convolutions(tmp_path):
     assert [stage.stage for stage in stages] == [PRETRAIN, PHASE_1, PHASE_2]
     assert stages[1].q is None and stages[2].q.shape == (120, 10)
     np.testing.assert_array_equal(stages[2].q.argmax(1), model.labels_)
-    for stage in stages:
-        np.testing.assert_array_equal(model.stage_labels_[stage.stage], stage.labels)
+    assert list(model.results_) == ["ae", "u", "q"]
+    for stage, labels in zip(stages, model.results_.values(), strict=True):
+        np.testing.assert_array_equal(labels, stage.labels)
     np.testing.assert_array_equal(model.predict(images), model.labels_)
     assert model.embedding_.shape == (120, 3) and model.centers_.shape == (10, 3)
     np.testing.assert_allclose(model.transform(images), model.embedding_, atol=1e-5)
@@ -247,10 +221,10 @@ def test_duplicates_on_a_center_give_no_nan():
     "options, message",
     [
         (dict(n_clusters=91), "n_clusters=91"),
-        (dict(variant="papers"), "unknown variant 'papers'"),
-        (dict(runs="jointly"), "unknown runs 'jointly'"),
+        (dict(passes="jointly"), "unknown passes 'jointly'"),
+        (dict(center_interval=0), "center_interval must be at least 1"),
         (dict(precision="float16"), "unknown precision"),
-        (dict(batch_size=1), "batch_size is too small"),
+        (dict(batch_size=1), "batch_size must be at least 2"),
         (dict(m=1.0), "m must"),
         (dict(zeta=0.2, gamma=0.8), "zeta"),
     ],

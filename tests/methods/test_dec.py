@@ -5,8 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from reprolib.methods.dec import DCN, DEC, DKM, IDEC, PHASE_1, AEKMeans
+from reprolib.methods.autoencoder import PHASE_1, latent_vectors
+from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
 from reprolib.training.checkpoint import CheckpointError
+from reprolib.training.trainer import Run
 
 TINY = dict(
     latent_dim=3,
@@ -26,22 +28,18 @@ def blobs(n=90, d=12, k=3, seed=0):
     return (np.eye(k, d)[y] * 3 + 0.3 * rng.normal(size=(n, d))).astype(np.float32), y
 
 
-class _Quiet:
-    def set_description(self, text):
-        pass
-
-    set_postfix = update = lambda self, *a, **k: None
-
-
-def started(model, X):
-    """A run that stands at the beginning of its own stage."""
-    run = model._run(model, X, None, None, None)
-    run._run_stage(*run.stages[0], _Quiet())
-    run.stage, run.epoch = 1, 0
-    run.make_optimizers(PHASE_1)
-    run.begin(PHASE_1)
-    run.begin_epoch(PHASE_1)
-    return run
+def started(model, X, number=1):
+    """The stage of that number at its beginning, those before it trained; its run is `stage.run`."""
+    run = Run(model, model.inputs(X))
+    stages = model.stages(run, X)
+    run.train(stages[:number])
+    stage = stages[number]
+    stage.build()
+    stage.begin()
+    stage.begin_epoch()
+    for module in run.modules.values():
+        module.train()
+    return stage
 
 
 def literal_student(u, centers):
@@ -49,28 +47,28 @@ def literal_student(u, centers):
     return q / q.sum(1, keepdims=True)
 
 
-def seen(run, X, batch):
+def seen(stage, batch):
     """Latent vectors, reconstructions and centers of a batch, float64, in the mode of the run."""
     with torch.no_grad():
-        u, decoded = run.network(run.inputs[batch])
-    return [a.double().numpy() for a in (u, decoded, run.centers.detach())]
+        u, decoded = stage.run.modules["network"](stage.run.inputs[batch])
+    return [a.double().numpy() for a in (u, decoded, stage.centers.detach())]
 
 
 def test_dec_and_idec_minimise_the_divergence_from_the_target():
     X, _ = blobs()
     batch = torch.arange(40)
     for method, weight in ((DEC, 1.0), (IDEC, 0.1)):
-        run = started(method(3, **TINY), X)
-        everything = run.embed().double().numpy()
-        centers = run.centers.detach().double().numpy()
+        stage = started(method(3, **TINY), X)
+        everything = latent_vectors(stage.run).double().numpy()
+        centers = stage.centers.detach().double().numpy()
         q = literal_student(everything, centers)
         target = q**2 / q.sum(0)
         target /= target.sum(1, keepdims=True)
-        np.testing.assert_allclose(run.target.numpy(), target, rtol=1e-4)
-        u, decoded, centers = seen(run, X, batch)
+        np.testing.assert_allclose(stage.target.numpy(), target, rtol=1e-4)
+        u, decoded, centers = seen(stage, batch)
         q = literal_student(u, centers)
         divergence = (target[:40] * np.log(target[:40] / q)).sum(1).mean()
-        losses = run.losses(run.inputs[batch], batch)
+        losses = stage.losses(stage.run.inputs[batch], batch)
         assert losses["clustering"].item() == pytest.approx(weight * divergence, rel=1e-3)
         if method is IDEC:
             error = ((decoded - X[:40]) ** 2).mean()
@@ -80,13 +78,13 @@ def test_dec_and_idec_minimise_the_divergence_from_the_target():
 
 def test_dkm_softens_the_nearest_center():
     X, _ = blobs()
-    run = started(DKM(3, **TINY), X)
+    stage = started(DKM(3, **TINY), X)
     batch = torch.arange(40)
-    u, decoded, centers = seen(run, X, batch)
+    u, decoded, centers = seen(stage, batch)
     squared = ((u[:, None] - centers) ** 2).sum(2)
     nearness = np.exp(-1000 * (squared - squared.min(1, keepdims=True)))
     nearness /= nearness.sum(1, keepdims=True)
-    losses = run.losses(run.inputs[batch], batch)
+    losses = stage.losses(stage.run.inputs[batch], batch)
     expected = (nearness * squared).sum(1).mean()
     assert losses["clustering"].item() == pytest.approx(expected, rel=1e-3)
     # the weight of 1 is against a sum over pixels
@@ -96,33 +94,33 @@ def test_dkm_softens_the_nearest_center():
 
 def test_dcn_moves_a_center_as_one_sample_after_the_other_would():
     X, _ = blobs()
-    run = started(DCN(3, **TINY), X)
+    stage = started(DCN(3, **TINY), X)
     batch = torch.arange(40)
-    counts = run.tensors["counts"].double().numpy().copy()
+    counts = stage.run.tensors["counts"].double().numpy().copy()
     assert counts.sum() == 90
-    u, decoded, centers = seen(run, X, batch)
-    own = centers[run.tensors["labels"][:40].numpy()]
-    losses = run.losses(run.inputs[batch], batch)
+    u, decoded, centers = seen(stage, batch)
+    own = centers[stage.run.tensors["assigned"][:40].numpy()]
+    losses = stage.losses(stage.run.inputs[batch], batch)
     expected = 0.05 / 2 * ((u - own) ** 2).sum(1).mean()
     assert losses["clustering"].item() == pytest.approx(expected, rel=1e-4)
     error = ((decoded - X[:40]) ** 2).sum(1).mean()
     assert losses["reconstruction"].item() == pytest.approx(error, rel=1e-4)
-    run.after_step(batch)
+    stage.after_step(batch)
     labels = ((u[:, None] - centers) ** 2).sum(2).argmin(1)
     for point, label in zip(u, labels, strict=True):
         counts[label] += 1
         centers[label] += (point - centers[label]) / counts[label]
-    np.testing.assert_allclose(run.centers.detach().numpy(), centers, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(run.tensors["labels"][:40].numpy(), labels)
-    np.testing.assert_array_equal(run.tensors["counts"].numpy(), counts)
+    np.testing.assert_allclose(stage.centers.detach().numpy(), centers, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(stage.run.tensors["assigned"][:40].numpy(), labels)
+    np.testing.assert_array_equal(stage.run.tensors["counts"].numpy(), counts)
 
 
 def test_which_centers_a_step_moves():
     X, _ = blobs()
     for method, by_gradient in ((DEC, True), (IDEC, True), (DKM, True), (DCN, False)):
-        run = started(method(3, **TINY), X)
-        parameters = [p for g in run.optimizers[PHASE_1].param_groups for p in g["params"]]
-        assert any(p is run.centers for p in parameters) == by_gradient
+        stage = started(method(3, **TINY), X)
+        parameters = [p for g in stage.run.optimizers[PHASE_1].param_groups for p in g["params"]]
+        assert any(p is stage.centers for p in parameters) == by_gradient
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -149,17 +147,17 @@ def test_a_killed_fit_goes_on_and_ends_the_same(method, tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
-    original = method._run._train_epoch
+    original = Run._train_epoch
 
     def dying(self, stage):
-        if stage == PHASE_1 and self.epoch == 1:
+        if stage.name == PHASE_1 and self.epoch == 1:
             raise Killed
         return original(self, stage)
 
-    monkeypatch.setattr(method._run, "_train_epoch", dying)
+    monkeypatch.setattr(Run, "_train_epoch", dying)
     with pytest.raises(Killed):
         method(3, **TINY).fit(X, checkpoint=tmp_path / "run.ckpt")
-    monkeypatch.setattr(method._run, "_train_epoch", original)
+    monkeypatch.setattr(Run, "_train_epoch", original)
     resumed = method(3, **TINY).fit(X, checkpoint=tmp_path / "run.ckpt")
     np.testing.assert_array_equal(resumed.embedding_, whole.embedding_)
     np.testing.assert_array_equal(resumed.centers_, whole.centers_)
@@ -171,10 +169,10 @@ def test_a_killed_fit_goes_on_and_ends_the_same(method, tmp_path, monkeypatch):
 def test_methods_share_one_pretrained_autoencoder(tmp_path):
     X, _ = blobs()
     alone = DKM(3, **TINY).fit(X)
-    AEKMeans(3, **TINY).fit(X, pretrained=tmp_path)
+    AEKMeans(3, **TINY).fit(X, shared=tmp_path)
     (path,) = tmp_path.iterdir()
     written = path.read_bytes()
-    shared = DKM(3, **TINY).fit(X, pretrained=tmp_path)
+    shared = DKM(3, **TINY).fit(X, shared=tmp_path)
     assert path.read_bytes() == written and shared.history_[0]["seconds"] > 0
     np.testing.assert_array_equal(alone.embedding_, shared.embedding_)
 

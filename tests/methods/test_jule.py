@@ -17,17 +17,13 @@ from reprolib import metrics
 from reprolib.data import load
 from reprolib.data.images import Images, LabelsSealedError
 from reprolib.graph.strays import DisconnectedGraphWarning, join_disconnected
+from reprolib.kernels.triplets import sample_triplets
 from reprolib.methods import ACGDL, ACPIC, JULE, ACZell
 from reprolib.methods.classical import KMeans
-from reprolib.methods.jule import VARIANTS
-from reprolib.methods.jule_run import Run, embed, period_lengths
-from reprolib.methods.losses import sample_triplets
-from reprolib.training.checkpoint import (
-    CheckpointError,
-    inverse_decay,
-    load_checkpoint,
-    save_checkpoint,
-)
+from reprolib.methods.jule import inverse_decay, period_lengths
+from reprolib.networks.embedding import embed
+from reprolib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from reprolib.training.trainer import Run
 
 # two epochs of full steps learn enough to tell a good network from a lost one
 SMALL = dict(n_epochs=2, channels=8, embedding_dim=16, dampening=0.0)
@@ -57,18 +53,20 @@ def test_inverse_policy():
 
 
 def test_fit_sets_what_it_promises(digits, fitted):
-    assert fitted.labels_.shape == fitted.labels_rc_.shape == (400,)
-    assert len(np.unique(fitted.labels_)) == len(np.unique(fitted.labels_rc_)) == 10
+    assert fitted.labels_.shape == fitted.results_["RC"].shape == (400,)
+    assert len(np.unique(fitted.labels_)) == len(np.unique(fitted.results_["RC"])) == 10
+    assert np.array_equal(fitted.labels_, fitted.results_["SF"])
     np.testing.assert_allclose(np.linalg.norm(fitted.embedding_, axis=1), 1.0, atol=1e-5)
     assert len(fitted.history_) == 2 * (len(fitted.n_clusters_by_period_) - 1)
     assert metrics.nmi(digits.labels, fitted.labels_) > 0.5
     assert JULE(10, random_state=3, **SMALL).fit_predict(digits).tolist() == fitted.labels_.tolist()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", JULE.VARIANTS)
 def test_same_seed_same_labels_other_seed_other_weights(digits, variant):
     one, two, other = (
-        JULE(10, variant=variant, random_state=seed, **SMALL).fit(digits) for seed in (0, 0, 1)
+        JULE(10, random_state=seed, **SMALL | JULE.VARIANTS[variant]).fit(digits)
+        for seed in (0, 0, 1)
     )
     assert np.array_equal(one.labels_, two.labels_)
     assert np.array_equal(one.embedding_, two.embedding_)
@@ -81,9 +79,9 @@ def test_labels_are_sealed_inside_fit_and_a_monitor_changes_nothing(digits, fitt
     def spy(stage):
         with pytest.raises(LabelsSealedError):
             _ = digits.labels
+        seen.append(stage.n_clusters)
         stage.labels[:] = 0
         stage.embedding[:] = 0
-        seen.append(stage.n_clusters)
 
     watched = JULE(10, random_state=3, **SMALL).fit(digits, monitor=spy)
     assert seen == fitted.n_clusters_by_period_
@@ -96,9 +94,9 @@ def test_arrays_and_images_give_the_same_labels(digits, fitted):
 
 
 def test_clone_and_params_keep_every_parameter():
-    model = JULE(7, variant="released", gamma=3.0, n_epochs=4)
+    model = JULE(7, **JULE.VARIANTS["released"] | {"gamma": 3.0})
     assert clone(model).get_params() == model.get_params()
-    assert model.settings()["gamma"] == 3.0 and model.settings()["n_negatives"] == 20
+    assert model.gamma == 3.0 and model.n_negatives == 20
 
 
 def test_save_and_load_give_the_same_predictions(digits, fitted, tmp_path):
@@ -125,7 +123,7 @@ def test_an_interrupted_fit_ends_as_the_uninterrupted_one(digits, fitted, tmp_pa
         JULE(10, random_state=3, **SMALL).fit(digits, monitor=stop, checkpoint=path)
     again = JULE(10, random_state=3, **SMALL).fit(digits, checkpoint=path)
     assert np.array_equal(again.labels_, fitted.labels_)
-    assert np.array_equal(again.labels_rc_, fitted.labels_rc_)
+    assert np.array_equal(again.results_["RC"], fitted.results_["RC"])
     assert np.array_equal(again.embedding_, fitted.embedding_)
     assert len(again.history_) == len(fitted.history_)
 
@@ -133,21 +131,21 @@ def test_an_interrupted_fit_ends_as_the_uninterrupted_one(digits, fitted, tmp_pa
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-from reprolib import datasets
+from reprolib import load
 from reprolib.methods import JULE
-images = load.load("digits", subset=400)
+images = load("digits", subset=400)
 model = JULE(10, random_state=3, n_epochs=4, unrolling_rate=0.5, channels=8, embedding_dim=16)
-import reprolib.methods.jule_run as run
+from reprolib.training import trainer as run
 save = run.Run._save
 def slow(self):
     save(self)
-    print(self.period, self.epoch, flush=True)
+    print(self.at, self.epoch, flush=True)
     if sys.argv[2] == "slow":
         import time; time.sleep(0.2)
 run.Run._save = slow
 model.fit(images, checkpoint=sys.argv[1])
 import numpy as np
-np.save(sys.argv[1] + ".npy", np.stack([model.labels_, model.labels_rc_]))
+np.save(sys.argv[1] + ".npy", np.stack(list(model.results_.values())))
 """
 
 
@@ -176,7 +174,7 @@ def test_kill_9_and_resume_give_the_same_labels(tmp_path):
 def test_a_foreign_or_damaged_checkpoint_is_refused(digits, tmp_path):
     path = tmp_path / "run.safetensors"
     JULE(10, random_state=3, **SMALL).fit(digits, checkpoint=path)
-    with pytest.raises(CheckpointError, match="other images or parameters"):
+    with pytest.raises(CheckpointError, match="other data or parameters"):
         JULE(10, random_state=4, **SMALL).fit(digits, checkpoint=path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="delete it"):
@@ -205,27 +203,38 @@ def test_an_unwritable_checkpoint_folder_is_named(tmp_path):
         save_checkpoint(tmp_path / "file" / "c.safetensors", {}, {})
 
 
+def first_period(model, images):
+    """The first period of a fit, at its beginning."""
+    run = Run(model, model.inputs(images))
+    stage = model.stages(run, images)[0]
+    stage.build()
+    stage.begin()
+    run.modules["network"].train()
+    return stage
+
+
 def test_released_gradient_reaches_anchors_only(digits):
     """At gamma = 1 the released arithmetic leaves no gradient for positives and negatives."""
-    model = JULE(5, n_neighbors=5, variant="released", **SMALL)
-    run = Run(model, digits.pixels[:100], None, None)
-    network, state = copy.deepcopy(run.network).train(), run.generator.get_state()
+    model = JULE(5, n_neighbors=5, **SMALL | JULE.VARIANTS["released"])
+    stage = first_period(model, digits.pixels[:100])
+    run = stage.run
+    network, state = copy.deepcopy(run.modules["network"]), run.generator.get_state()
     batch = torch.arange(60)
-    labels = torch.from_numpy(run.labels[:60].astype(np.int64))
-    _, count = run._train_step(batch, labels)
-    assert count > 0
-    x = network(run.images[batch])
+    assert stage.step(batch)["n_triplets"] > 0
+    x = network(run.inputs[batch])
     triplets = sample_triplets(
-        labels,
-        run.settings["n_negatives"],
+        run.tensors["labels"][:60],
+        model.n_negatives,
         negatives="random",
         ordered=False,
         generator=torch.Generator().set_state(state),
     )
     near = (x[triplets.anchor] - x[triplets.positive].detach()).square().sum(-1)[:, None]  # (p, 1)
     far = (x[triplets.anchor][:, None] - x[triplets.negative].detach()).square().sum(-1)  # (p, q)
-    (near - far + run.settings["margin"]).clamp(min=0).mean().backward()
-    for mine, literal in zip(run.network.parameters(), network.parameters(), strict=True):
+    (near - far + model.margin).clamp(min=0).mean().backward()
+    for mine, literal in zip(
+        run.modules["network"].parameters(), network.parameters(), strict=True
+    ):
         torch.testing.assert_close(mine.grad, literal.grad, rtol=1e-3, atol=1e-6)
 
 
@@ -250,8 +259,8 @@ def test_bfloat16_trains_close_to_float32(digits, fitted):
 
 def test_a_batch_of_one_image_is_left_out(digits):
     model = JULE(5, n_neighbors=5, batch_size=100, **SMALL)
-    run = Run(model, digits.pixels[:201], None, None)
-    assert run._train_epoch()["n_batches"] == 2
+    stage = first_period(model, digits.pixels[:201])
+    assert stage.run._train_epoch(stage)["n_batches"] == 2
 
 
 def test_colour_images_and_every_loss_run(digits):
@@ -285,7 +294,6 @@ BAD = [
     (None, dict(n_clusters=399), "initial clusters"),
     (None, dict(n_clusters=401), "more than the 400"),
     (None, dict(n_clusters=0), "n_clusters"),
-    (None, dict(variant="papre"), "paper"),
     (None, dict(triplet_loss="hing"), "hinge"),
     (None, dict(unrolling_rate=1.5), "unrolling_rate"),
     (None, dict(batch_size=1), "batch_size"),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reprolib.methods.losses import sample_triplets, squared_distances, weighted_triplet_loss
+from reprolib.kernels.triplets import sample_triplets, squared_distances
+from reprolib.methods.jule import weighted_triplet_loss
 
 
 def literal_loss(x, labels, kind, gamma, margin, sigma2, n_negatives):

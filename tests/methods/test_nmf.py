@@ -253,9 +253,9 @@ def test_lp_parameters_out_of_range():
     with pytest.raises(ValueError, match="n_components must be from 1 to the 30"):
         NMFLP(3, n_components=31).fit(X)
     for wrong in (dict(graph_weight=-1.0), dict(n_init=0)):
-        with pytest.raises(ValueError, match="must not be negative and n_init"):
+        with pytest.raises(ValueError, match="must be at least"):
             NMFLP(3, **wrong).fit(X)
-    with pytest.raises(ValueError, match="negative features"):
+    with pytest.raises(ValueError, match="unknown negative 'clap'"):
         NMFLP(3, negative="clap").fit(X)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from reprolib.data import load
 from reprolib.experiments import records, run
 from reprolib.methods import JULE
-from reprolib.methods.representation import LAYERS, represent
+from reprolib.methods.jule import LAYERS
 
 
 @pytest.fixture(scope="module")
@@ -40,52 +40,56 @@ def literal(model, pixels):
 def test_every_layer_is_the_literal_one(model):
     images = load.load("digits", subset=7, size=20)
     for layer, expected in zip(LAYERS, literal(model, images.pixels), strict=False):
-        found = represent(model, images, layer)
+        found = model.represent(images, layer)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_inner_product_layer_is_the_embedding_before_normalisation(model):
     images = load.load("digits", subset=9, size=20)
-    unit = F.normalize(torch.from_numpy(represent(model, images)))
+    unit = F.normalize(torch.from_numpy(model.represent(images)))
     np.testing.assert_allclose(unit.numpy(), model.transform(images), atol=1e-6)
 
 
 def test_bad_requests(model):
     images = load.load("digits", subset=9, size=20)
     with pytest.raises(ValueError, match="Did you mean 'top-1'"):
-        represent(model, images, "top1")
+        model.represent(images, "top1")
     with pytest.raises(ValueError, match=r"load them with size=\(20, 20\)"):
-        represent(model, load.load("digits", subset=9))
+        model.represent(load.load("digits", subset=9))
     shallow = JULE(2, n_epochs=1, channels=4, n_neighbors=5).fit(load.load("digits", subset=60))
     with pytest.raises(ValueError, match="needs 2 convolution blocks"):
-        represent(shallow, load.load("digits", subset=9), "top-2")
+        shallow.represent(load.load("digits", subset=9), "top-2")
 
 
 def test_a_run_starts_from_the_model_of_another(tmp_path):
     asked = dict(dataset="digits", profile="smoke", runs_dir=str(tmp_path))
-    learned = asked | dict(method="KMeans", learned_on="digits")
+    learned = asked | dict(method="KMeans", features="jule/digits/ip")
     with pytest.raises(FileNotFoundError, match="run jule -p dataset=digits -p profile=smoke"):
         run.run("jule", learned, [0], runs_dir=tmp_path, progress=False)
     run.run("jule", asked, [0], runs_dir=tmp_path, progress=False)
     (path,) = run.run("jule", learned, [0], runs_dir=tmp_path, progress=False)
     entry = records.read(path)
-    assert entry["tag"] == "on-digits-ip" and entry["parameters"]["learned_on"] == "digits"
+    assert entry["tag"] == "on-digits-ip" and entry["parameters"]["features"] == "jule/digits/ip"
     assert set(entry["behaviours"]) == {"KMeans", "represent", "JULE/paper"}
     plan = run.plan("jule", learned)
-    features = plan.features(plan.images())
+    features = plan.inputs(plan.images())
     expected = plan.estimator().fit(features).labels_
     assert np.array_equal(records.load_arrays(entry)["labels"], expected)
 
 
 def test_plans_with_a_representation():
-    asked = dict(dataset="usps", profile="cpu", method="ACGDL", learned_on="mnist-test")
-    plan = run.plan("jule", asked | {"layer": "top-1"})
+    asked = dict(dataset="usps", profile="cpu", method="ACGDL")
+    plan = run.plan("jule", asked | {"features": "jule/mnist-test/top-1"})
     assert plan.tag == "on-mnist-test-top-1" and plan.takes_seed
-    assert plan.model.name == "JULE-mnist-test-cpu-main-seed0.safetensors"
-    assert not run.plan("jule", asked | {"learned_on": None}).takes_seed
-    for wrong in ({"layer": "top"}, {"learned_on": "mnits"}, {"method": "JULE"}):
-        with pytest.raises(ValueError, match=r"layer|data set|learned_on"):
-            run.plan("jule", asked | wrong)
-    with pytest.raises(TypeError, match="learned_on"):
-        run.plan("jule", asked | {"learned_on": 3})
+    with pytest.raises(FileNotFoundError, match="JULE-mnist-test-cpu-main-seed0.safetensors"):
+        plan.images()
+    assert not run.plan("jule", asked).takes_seed
+    for features in ("jule/mnist-test/top", "jule/mnits/ip", "jule/ip", "julia/usps/ip"):
+        with pytest.raises(ValueError, match=r"layer|data set|unknown features"):
+            run.plan("jule", asked | {"features": features})
+    learned = {"features": "jule/usps/ip"}
+    with pytest.raises(ValueError, match="JULE needs images"):
+        run.plan("jule", asked | learned | {"method": "JULE"})
+    with pytest.raises(ValueError, match="n_neighbors: not the setting.*'on-usps-ip'"):
+        run.plan("jule", asked | learned | {"n_neighbors": 7})

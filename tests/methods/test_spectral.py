@@ -126,18 +126,7 @@ def test_radius_affinity_by_its_formula(monkeypatch):
 # 12 n_vectors and more go to ARPACK, up to 10 n_vectors to the dense solver
 @pytest.mark.parametrize("n, k", [(40, 4), (60, 5), (200, 5), (150, 8)])
 @pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("stalls", [False, True])
-def test_leading_vectors_span_the_dense_ones(n, k, parts, stalls, monkeypatch):
-    if stalls:  # a Lanczos process that gives up at once: the factorisation takes over
-        calls = []
-
-        def lanczos(product, n, n_vectors, rng, run=spectral._lanczos):
-            calls.append(n_vectors)
-            if len(calls) == 1:
-                raise spectral.ArpackNoConvergence("stalled", np.empty(0), np.empty((n, 0)))
-            return run(product, n, n_vectors, rng)
-
-        monkeypatch.setattr(spectral, "_lanczos", lanczos)
+def test_leading_vectors_span_the_dense_ones(n, k, parts):
     dense = random_graph(n, seed=n, parts=parts)
     values, reference = dense_vectors(dense, k)
     found, degrees = leading_vectors(sparse.csr_array(dense), k)
@@ -145,16 +134,11 @@ def test_leading_vectors_span_the_dense_ones(n, k, parts, stalls, monkeypatch):
     np.testing.assert_allclose(degrees, dense.sum(axis=1))
     scaled = dense / np.sqrt(degrees[:, None] * degrees)
     np.testing.assert_allclose(np.sum(found * (scaled @ found), axis=0), values, atol=1e-7)
-    if stalls:
-        assert calls == ([k - parts] * 2 if n > 10 * k else [])
 
 
 @pytest.mark.parametrize("n, k", [(40, 4), (120, 5)])
 @pytest.mark.parametrize("offset", [0.0, 0.5])
-@pytest.mark.parametrize("stalls", [False, True])
-def test_leading_vectors_of_a_dense_affinity_and_with_an_offset(n, k, offset, stalls, monkeypatch):
-    if stalls:
-        monkeypatch.setattr(spectral, "MAX_RESTARTS", 1)
+def test_leading_vectors_of_a_dense_affinity_and_with_an_offset(n, k, offset):
     affinity = full_affinity(unit_normal(n, 3, 5)) + offset * np.eye(n)
     reference = dense_vectors(affinity, k, offset)[1]
     assert_same_span(leading_vectors(affinity, k, offset=offset)[0], reference)
@@ -190,20 +174,11 @@ def test_repeated_eigenvalues_are_not_missed(seed, form, bridge):
     assert_same_span(leading_vectors(form(dense), 5, seed)[0], dense_vectors(dense, 5)[1])
 
 
-def test_a_long_chain_is_factorised(monkeypatch):
-    """Lanczos iterations stall on a path: its gaps are of the order of 1 / n^2."""
-    monkeypatch.setattr(spectral, "MAX_RESTARTS", 5)
-    shifts = []
-
-    def inverse(matrix, shift, run=spectral._inverse):
-        shifts.append(shift)
-        return run(matrix, shift)
-
-    monkeypatch.setattr(spectral, "_inverse", inverse)
+def test_a_long_chain():
+    """Lanczos iterations are slow on a path: its gaps are of the order of 1 / n^2."""
     n = 1500
     chain = sparse.diags_array([np.ones(n - 1), np.ones(n - 1)], offsets=[-1, 1], format="csr")
     found = leading_vectors(chain, 3)[0]
-    assert len(shifts) == 1
     position = np.arange(n)
     for index in range(3):
         wave = np.cos(np.pi * index * position / (n - 1))

@@ -11,8 +11,8 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.mixture import GaussianMixture
 from test_dec import TINY, blobs, started
 
+from reprolib.methods.autoencoder import PHASE_1, PHASE_2, latent_vectors
 from reprolib.methods.dec import AEKMeans
-from reprolib.methods.mnet_stage import PHASE_1, PHASE_2
 from reprolib.methods.vade import (
     LIMITS,
     VaDE,
@@ -20,6 +20,7 @@ from reprolib.methods.vade import (
     mixture_divergence,
     reconstruction_cost,
 )
+from reprolib.training.trainer import Run
 
 
 def literal_elbo(x, decode, mean, log_variance, noise, means, log_variances, weights, log_noise):
@@ -177,25 +178,26 @@ def test_no_nan_at_the_limits_of_float32():
 
 def test_the_loss_of_a_batch_is_the_literal_elbo():
     X, _ = blobs()
-    run = started(VaDE(3, **TINY), X)
+    stage = started(VaDE(3, **TINY), X)
+    run, network = stage.run, stage.run.modules["network"]
     for p in run.modules["log_variance"].parameters():  # at zero it would hide the features
         torch.nn.init.normal_(p, std=0.02, generator=torch.Generator().manual_seed(1))
     batch = torch.arange(20, 60)
     generator = torch.Generator()
     generator.set_state(run.generator.get_state())
     noise = torch.randn(40, 3, generator=generator)
-    losses = run.losses(run.inputs[batch], batch)
+    losses = stage.losses(run.inputs[batch], batch)
     assert torch.equal(generator.get_state(), run.generator.get_state())
     mixture = run.modules["mixture"]
     with torch.no_grad():
-        hidden = run.network.encoder[:-1](run.inputs[batch])
-        mean = run.network.encode(run.inputs[batch])
+        hidden = network.encoder[:-1](run.inputs[batch])
+        mean = network.encode(run.inputs[batch])
         log_variance = run.modules["log_variance"](hidden)
         expected = literal_elbo(
             X[20:60].astype(float),
-            lambda z: run.network.decode(torch.tensor([z]).float())[0].double().numpy(),
+            lambda z: network.decode(torch.tensor([z]).float())[0].double().numpy(),
             *(t.double().tolist() for t in (mean, log_variance, noise)),
-            *(t.double().tolist() for t in (run.centers, mixture.log_variances)),
+            *(t.double().tolist() for t in (stage.centers, mixture.log_variances)),
             mixture.log_weights.exp().double().tolist(),
             mixture.log_noise.item(),
         )
@@ -204,35 +206,38 @@ def test_the_loss_of_a_batch_is_the_literal_elbo():
 
 def test_the_mixture_starts_from_a_fit_to_the_latent_means():
     X, _ = blobs()
-    run = started(VaDE(3, **TINY), X)
-    latent = run.embed().double().numpy()
+    stage = started(VaDE(3, **TINY), X)
+    run, network = stage.run, stage.run.modules["network"]
+    u = latent_vectors(run)
+    latent = u.double().numpy()
     fitted = GaussianMixture(3, covariance_type="diag", n_init=5, random_state=0).fit(latent)
-    assert adjusted_rand_score(fitted.predict(latent), run.assign(run.embed())) == 1
+    assert adjusted_rand_score(fitted.predict(latent), VaDE.assign(run.modules, u)) == 1
     order = np.argsort(fitted.means_[:, 0])
-    own = np.argsort(run.centers.detach().numpy()[:, 0])
+    own = np.argsort(stage.centers.detach().numpy()[:, 0])
     mixture = run.modules["mixture"]
     np.testing.assert_allclose(
-        run.centers.detach().numpy()[own], fitted.means_[order], rtol=1e-3, atol=1e-3
+        stage.centers.detach().numpy()[own], fitted.means_[order], rtol=1e-3, atol=1e-3
     )
     variances = mixture.log_variances.detach().exp().numpy()[own]
     np.testing.assert_allclose(variances, fitted.covariances_[order], rtol=0.02)
     with torch.no_grad():
-        decoded = run.network(run.inputs)[1]
+        decoded = network(run.inputs)[1]
         error = (decoded - run.inputs).square().mean().log()
-        posterior = run.modules["log_variance"](run.network.encoder[:-1](run.inputs))
+        posterior = run.modules["log_variance"](network.encoder[:-1](run.inputs))
     torch.testing.assert_close(mixture.log_noise.detach(), error)
     assert (posterior < mixture.log_variances.logsumexp(0)).all()
 
 
 def test_every_part_is_trained_and_the_bound_rises():
     X, _ = blobs()
-    run = started(VaDE(3, **TINY), X)
+    stage = started(VaDE(3, **TINY), X)
+    run = stage.run
     before = {
         f"{name}.{key}": value.clone()
         for name, module in run.modules.items()
         for key, value in module.named_parameters()
     }
-    losses = [run._train_epoch(PHASE_1)["loss"] for _ in range(8)]
+    losses = [run._train_epoch(stage)["loss"] for _ in range(8)]
     assert losses[-1] < losses[0]
     for name, module in run.modules.items():
         for key, value in module.named_parameters():
@@ -255,24 +260,24 @@ def test_the_seed_alone_decides():
     assert one.labels_.dtype == np.int32 and adjusted_rand_score(y, one.labels_) > 0.5
 
 
-@pytest.mark.parametrize("stage", [PHASE_1, PHASE_2])
-def test_a_killed_fit_goes_on_and_ends_the_same(stage, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [PHASE_1, PHASE_2])
+def test_a_killed_fit_goes_on_and_ends_the_same(name, tmp_path, monkeypatch):
     X, _ = blobs()
-    settings = TINY | dict(phase2_epochs=2 * (stage == PHASE_2), u_epochs=1)
+    settings = TINY | dict(phase2_epochs=2 * (name == PHASE_2), u_epochs=1)
     whole = VaDE(3, **settings).fit(X)
 
     class Killed(Exception):
         pass
 
-    original = VaDE._run._train_epoch
+    original = Run._train_epoch
 
-    def dying(self, name):
-        if name == stage and self.epoch == 1:
+    def dying(self, stage):
+        if stage.name == name and self.epoch == 1:
             raise Killed
-        return original(self, name)
+        return original(self, stage)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VaDE._run, "_train_epoch", dying)
+        patch.setattr(Run, "_train_epoch", dying)
         with pytest.raises(Killed):
             VaDE(3, **settings).fit(X, checkpoint=tmp_path / "run.ckpt")
     resumed = VaDE(3, **settings).fit(X, checkpoint=tmp_path / "run.ckpt")
@@ -339,7 +344,7 @@ def test_digits_without_labels(tmp_path):
     X, y = load_digits(n_class=5, return_X_y=True)
     X = (X[:400] / 16).astype(np.float32)
     settings = dict(latent_dim=5, pretrain_epochs=6, device="cpu", batch_size=100)
-    start = AEKMeans(5, **settings).fit(X, pretrained=tmp_path)
-    model = VaDE(5, **settings, phase1_epochs=6).fit(X, pretrained=tmp_path)
+    start = AEKMeans(5, **settings).fit(X, shared=tmp_path)
+    model = VaDE(5, **settings, phase1_epochs=6).fit(X, shared=tmp_path)
     assert model.history_[:6] == start.history_[:6], "one pretraining for both"
     assert normalized_mutual_info_score(y[:400], model.labels_) > 0.5

@@ -17,10 +17,10 @@ def test_looking_at_every_epoch_changes_none():
     images, model = plan.images(), plan.estimator()
     model.phase2_epochs = 0
     assert len(found) == model.pretrain_epochs > 1
-    last = accuracy(images.labels, model.fit(plan.features(images)).labels_)
+    last = accuracy(images.labels, model.fit(plan.inputs(images)).labels_)
     assert found[-1] == pytest.approx(last)
     model.pretrain_epochs = 2
-    second = accuracy(images.labels, model.fit(plan.features(images)).labels_)
+    second = accuracy(images.labels, model.fit(plan.inputs(images)).labels_)
     assert found[1] == pytest.approx(second)
 
 

@@ -1,27 +1,25 @@
-"""Runs of Table 8: settings, records that are scored again, and a killed run that goes on."""
-
-import json
+"""Runs of Table 8: settings, records that hold what was found, and a killed run that goes on."""
 
 import numpy as np
 import pytest
 
-from reprolib.data import load
-from reprolib.data.images import Images
+from reprolib.data import load as datasets
+from reprolib.data.images import Images, LabelsSealedError, sealed_labels
 from reprolib.experiments import records
-from reprolib.studies import classification, classify, patch_network
+from reprolib.experiments import run as experiment
+from reprolib.studies import classify
+from reprolib.studies.classify import PatchCodes, accuracies, gains
 
-COMMITTED = classification.load_runs("jule")
-SMALL = {
-    "train": "first",
-    "test": "second",
-    "sizes": [20, 40],
-    "representations": ["whitened", "conv1", "ip"],
-    "n_codes": 6,
-    "n_patches": 200,
-    "network": {"n_clusters": 2, "n_epochs": 1, "channels": 4, "embedding_dim": 8},
-    "source": "a test",
-    "reduced": "nearly all",
-}
+COMMITTED = records.load_records("jule", task="classification")
+SMALL = dict(
+    train="first",
+    sizes=[20, 40],
+    n_codes=6,
+    n_patches=200,
+    n_clusters=2,
+    network={"n_epochs": 1, "channels": 4, "embedding_dim": 8},
+    device="cpu",
+)
 
 
 def some_images(n, seed):
@@ -33,93 +31,115 @@ def some_images(n, seed):
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """A setting that takes a second, and images that lie nowhere."""
-    monkeypatch.setattr(classification, "setting", lambda paper, profile: SMALL)
-    sets = {"first": some_images(50, 0), "second": some_images(30, 1)}
-    monkeypatch.setattr(load, "load", sets.__getitem__)
-    return sets
+def unseen(monkeypatch):
+    """Images to classify; those to learn from lie nowhere."""
+    first = some_images(50, 0)
+    monkeypatch.setattr(classify, "load", {"first": first}.__getitem__)
+    return some_images(30, 1)
 
 
-@pytest.mark.parametrize("entry", COMMITTED, ids=[e["path"].rsplit("/", 1)[1] for e in COMMITTED])
-def test_committed_records_are_scored_again_from_their_predictions(entry):
-    found = classification.rescore(entry)
-    assert found == {row["n_train"]: row["accuracy"] for row in entry["rows"]}
-    assert set(found) == set(classification.setting("jule", entry["profile"])["sizes"])
-    assert not records.is_stale(entry)
+def test_the_committed_records_are_thirteen_and_name_their_setting():
+    assert len(COMMITTED) == 13
+    for entry in COMMITTED:
+        name, rows = entry["parameters"]["representation"], entry["history"]
+        assert entry["tag"].removesuffix("-nearest") == name
+        assert [row["n_train"] for row in rows if row["stage"] == "svm"] == [625, 1250, 2500, 5000]
+        assert [len(row["losses"]) for row in rows if row["stage"] == "network"] == [60] * (
+            name != "whitened"
+        )
     try:
-        test = load.load(entry["test"]["name"])
+        train = datasets.load(entry["parameters"]["train"])
     except FileNotFoundError:
         return
-    assert test.sha256 == entry["test"]["sha256"]
-    np.testing.assert_array_equal(test.labels, records.load_arrays(entry)["y"])
+    assert {r["train"]["sha256"] for e in COMMITTED for r in e["history"] if "train" in r} == {
+        train.sha256
+    }
 
 
-def test_settings_name_data_sets_and_representations_that_exist():
-    for profile in ("cpu", "paper"):
-        chosen = classification.setting("jule", profile)
-        assert set(chosen["representations"]) <= set(classify.REPRESENTATIONS)
-        assert {chosen["train"], chosen["test"]} <= {row["name"] for row in load.available()} | {
-            f"{name}-{part}" for name in ("cifar10", "cifar10-jpeg") for part in ("train", "test")
-        }
-    with pytest.raises(ValueError, match="unknown profile 'gpu'.*cpu"):
-        classification.setting("jule", "gpu")
-    with pytest.raises(ValueError, match="unknown paper"):
-        classification.setting("julia", "cpu")
-
-
-@pytest.mark.filterwarnings("ignore:the k-NN graph has")
-def test_a_run_writes_what_it_found_and_is_not_repeated(small, tmp_path, monkeypatch):
-    paths = classification.run("jule", "cpu", 3, root=tmp_path, device="cpu")
-    assert [path.name for path in paths] == [
-        f"codes-first-cpu-{name}-seed3.json" for name in SMALL["representations"]
-    ]
-    for entry in classification.load_runs("jule", root=tmp_path):
-        stored = records.load_arrays(entry)
-        np.testing.assert_array_equal(stored["y"], small["second"].labels)
-        found = {row["n_train"]: row["accuracy"] for row in entry["rows"]}
-        assert classification.rescore(entry) == found
-        assert entry["parameters"]["n_codes"] == 6 and entry["train"]["n"] == 50
-        learned = entry["representation"] != "whitened"
-        assert ("network" in entry["parameters"]) == bool(entry["network"]) == learned
-        assert not learned or len(entry["network"]["losses"]) > 0
-        assert entry["rows"][1]["accuracy"] > 0.8
-    before = [path.stat().st_mtime_ns for path in paths]
-    assert classification.run("jule", "cpu", 3, root=tmp_path, device="cpu") == paths
-    assert [path.stat().st_mtime_ns for path in paths] == before
-
-    # a run that was killed after its first code: the CNN is read, not learned, and the result is the same
-    kept = [json.loads(path.read_text())["rows"] for path in paths]
-    for path in paths[1:]:
-        path.unlink()
-    monkeypatch.setattr(patch_network, "learn_patch_network", None)
-    classification.run("jule", "cpu", 3, root=tmp_path, device="cpu")
-    again = [json.loads(path.read_text())["rows"] for path in paths]
-    scores = [[[row["accuracy"], row["C"]] for row in rows] for rows in (*kept, *again)]
-    assert scores[:3] == scores[3:] and paths[0].stat().st_mtime_ns == before[0]
+@pytest.mark.parametrize(("profile", "dataset"), [("cpu", "cifar10-jpeg"), ("paper", "cifar10")])
+def test_a_run_is_planned_as_any_other(profile, dataset):
+    asked = {"method": "PatchCodes", "dataset": f"{dataset}-test", "profile": profile}
+    with pytest.raises(ValueError, match="-p tag=representation-conv1"):
+        experiment.plan("jule", asked | {"representation": "conv1"})
+    for name in classify.REPRESENTATIONS:
+        plan = experiment.plan("jule", asked | {"representation": name, "tag": name})
+        assert plan.takes_seed and plan.parameters["train"] == f"{dataset}-train"
+        assert plan.code["behaviours"].keys() == {"codes", "JULE/paper"}
+        same = [e for e in COMMITTED if e["tag"] == name and e["profile"] == profile]
+        assert len(same) == 3 * (profile == "cpu" and name != "ip")
+        assert all(entry["parameters"] == plan.recorded for entry in same)
 
 
 @pytest.mark.filterwarnings("ignore:the k-NN graph has")
-def test_another_setting_or_a_damaged_record_is_run_again(small, tmp_path, monkeypatch):
-    monkeypatch.setitem(SMALL, "representations", ["whitened"])
-    (path,) = classification.run("jule", "cpu", 0, root=tmp_path, device="cpu")
-    monkeypatch.setitem(SMALL, "n_codes", 5)
-    classification.run("jule", "cpu", 0, root=tmp_path, device="cpu")
-    assert records.read(path)["parameters"]["n_codes"] == 5
-    path.write_text("{")
-    classification.run("jule", "cpu", 0, root=tmp_path, device="cpu")
-    assert records.read(path)["parameters"]["n_codes"] == 5
+def test_a_fit_predicts_and_a_run_that_goes_on_finds_its_network(unseen, tmp_path, monkeypatch):
+    found = {}
+    for name in ("whitened", "conv1", "ip"):
+        model = PatchCodes(**SMALL, representation=name).fit(unseen, shared=tmp_path)
+        assert model.results_.keys() == {"n20", "n40"}
+        assert np.mean(model.results_["n40"] == unseen.labels) > 0.8
+        steps = [row["stage"] for row in model.history_]
+        learned = [] if name == "whitened" else ["network"]
+        assert steps == [*learned, "whitening", "codebook", "encoding", "svm", "svm"]
+        assert all(row["seconds"] > 0 for row in model.history_)
+        found[name] = model
+    assert len(list(tmp_path.iterdir())) == 1
+    losses = found["conv1"].history_[0]["losses"]
+    assert len(losses) > 0 and found["ip"].history_[0]["losses"] == losses
+    # the network is read, not learned; another setting or another data set does not take it
+    monkeypatch.setattr(classify, "learn_patch_network", None)
+    again = PatchCodes(**SMALL, representation="conv1").fit(unseen, shared=tmp_path)
+    for result, predicted in again.results_.items():
+        np.testing.assert_array_equal(predicted, found["conv1"].results_[result])
+    for changed in ({"n_patches": 201}, {"random_state": 1}, {"n_clusters": 3}):
+        with pytest.raises(TypeError, match="not callable"):
+            PatchCodes(**SMALL | changed, representation="conv1").fit(unseen, shared=tmp_path)
+    monkeypatch.setattr(classify, "load", {"first": some_images(50, 2)}.__getitem__)
+    with pytest.raises(TypeError, match="not callable"):
+        PatchCodes(**SMALL, representation="conv1").fit(unseen, shared=tmp_path)
 
 
-def test_curves_pair_seeds_by_their_number():
+def test_no_label_of_the_images_is_read(unseen, monkeypatch):
+    fitted = PatchCodes(**SMALL).fit(unseen).results_["n40"]
+    blind = Images(unseen.pixels, None, name="blind")
+    np.testing.assert_array_equal(PatchCodes(**SMALL).fit(blind).results_["n40"], fitted)
+    with pytest.raises(ValueError, match="train='cifar10-train'"):
+        PatchCodes().fit(blind)
+    with sealed_labels(), pytest.raises(LabelsSealedError):
+        PatchCodes(**SMALL).fit(unseen)
+
+
+def test_a_run_leaves_a_record_of_accuracies(unseen, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, **options: unseen)
+    asked = {k: v for k, v in SMALL.items() if k != "device"} | {
+        "method": "PatchCodes",
+        "dataset": "folder:somewhere",
+        "tag": "small",
+        "runs_dir": str(tmp_path),
+    }
+    plan = experiment.plan("jule", asked)
+    model, images = plan.estimator(), plan.images()
+    monitor = plan.monitor(images)
+    path = plan.record(model, images, monitor, plan.fit(model, images, monitor))
+    entry = records.read(path)
+    predicted = model.results_["n40"]
+    assert entry["metrics"]["n40"] == {"accuracy": round(np.mean(predicted == unseen.labels), 6)}
+    assert entry["task"] == "classification" and records.rescore(entry) == entry["metrics"]
+    assert entry["seconds"].keys() == {"whitening", "codebook", "encoding", "svm"}
+    assert plan.is_finished() and "n40 accuracy" in records.told(entry)
+    assert not records.load_records("jule", root=tmp_path), "it is no clustering"
+
+
+def test_gains_pair_seeds_by_their_number():
     def run(name, seed, accuracy):
-        rows = [{"n_train": 20, "accuracy": accuracy}, {"n_train": 10, "accuracy": 0.25}]
-        return {"representation": name, "random_state": seed, "rows": rows}
+        metrics = {"n20": {"accuracy": accuracy}, "n10": {"accuracy": 0.25}}
+        return {"parameters": {"representation": name}, "random_state": seed, "metrics": metrics}
 
     # seed 1 of the codebook is missing; files come in any order
     entries = [run("conv1", 2, 0.75), run("conv1", 0, 0.5), run("conv1", 1, 0.0)]
-    found = classification.curves([*entries, run("whitened", 0, 0.25), run("whitened", 2, 0.625)])
+    entries += [run("whitened", 0, 0.25), run("whitened", 2, 0.625)]
+    found = accuracies(entries)
     assert list(found["conv1"]) == [10, 20]
     assert found["conv1"][20] == {0: 0.5, 1: 0.0, 2: 0.75}
-    assert classification.gains(found, "conv1", "whitened", 20).tolist() == [0.25, 0.125]
-    assert classification.gains(found, "conv1", "conv2", 20).size == 0
+    assert gains(entries, "conv1", "whitened")[20].tolist() == [0.25, 0.125]
+    assert gains(entries, "conv1", "conv2")[20].size == 0
+    assert gains(entries, "conv2", "whitened") == {}

@@ -76,7 +76,8 @@ def test_features_do_not_depend_on_blocks_or_on_other_images(monkeypatch):
     together = patches.encode(images, whitening, codes, device="cpu")
     monkeypatch.setitem(patches.BLOCK_BYTES, "cpu", 1)
     alone = patches.encode(images[::-1], whitening, codes, device="cpu")[::-1]
-    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-5)
+    # distances expanded into float32 products of 108 terms: the tolerance of the literal pipeline
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-4)
 
 
 def test_whitening_is_the_inverse_root_of_the_covariance():

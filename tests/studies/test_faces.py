@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from reprolib import load
-from reprolib.data.images import Images
+from reprolib.data.images import Images, to_float_images
 from reprolib.methods import JULE
 from reprolib.networks.embedding import ConvEmbedding
 from reprolib.studies.faces import (
@@ -20,9 +20,11 @@ from reprolib.studies.faces import (
     load_lfw_pairs,
     verify,
     verify_faces,
-    verify_pairs,
 )
-from reprolib.training.checkpoint import to_float_images
+
+
+def verify_pairs(first, second, same, folds):
+    return verify(cosine_similarity(first, second), same, folds)
 
 
 def accuracy_at(scores, same, threshold):

@@ -1,0 +1,61 @@
+"""Triplets within a batch, for the weighted triplet loss of paper 002."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Triplets(NamedTuple):
+    """Index arrays int64: anchors and positives (p,), and the negatives of each pair (p, q)."""
+
+    anchor: torch.Tensor
+    positive: torch.Tensor
+    negative: torch.Tensor
+
+
+def squared_distances(unit_vectors: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Squared Euclidean distances (a, b) between unit vectors (a, d) and (b, d), in [0, 4]."""
+    return (2.0 - 2.0 * unit_vectors @ others.T).clamp(0.0, 4.0)
+
+
+def sample_triplets(
+    labels: torch.Tensor,
+    n_negatives: int,
+    *,
+    negatives: str = "nearest",
+    distances: torch.Tensor | None = None,
+    ordered: bool = True,
+    generator: torch.Generator | None = None,
+) -> Triplets:
+    """Triplets within a batch for equation 11 (paper 002, section 3.5.2).
+
+    `labels` int (b,) cluster ids, on the host. Positives: every pair of one cluster, in both orders if
+    `ordered`. Negatives: "nearest" takes the `n_negatives` samples of other clusters nearest to the anchor by
+    `distances` (b, b), as the paper says; "random" draws them without replacement and at most one less
+    than there are clusters in the batch, as the released codes do. Fewer are taken when the batch has
+    fewer samples outside a cluster; none when it has no pair, or one cluster only. The triplets come on the
+    device of `distances`, which is not waited for.
+    """
+    ids = labels.numpy()
+    same = ids[:, None] == ids  # (b, b)
+    pairs = same & ~np.eye(len(ids), dtype=bool) if ordered else np.triu(same, 1)
+    anchor, positive = (torch.from_numpy(index) for index in np.nonzero(pairs))  # (p,)
+    q = min(n_negatives, int((~same).sum(1).min()))
+    if negatives == "random":
+        q = min(q, len(np.unique(ids)) - 1)
+    device = labels.device if distances is None else distances.device
+    mask = torch.from_numpy(same)
+    if q == 0 or len(anchor) == 0:
+        empty = anchor[:0].to(device)
+        return Triplets(empty, empty, empty.reshape(0, 0))
+    if negatives == "nearest":
+        others = distances.detach().masked_fill(mask.to(device), torch.inf)
+        order = others.topk(q, largest=False).indices
+        anchor = anchor.to(device)
+        return Triplets(anchor, positive.to(device), order[anchor])  # (p, q)
+    keys = torch.rand(len(anchor), len(ids), generator=generator)
+    drawn = keys.masked_fill(mask[anchor], -1.0).topk(q).indices
+    return Triplets(anchor.to(device), positive.to(device), drawn.to(device))
