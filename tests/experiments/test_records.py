@@ -180,22 +180,6 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text):
         records.load_records("jule", root=tmp_path)
 
 
-def test_mean_and_spread_over_seeds(tmp_path, digits):
-    for seed in range(3):
-        write(tmp_path, digits, seed=seed)
-    write(tmp_path, digits, tag="alone")
-    entries = records.load_records("jule", root=tmp_path)
-    rows = {row["tag"]: row for row in records.aggregate(entries)}
-    scores = [e["metrics"]["labels"]["acc"] for e in entries if e["tag"] == "main"]
-    assert rows["main"]["n_seeds"] == 3 and rows["main"]["seeds"] == [0, 1, 2]
-    assert rows["main"]["mean"]["acc"] == pytest.approx(sum(scores) / 3)
-    variance = sum((s - sum(scores) / 3) ** 2 for s in scores) / 2
-    assert rows["main"]["std"]["acc"] == pytest.approx(variance**0.5)
-    assert rows["main"]["seconds"] == pytest.approx(2.0)
-    assert rows["alone"]["std"]["acc"] is None
-    assert rows["main"]["stale"] is True, "no behaviour has the number 0"
-
-
 def test_a_record_is_stale_when_its_behaviour_is_not_the_last():
     assert not records.is_stale({"behaviours": {}})
     now = probes.latest("KMeans", "JULE/paper")
