@@ -138,9 +138,11 @@ def run(
 @click.option("--profile", help="smoke, cpu or paper; default: paper, else cpu")
 def results(paper: str, profile: str | None) -> None:
     """Show the paper's numbers beside the records'."""
-    from reprolib.report import compare
+    from reprolib.experiments.paper import Paper, paper_folder
+    from reprolib.report.tables import overview
 
-    print(compare.text(paper, profile=profile))
+    paper_folder(paper)
+    print(*overview(Paper(paper), profile), sep="\n\n")
 
 
 @cli.command(

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
 
 from reprolib.checks import unknown_name
 
@@ -61,6 +59,9 @@ def confusion(y: Any, labels: Any) -> np.ndarray:
            [1, 1],
            [1, 0]])
     """
+    # here and below: who only reads records does not wait for scikit-learn
+    from sklearn.metrics.cluster import contingency_matrix
+
     return contingency_matrix(*_pair(y, labels))
 
 
@@ -115,6 +116,8 @@ def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     """
     if average not in AVERAGES:
         raise unknown_name("NMI average", average, AVERAGES)
+    from sklearn.metrics import normalized_mutual_info_score
+
     score = normalized_mutual_info_score(*_pair(y, labels), average_method=average)
     return float(np.clip(score, 0.0, 1.0))
 
@@ -125,6 +128,8 @@ def ari(y: Any, labels: Any) -> float:
     >>> round(ari([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]), 4)
     0.2424
     """
+    from sklearn.metrics import adjusted_rand_score
+
     return float(adjusted_rand_score(*_pair(y, labels)))
 
 

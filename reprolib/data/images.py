@@ -137,7 +137,7 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
     if array.ndim != 4:
         raise ValueError(
             f"images must have shape (n, h, w) or (n, c, h, w); got {array.shape}. "
-            "Rows of flattened pixels must be reshaped first."
+            "Reshape your data where they are rows of flattened pixels."
         )
     if array.shape[1] not in (1, 3):
         hint = (
@@ -244,12 +244,19 @@ def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
     return features
 
 
+def is_features(X: Any) -> bool:
+    """Tell features (n, d) from images, by the shape alone."""
+    if isinstance(X, Images):
+        return False
+    return len(getattr(X, "shape", None) or np.asarray(X).shape) == 2
+
+
 def as_features(X: Any) -> np.ndarray:
     """Return float32 features (n, d): features as they are, images flattened, values unscaled.
 
     X: whatever `as_pixels` takes, or numbers (n, d). Raises as `as_pixels` and `check_features` do.
     """
-    if isinstance(X, Images) or np.ndim(X) != 2:
+    if not is_features(X):
         pixels = as_pixels(X)
         return pixels.reshape(len(pixels), -1).astype(np.float32)  # (n, d)
     features = check_features(X)

@@ -1,9 +1,10 @@
-"""Profiles: the hyper-parameters of a paper's experiment by data set, and who prescribes them.
+"""A paper in the book: its printed tables, profiles, deviations, claims and records, read from files.
 
 `book/<paper>/profiles.yml` holds `method` (the paper's own), `default` (its parameters on every
 data set), `baselines` (the methods it is compared with, and their parameters), `shared` (parameters
 that these take over from the paper's own, where they have them) and `profiles`: smoke | cpu | paper, by
-data set.
+data set. `published.yml` holds the printed numbers, `deviations.yml` where paper, released code and book
+differ, `runs` the records; `book/claims.yml` what all papers claim.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_keys, unknown_name
+from reprolib.experiments import records
 from reprolib.experiments.probes import REPOSITORY
 
 BOOK = REPOSITORY / "book"
@@ -27,6 +30,15 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
 ABOUT = ("load", "source", "reduced", "features", "others")
+
+# Scores that a published table may hold, as printed
+METRICS = {
+    "acc": "ACC",
+    "nmi_geometric": "NMI (geometric)",
+    "nmi_arithmetic": "NMI (arithmetic)",
+    "nmi_max": "NMI (max)",
+}
+RUN = {"method", "result", "variant", "tag"}  # what of ours a printed row is compared with
 
 METHODS = {
     "JULE": "reprolib.methods.jule",
@@ -52,6 +64,165 @@ METHODS = {
 }
 
 
+class Paper:
+    """One paper's files and records, each read once, when first asked for; a new Paper reads anew.
+
+    name: a folder of the book, or the id of a paper in claims.yml; root: folder of the records, by
+    default book/<name>/runs. What it returns is shared: read it, do not change it.
+    """
+
+    def __init__(self, name: str, root: Path | None = None) -> None:
+        self.name, self.root = name, root
+
+    @property
+    def folder(self) -> Path:
+        """Return book/<name>. Raises ValueError for a paper without one, naming the nearest."""
+        return paper_folder(self.name)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """All records, sorted by file name."""
+        return records.load_records(self.name, task=None, root=self.root)
+
+    def select(self, task: str = "clustering", **filters: Any) -> list[dict[str, Any]]:
+        """Return the records of a task that match every filter, as `records.load_records` takes them."""
+        wanted = {"task": task, **filters}.items()
+        return [e for e in self.records if all(records.matches(e, *pair) for pair in wanted)]
+
+    @cached_property
+    def profiles(self) -> dict[str, Any]:
+        """Contents of profiles.yml; see `profiles`."""
+        return profiles(self.name)
+
+    @cached_property
+    def published(self) -> dict[str, dict[str, Any]]:
+        """The printed tables that compare methods on data sets, by id; none without a published.yml.
+
+        A table has `title`, `source` (where in the paper), `metrics` (keys of METRICS) and `rows`; a row
+        `name` (as printed), `values` {data set: number or None, or a list of one for each metric} and,
+        where we run the same, `method` and `result`, optionally `variant` and `tag`; `reported` holds
+        numbers that the table quotes from other papers. Raises ValueError, naming the row, when a key is
+        missing, unknown or holds no number.
+        """
+        found = {}
+        for entry in self._printed.get("tables", []):
+            where = f"published.yml, {entry.get('id', 'no id')}"
+            check_keys(where, entry, {"id", "title", "source", "metrics", "rows"}, {"note"})
+            for metric in entry["metrics"]:
+                if metric not in METRICS:
+                    raise unknown_name(f"metric of {where}", metric, METRICS)
+            for row in entry["rows"]:
+                _check_row(f"{where}, row {row.get('name')!r}", row, len(entry["metrics"]))
+            found[entry["id"]] = entry
+        return found
+
+    def printed(self, table: str, metric: str | None = None) -> list[dict[str, Any]]:
+        """Return a table's rows with the numbers of one metric, by default its first.
+
+        Raises ValueError for an unknown table or a metric that it does not print.
+        """
+        if table not in self.published:
+            raise unknown_name("table", table, self.published)
+        metrics = self.published[table]["metrics"]
+        metric = metric or metrics[0]
+        if metric not in metrics:
+            raise unknown_name(f"metric of {table}", metric, metrics)
+        place = metrics.index(metric)
+        return [
+            row | {"values": {d: _pick(value, place) for d, value in row["values"].items()}}
+            for row in self.published[table]["rows"]
+        ]
+
+    @cached_property
+    def others(self) -> dict[str, dict[str, Any]]:
+        """The printed tables that compare no method on a data set, by id.
+
+        Each has `title`, `source`, `columns` and `rows` of `name` and `values` (one a column, None where
+        the paper prints none), a row optionally the `parameter` that it sets. Raises ValueError, naming
+        the row, for missing or unknown keys and for a row of another length.
+        """
+        found = {}
+        for entry in self._printed.get("others", []):
+            where = f"published.yml, {entry.get('id', 'no id')}"
+            check_keys(where, entry, {"id", "title", "source", "columns", "rows"}, {"note"})
+            for row in entry["rows"]:
+                place = f"{where}, row {row.get('name')!r}"
+                check_keys(place, row, {"name", "values"}, {"parameter"})
+                if len(row["values"]) != len(entry["columns"]):
+                    raise ValueError(
+                        f"{place}: {len(row['values'])} values for {len(entry['columns'])} columns."
+                    )
+            found[entry["id"]] = entry
+        return found
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Names of the data sets as the paper prints them, in its order, by our name."""
+        return dict(self._printed.get("names", {}))
+
+    @cached_property
+    def headline(self) -> str:
+        """The metric by which the pages tell what a setting changes, by default "nmi_geometric"."""
+        found = self._printed.get("headline", "nmi_geometric")
+        if found not in METRICS:
+            raise unknown_name(f"headline in {self.name}/published.yml", found, METRICS)
+        return found
+
+    @cached_property
+    def deviations(self) -> list[dict[str, Any]]:
+        """Where paper, released code and this book differ, from deviations.yml.
+
+        Each has `id`, `topic`, `paper`, `released`, `ours` and `why`; then `effect` (known otherwise, or
+        why it was not measured), or `runs`: tags whose records measure it against those of the tag
+        `base`, by default "main". {name} in `ours` stands for a parameter of the method as the variant
+        "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
+        """
+        settings = signature(self.profiles["method"]) | self.profiles["default"]
+        entries = []
+        for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
+            where = f"deviations.yml, {entry.get('id', 'no id')}"
+            keys = {"id", "topic", "paper", "released", "ours", "why"}
+            check_keys(where, entry, keys, {"effect", "runs", "base"})
+            if wrong := [key for key in keys if not isinstance(entry[key], str)]:
+                raise ValueError(f"{where}: {', '.join(sorted(wrong))} must be text; quote it.")
+            if not ("runs" in entry or "effect" in entry):
+                raise ValueError(
+                    f"{where}: give `runs`, tags that measure it, or `effect`, in words."
+                )
+            try:
+                ours = entry["ours"].format(**settings)
+            except KeyError as error:
+                raise unknown_name(f"parameter in {where}", error.args[0], settings) from None
+            entries.append({"runs": [], "base": "main", **entry, "ours": ours})
+        return entries
+
+    @cached_property
+    def claims(self) -> list[dict[str, Any]]:
+        """What the paper claims: `claim`, `where`, and `check` or `open`; see `claimed`."""
+        known = {entry["id"]: entry["claims"] for entry in claimed()}
+        if self.name not in known:
+            raise unknown_name("paper", self.name, known)
+        return known[self.name]
+
+    @cached_property
+    def _printed(self) -> dict[str, Any]:
+        path = self.folder / "published.yml"
+        return load_yaml(path) if path.is_file() else {}
+
+
+def claimed() -> list[dict[str, Any]]:
+    """Read book/claims.yml: papers with `id`, `number`, `cite`, `title` and `claims`.
+
+    Raises ValueError, naming the claim, for missing or unknown keys.
+    """
+    found = load_yaml(BOOK / "claims.yml")["papers"]
+    for paper in found:
+        for entry in paper["claims"]:
+            where = f"claims.yml, {paper['id']}, {entry.get('claim', '?')!r}"
+            check_keys(where, entry, {"claim", "where"}, {"check", "open"})
+    return found
+
+
 def papers() -> list[str]:
     """Name the papers that have an experiment: folders of the book with a profiles.yml."""
     return sorted(path.parent.name for path in BOOK.glob("*/profiles.yml"))
@@ -65,9 +236,12 @@ def paper_folder(paper: str) -> Path:
 
 
 def load_yaml(path: Path) -> Any:
-    """Read a YAML file of the book. Raises ValueError, naming the file, when it does not parse."""
+    """Read a YAML file of the book, once while it stays as it is; what is returned is shared.
+
+    Raises ValueError, naming the file, when it does not parse.
+    """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+        return _read(path, path.stat().st_mtime_ns)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
 
@@ -195,3 +369,22 @@ def _typed(method: str, name: str, value: Any, default: Any) -> Any:
             f"got {value!r} ({type(value).__name__})."
         )
     return value
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, mtime_ns: int) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+
+
+def _check_row(where: str, row: Mapping[str, Any], n_metrics: int) -> None:
+    check_keys(where, row, {"name", "values"}, RUN | {"reported", "note"})
+    for dataset, value in [*row["values"].items(), *row.get("reported", {}).items()]:
+        each = value if isinstance(value, list) else [value] * n_metrics
+        if len(each) != n_metrics:
+            raise ValueError(f"{where}: {dataset} holds {len(each)} numbers, not {n_metrics}.")
+        if any(number is not None and not isinstance(number, int | float) for number in each):
+            raise ValueError(f"{where}: {dataset} holds {value!r}, not a number.")
+
+
+def _pick(value: Any, place: int) -> float | None:
+    return value[place] if isinstance(value, list) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def load_records(
     found = []
     for path in sorted(folder.glob("*.json")):
         entry = read(path)
-        if all(_matches(entry, key, wanted) for key, wanted in filters.items()):
+        if all(matches(entry, key, wanted) for key, wanted in filters.items()):
             found.append(entry)
     return found
 
@@ -212,47 +212,6 @@ def told(entry: Mapping[str, Any]) -> str:
     return f"{scores or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
 
 
-def aggregate(
-    records: Iterable[Mapping[str, Any]],
-    by: Sequence[str] = ("method", "variant", "dataset", "profile", "tag"),
-) -> list[dict]:
-    """Average records over seeds: one row for each group and result.
-
-    by: top-level keys that form a group; `dataset` stands for its name. Each row holds those keys,
-    `result` ("SF", "RC", "labels"), `n_seeds`, `seeds`, `mean` and `std` (dicts by metric; std over
-    seeds with n - 1 in the denominator, None for one seed), `seconds` (mean of the runs' sums), `n`
-    (samples), `stale` (True if any record is) and `devices`.
-    """
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
-    for entry in records:
-        key = tuple(_value(entry, name) for name in by)
-        groups.setdefault(key, []).append(entry)
-    rows = []
-    for key, members in groups.items():
-        results = dict.fromkeys(name for entry in members for name in entry["metrics"])
-        for result in results:
-            scored = [entry for entry in members if result in entry["metrics"]]
-            rows.append(dict(zip(by, key, strict=True)) | _average(scored, result))
-    return rows
-
-
-def _average(scored: Sequence[Mapping[str, Any]], result: str) -> dict:
-    names = list(scored[0]["metrics"][result])
-    values = np.array([[entry["metrics"][result][m] for m in names] for entry in scored])
-    spread = values.std(axis=0, ddof=1).tolist() if len(scored) > 1 else [None] * len(names)
-    return {
-        "result": result,
-        "n_seeds": len(scored),
-        "seeds": sorted(entry["random_state"] for entry in scored),
-        "mean": dict(zip(names, values.mean(axis=0).tolist(), strict=True)),
-        "std": dict(zip(names, spread, strict=True)),
-        "seconds": float(np.mean([sum(entry["seconds"].values()) for entry in scored])),
-        "n": scored[0]["dataset"]["n"],
-        "stale": any(is_stale(entry) for entry in scored),
-        "devices": sorted({entry["device"] for entry in scored}),
-    }
-
-
 def _scores(task: str, y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     if task == "classification":
         return {"accuracy": round(float(np.mean(labels == y)), DECIMALS)}
@@ -288,7 +247,8 @@ def _value(entry: Mapping[str, Any], key: str) -> Any:
     return entry[key]["name"] if key == "dataset" else entry[key]
 
 
-def _matches(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
+def matches(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
+    """Tell whether a record's `key` is, or is among, what is wanted; the `dataset` goes by its name."""
     value = _value(entry, key)
     return value in wanted if isinstance(wanted, list | tuple | set) else value == wanted
 

@@ -19,9 +19,9 @@ import yaml
 from reprolib.experiments.paper import paper_folder
 from reprolib.experiments.plan import SETTINGS, Plan, given, plan
 from reprolib.experiments.probes import REPOSITORY
-from reprolib.experiments.records import read
+from reprolib.experiments.records import read, told
 
-__all__ = ["Plan", "RunFailed", "given", "plan", "read", "run"]
+__all__ = ["Plan", "RunFailed", "given", "plan", "read", "run", "told"]
 
 POLL_SECONDS = 0.25
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,13 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from reprolib.data.images import Images, as_features, as_pixels, check_features, to_float_images
+from reprolib.data.images import (
+    as_features,
+    as_pixels,
+    check_features,
+    is_features,
+    to_float_images,
+)
 from reprolib.kernels.soft_assignment import squared_distances
 from reprolib.methods.base import TrainedEstimator, check_counts, parameters
 from reprolib.networks.autoencoders import SIDES, Centers, build_autoencoder
@@ -27,7 +34,7 @@ def as_inputs(X: Any, *, to_cluster: bool = True) -> torch.Tensor:
     Images of one channel and 16 to 32 pixels a side go through convolutions, channels last; other
     images are flattened, uint8 divided by 255; features keep their values.
     """
-    if not isinstance(X, Images) and np.ndim(X) == 2:
+    if is_features(X):
         return torch.from_numpy(as_features(X) if to_cluster else check_features(X, min_samples=1))
     images = to_float_images(as_pixels(X, to_cluster=to_cluster))
     low, high = SIDES
@@ -85,7 +92,8 @@ class AutoencoderMethod(TrainedEstimator):
         inputs = as_inputs(X, to_cluster=False)
         if tuple(inputs.shape[1:]) != self.input_shape_:
             raise ValueError(
-                f"X has {inputs.shape[1:].numel()} features: this model was fitted on inputs of shape "
+                f"X has {inputs.shape[1:].numel()} features, but {type(self).__name__} is expecting "
+                f"{math.prod(self.input_shape_)} features as input: it was fitted on inputs of shape "
                 f"{self.input_shape_}, got {tuple(inputs.shape[1:])}"
             )
         network = self.modules_["network"].eval()

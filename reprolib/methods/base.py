@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.preprocessing import normalize
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import Images, as_features, sealed_labels
+from reprolib.data.images import as_features, is_features, sealed_labels
 from reprolib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import Run, Stage, under
@@ -75,8 +75,8 @@ class Estimator(ClusterMixin, BaseEstimator):
         self.results_ = {name: np.asarray(ids, dtype=np.int32) for name, ids in results.items()}
         self.labels_ = self.results_[self.MAIN or list(results)[-1]]
         self.history_ = list(history)
-        if not isinstance(X, Images) and np.ndim(X) == 2:
-            self.n_features_in_ = int(np.shape(X)[1])
+        if is_features(X):
+            self.n_features_in_ = np.asarray(X).shape[1]
         return self
 
 
@@ -93,6 +93,11 @@ class TrainedEstimator(TransformerMixin, Estimator):
     verbose: bool = False
 
     trains: ClassVar[bool] = True
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
     def inputs(self, X: Any) -> torch.Tensor:
         """Network inputs float32 (n, ...) of what `fit` is given; raises as it does."""
@@ -130,6 +135,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
             run.train(self.stages(run, X))
             results = self.finish(run)
         self.modules_, self.input_shape_ = run.modules, tuple(inputs.shape[1:])
+        self.seed_ = run.seed
         return self._keep(X, results, run.history)
 
     def build(self, run: Run) -> None:
@@ -152,7 +158,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
                     fitted[name] = value
         state = {
             "class": type(self).__name__,
-            "parameters": self.plain_parameters(),
+            "parameters": self.plain_parameters() | {"random_state": self.seed_},
             "results": list(self.results_),
             "fitted": fitted,
         }
@@ -183,7 +189,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
         return model
 
     def plain_parameters(self) -> dict[str, Any]:
-        """`get_params`, ready for JSON: plain numbers, and of a RandomState the seed that it gave."""
+        """`get_params`, ready for JSON: plain numbers, and for a RandomState the seed that it gives."""
         found = {
             k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()
         }

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
@@ -105,6 +106,11 @@ class JULE(TrainedEstimator):
         "n_negatives": 1,
         "learning_rate": (0, "above"),
     }
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        return tags
 
     def inputs(self, X: Any) -> torch.Tensor:
         """Float images (n, c, h, w) of `Images` or an image array (n, h, w) or (n, c, h, w)."""

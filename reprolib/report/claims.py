@@ -2,89 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import signature
 
-import numpy as np
+import pandas as pd
 
 from reprolib.checks import check_keys, unknown_name
-from reprolib.experiments import records
-from reprolib.experiments.paper import BOOK, load_yaml
-from reprolib.report import ablations, compare
+from reprolib.experiments.paper import Paper
+from reprolib.report import compare
+from reprolib.report.measured import as_rows
 from reprolib.studies import theorems
-from reprolib.studies.classify import gains
 
 VERDICTS = ("holds", "holds in part", "does not hold", "not run", "not started")
 GOOD = ("above", "reached", "within spread")
-OPTIONS = {
-    "cells": ({"table", "rows"}, {"datasets", "agree"}),
-    "better": ({"first", "than", "datasets"}, {"most"}),
-    "alike": ({"table", "rows", "datasets"}, set()),
-    "stages": ({"dataset", "clusters"}, set()),
-    "ablation": ({"tags"}, {"result"}),
-    "insensitive": ({"tags"}, {"result"}),
-    "gains": ({"table"}, {"over", "most"}),
-    "codes": ({"codes", "than"}, {"most"}),
-    "phases": ({"methods", "first", "than", "datasets"}, {"most"}),
-    "theorems": ({"zeta"}, set()),
-}
+Found = Iterator[tuple[str, bool]]  # what was compared, and whether it is as claimed
 
 
-def papers() -> list[dict]:
-    """Read book/claims.yml: papers with `id`, `number`, `cite`, `title` and `claims`.
-
-    Raises ValueError, naming the claim, for missing or unknown keys.
-    """
-    path = BOOK / "claims.yml"
-    found = load_yaml(path)["papers"]
-    for paper in found:
-        for entry in paper["claims"]:
-            where = f"{path.name}, {paper['id']}, {entry.get('claim', '?')!r}"
-            check_keys(where, entry, {"claim", "where"}, {"check", "open"})
-            if check := entry.get("check"):
-                if check.get("kind") not in OPTIONS:
-                    raise unknown_name(f"kind of check in {where}", check.get("kind"), OPTIONS)
-                needed, optional = OPTIONS[check["kind"]]
-                check_keys(where, check, needed | {"kind"}, optional)
-    return found
-
-
-def judged(paper: str, *, root: Path | None = None) -> list[dict]:
+def judged(paper: Paper) -> list[dict]:
     """Judge a paper's claims: `claim`, `where`, `verdict` (one of VERDICTS) and `evidence` in words.
 
-    root: folder of the records. A check counts comparisons, each as `results.verdict` does:
-
-    - cells: numbers of a published table; good when the verdict is in `agree`, by default at least
-      within the spread of the paper's
-    - better: each of `first` (method/result) against the best of `than`, by data set; good when above;
-      `most`: holds when more than half are
-    - alike: a row of a table on two data sets; good when they differ by no more than the paper's own
-      numbers do, or by two standard deviations
-    - stages: the numbers of clusters that the records of a data set went through
-    - ablation: the records tagged "main" against those of a tag; good when main is above; `result`
-      leaves the others out, those for one that the changed setting comes after
-    - insensitive: the same records; good when the means differ by no more than 0.01 or two standard
-      deviations of their difference
-    - gains: every number of a table against that of the same row in the table `over` or, without one,
-      of the data set's row "<...>, data" in the table itself; good when above
-    - codes: accuracies of codebooks (`classify.gains`) against that of `than`, seed by seed for each number
-      of labelled images; good when the mean gain is more than two of its standard deviations
-
-    - phases: one result of each method against another result of the same runs, seed by seed on each data
-      set; good when the mean gain is more than two of its standard deviations, or 0.01 if that is more
-
-    Raises ValueError for an unknown paper.
+    A check names one of KINDS and what it compares; `most`: holds when more than half of the
+    comparisons are good. Raises ValueError for an unknown paper and, naming the claim, for an unknown
+    kind or option of a check.
     """
-    known = {entry["id"]: entry for entry in papers()}
-    if paper not in known:
-        raise unknown_name("paper", paper, known)
     rows = []
-    for entry in known[paper]["claims"]:
+    for entry in paper.claims:
         row = {"claim": entry["claim"], "where": entry["where"]}
-        if check := entry.get("check"):
-            options = {k: v for k, v in check.items() if k not in ("kind", "most")}
-            found = CHECKS[check["kind"]](paper, root=root, **options)
-            row |= decide(found, most=check.get("most", False))
+        if "check" in entry:
+            check = dict(entry["check"])
+            kind, most = check.pop("kind", None), check.pop("most", False)
+            where = f"claims.yml, {paper.name}, {entry['claim']!r}"
+            if kind not in KINDS:
+                raise unknown_name(f"kind of check in {where}", kind, KINDS)
+            options = list(signature(KINDS[kind]).parameters.values())[1:]  # without the paper
+            needed = {option.name for option in options if option.default is option.empty}
+            check_keys(where, check, needed, {option.name for option in options})
+            row |= decide(list(KINDS[kind](paper, **check)), most=most)
         elif "open" in entry:
             row |= {"verdict": "not run", "evidence": entry["open"]}
         else:
@@ -97,201 +51,137 @@ def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> di
     """Verdict and evidence from comparisons (what was compared, whether it is good)."""
     if not comparisons:
         return {"verdict": "not run", "evidence": "no record"}
-    good = [name for name, fine in comparisons if fine]
     bad = [name for name, fine in comparisons if not fine]
-    if not bad or (most and len(good) > len(bad)):
+    n_good = len(comparisons) - len(bad)
+    if not bad or (most and n_good > len(bad)):
         verdict = "holds"
     else:
-        verdict = "holds in part" if good else "does not hold"
-    evidence = f"{len(good)} of {len(comparisons)}"
-    if bad:
-        evidence += f"; not: {', '.join(bad)}"
-    return {"verdict": verdict, "evidence": evidence}
+        verdict = "holds in part" if n_good else "does not hold"
+    told = f"; not: {', '.join(bad)}" if bad else ""
+    return {"verdict": verdict, "evidence": f"{n_good} of {len(comparisons)}{told}"}
 
 
-def _cells(
-    paper: str,
-    *,
+def _printed(
+    paper: Paper,
     table: str,
     rows: Sequence[str],
     datasets: Sequence[str] | None = None,
     agree: Sequence[str] = GOOD,
-    root: Path | None,
-) -> list[tuple[str, bool]]:
-    cells = compare.table(paper, table, datasets=datasets, root=root)
-    run = [c for c in cells if c["row"] in rows and c["mean"] is not None]
-    names = compare.dataset_names(paper)
-    return [(f"{_short(c['row'])} on {names[c['dataset']]}", c["verdict"] in agree) for c in run]
+) -> Found:
+    """Numbers of a published table: the verdict is in `agree`, by default at least within our spread."""
+    for cell in compare.table(paper, table, datasets=datasets):
+        if cell["row"] in rows and cell["mean"] is not None:
+            yield _cell_name(paper, cell), cell["verdict"] in agree
+
+
+def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str]) -> Found:
+    """A row on two data sets: no further apart than in the paper, or than two standard deviations."""
+    found = [c for c in compare.table(paper, table, datasets=datasets) if c["mean"] is not None]
+    for row in rows:
+        same = [cell for cell in found if cell["row"] == row]
+        if len(same) == 2:
+            gap, std = compare.difference(*(cell["scores"] for cell in same))
+            theirs = abs(same[0]["paper"] - same[1]["paper"])
+            yield _short(row), abs(gap) <= theirs or compare.judge(gap, std, "same")
 
 
 def _better(
-    paper: str,
-    *,
-    first: Sequence[str],
-    than: Sequence[str],
-    datasets: Sequence[str],
-    root: Path | None,
-) -> list[tuple[str, bool]]:
-    scores = _main_scores(paper, root)
-    names = compare.dataset_names(paper)
-    found = []
+    paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Iterable[str]
+) -> Found:
+    """Each of `first` (method/result) is above the best of `than`, by data set."""
     for dataset in datasets:
-        others = [scores[o, dataset] for o in than if (o, dataset) in scores]
+        others = [s for s in (_scores(paper, dataset, one) for one in than) if s is not None]
         for one in first:
-            if others and (one, dataset) in scores:
-                mean, std = scores[one, dataset]
-                best, spread = max(others)
-                joint = (std**2 + spread**2) ** 0.5
-                name = f"{one.removesuffix('/labels').replace('/', ' ')}"
-                name += f" on {names.get(dataset, dataset)}"
-                found.append((name, compare.verdict(best, mean, joint) == "above"))
-    return found
-
-
-def _alike(
-    paper: str, *, table: str, rows: Sequence[str], datasets: Sequence[str], root: Path | None
-) -> list[tuple[str, bool]]:
-    cells = compare.table(paper, table, datasets=datasets, root=root)
-    found = []
-    for row in rows:
-        one, other = (c for c in cells if c["row"] == row)
-        if one["mean"] is None or other["mean"] is None:
-            continue
-        spread = 2 * ((one["std"] or 0) ** 2 + (other["std"] or 0) ** 2) ** 0.5
-        allowed = max(abs(one["paper"] - other["paper"]), spread, compare.TOLERANCE)
-        found.append((_short(row), abs(one["mean"] - other["mean"]) <= allowed))
-    return found
-
-
-def _stages(
-    paper: str, *, dataset: str, clusters: Sequence[int], root: Path | None
-) -> list[tuple[str, bool]]:
-    runs = records.load_records(paper, root=root, dataset=dataset, tag="main")
-    seen = {stage["n_clusters"] for entry in runs for stage in entry["history"]}
-    return [(f"{number} clusters", number in seen) for number in clusters] if seen else []
-
-
-def _ablation(
-    paper: str, *, tags: Sequence[str], result: str | None = None, root: Path | None
-) -> list[tuple[str, bool]]:
-    return [
-        (name, compare.verdict(row["mean"], row["base_mean"], row["std"]) == "above")
-        for name, row in _effects(paper, tags, result, root)
-    ]
-
-
-def _insensitive(
-    paper: str, *, tags: Sequence[str], result: str | None = None, root: Path | None
-) -> list[tuple[str, bool]]:
-    return [
-        (name, abs(row["difference"]) <= max(compare.TOLERANCE, 2 * (row["std"] or 0.0)))
-        for name, row in _effects(paper, tags, result, root)
-    ]
-
-
-def _effects(
-    paper: str, tags: Sequence[str], result: str | None, root: Path | None
-) -> list[tuple[str, dict]]:
-    """Rows of `ablations.effects` with a name each; the tag is told where there is more than one."""
-    names = compare.dataset_names(paper)
-    found = []
-    for row in ablations.effects(paper, tags, root=root):
-        if result in (None, row["result"]):
-            what = row["result"] if len(tags) == 1 else row["tag"]
-            found.append((f"{what} on {names.get(row['dataset'], row['dataset'])}", row))
-    return found
-
-
-def _theorems(paper: str, *, zeta: float, root: Path | None) -> list[tuple[str, bool]]:
-    return theorems.theorems_on_a_lattice(zeta)
-
-
-def _gains(
-    paper: str, *, table: str, over: str | None = None, root: Path | None
-) -> list[tuple[str, bool]]:
-    names = compare.dataset_names(paper)
-    starts = {
-        (cell["row"], cell["dataset"]): cell
-        for cell in compare.table(paper, over or table, root=root)
-        if cell["mean"] is not None
-    }
-    found = []
-    for cell in compare.table(paper, table, root=root):
-        row = cell["row"] if over else f"{cell['row'].rsplit(', ', 1)[0]}, data"
-        start = starts.get((row, cell["dataset"]))
-        if start is None or cell["mean"] is None or (not over and row == cell["row"]):
-            continue
-        joint = ((cell["std"] or 0) ** 2 + (start["std"] or 0) ** 2) ** 0.5
-        good = compare.verdict(start["mean"], cell["mean"], joint) == "above"
-        found.append((f"{_short(cell['row'])} on {names[cell['dataset']]}", good))
-    return found
-
-
-def _codes(
-    paper: str, *, codes: Sequence[str], than: str, root: Path | None
-) -> list[tuple[str, bool]]:
-    runs = records.load_records(paper, task="classification", tag=[*codes, than], root=root)
-    found = []
-    for name in codes:
-        for n, gain in gains(runs, name, than).items():
-            if len(gain) > 1:
-                found.append((f"{name} from {n:,}", gain.mean() > 2 * gain.std(ddof=1)))
-    return found
+            ours = _scores(paper, dataset, one)
+            if others and ours is not None:
+                best = max(others, key=lambda scores: (scores.mean(), scores.std()))
+                name = one.removesuffix("/labels").replace("/", " ")
+                good = compare.judge(*compare.difference(ours, best))
+                yield f"{name} on {paper.names.get(dataset, dataset)}", good
 
 
 def _phases(
-    paper: str,
-    *,
-    methods: Sequence[str],
-    first: str,
-    than: str,
-    datasets: Sequence[str],
-    root: Path | None,
-) -> list[tuple[str, bool]]:
-    metric, names = compare.headline(paper), compare.dataset_names(paper)
-    runs = records.load_records(
-        paper, root=root, tag="main", profile=["paper", "cpu"], method=list(methods)
-    )
-    gains: dict[tuple[str, str], list[float]] = {}
-    for entry in runs:
-        scores, place = entry["metrics"], (entry["method"], entry["dataset"]["name"])
-        if {first, than} <= set(scores) and place[1] in datasets:
-            gains.setdefault(place, []).append(scores[first][metric] - scores[than][metric])
-    return [
-        (
-            f"{method} on {names[dataset]}",
-            compare.verdict(0.0, np.mean(gain), np.std(gain, ddof=1) if len(gain) > 1 else None)
-            == "above",
-        )
-        for (method, dataset), gain in sorted(gains.items())
-    ]
+    paper: Paper, methods: Sequence[str], first: str, than: str, datasets: Sequence[str]
+) -> Found:
+    """One result of each method is above another result of the same runs, seed by seed."""
+    for method, dataset in ((m, d) for m in sorted(methods) for d in sorted(datasets)):
+        one, other = (_scores(paper, dataset, f"{method}/{r}") for r in (first, than))
+        if one is not None and other is not None:
+            good = compare.judge(*compare.difference(one, other, paired=True))
+            yield f"{method} on {paper.names[dataset]}", good
 
 
-def _main_scores(paper: str, root: Path | None) -> dict[tuple[str, str], tuple[float, float]]:
-    """Mean and std (0 for one seed) of the headline metric by (method/result, data set), paper first."""
-    found, metric = {}, compare.headline(paper)
-    rows = records.aggregate(
-        records.load_records(paper, root=root, tag="main", profile=["paper", "cpu"])
-    )
-    for row in sorted(rows, key=lambda row: row["profile"]):  # "cpu" first: "paper" replaces it
-        key = f"{row['method']}/{row['result']}", row["dataset"]
-        found[key] = row["mean"][metric], row["std"][metric] or 0.0
-    return found
+def _settings(
+    paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None
+) -> Found:
+    """The main setting is above that of each tag, or scores the same; `result` leaves others out."""
+    for row in compare.effects(paper, tags):
+        if result in (None, row["result"]):
+            what = row["result"] if len(tags) == 1 else row["tag"]
+            name = f"{what} on {paper.names.get(row['dataset'], row['dataset'])}"
+            yield name, compare.judge(-row["difference"], row["std"], rule)
+
+
+def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
+    """A table's numbers are above those of the same row in `over`, or else of the row "<...>, data"."""
+    starts = {(cell["row"], cell["dataset"]): cell for cell in compare.table(paper, over or table)}
+    for cell in compare.table(paper, table):
+        row = cell["row"] if over else f"{cell['row'].rsplit(', ', 1)[0]}, data"
+        start = starts.get((row, cell["dataset"]), {"mean": None})
+        if None not in (start["mean"], cell["mean"]) and (over or row != cell["row"]):
+            gap = compare.difference(cell["scores"], start["scores"])
+            yield _cell_name(paper, cell), compare.judge(*gap)
+
+
+def _stages(paper: Paper, dataset: str, clusters: Sequence[int]) -> Found:
+    """The runs of a data set went through these numbers of clusters."""
+    runs = paper.select(dataset=dataset, tag="main")
+    if seen := {stage["n_clusters"] for entry in runs for stage in entry["history"]}:
+        yield from ((f"{number} clusters", number in seen) for number in clusters)
+
+
+def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
+    """Codebooks are more accurate than another, seed by seed: the mean gain exceeds two deviations."""
+    rows = as_rows(paper.select(task="classification", tag=[*codes, than]))
+    if rows.empty:
+        return
+    order = {name: place for place, name in enumerate(codes)}
+    by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)["accuracy"]))
+    for (name, size), scores in sorted(
+        by_code.items(), key=lambda found: order.get(found[0][0], -1)
+    ):
+        if name in order and (than, size) in by_code:
+            gap, std = compare.difference(scores, by_code[than, size], paired=True)
+            if not math.isnan(std):  # one seed alone says nothing
+                yield f"{name} from {int(size[1:]):,}", gap > 2 * std
+
+
+def _theorems(paper: Paper, zeta: float) -> Found:
+    yield from theorems.theorems_on_a_lattice(zeta)
+
+
+def _scores(paper: Paper, dataset: str, one: str) -> pd.Series | None:
+    """Scores by seed, in the headline metric, of "method/result" in the profile's own setting."""
+    found = compare.runs(paper, dataset, *one.split("/"))
+    return None if found is None else found[paper.headline]
+
+
+def _cell_name(paper: Paper, cell: dict) -> str:
+    return f"{_short(cell['row'])} on {paper.names[cell['dataset']]}"
 
 
 def _short(row: str) -> str:
     return row.split(" [")[0]
 
 
-CHECKS = {
-    "cells": _cells,
-    "better": _better,
+KINDS: dict[str, Callable[..., Found]] = {
+    "cells": _printed,
     "alike": _alike,
-    "stages": _stages,
-    "ablation": _ablation,
-    "insensitive": _insensitive,
-    "gains": _gains,
-    "codes": _codes,
+    "better": _better,
     "phases": _phases,
+    "settings": _settings,
+    "gains": _gains,
+    "stages": _stages,
+    "codes": _codes,
     "theorems": _theorems,
 }

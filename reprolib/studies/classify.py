@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -217,6 +217,7 @@ class PatchCodes(BaseEstimator):
     {"n625": int32 (n,)}, and `history_`, a row a step: what it took, the network's loss by epoch.
     """
 
+    VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
     trains = True
     task = "classification"
     behaviours = ("codes", "JULE/paper")

@@ -6,6 +6,7 @@ checkpoint ends with the same bits on the same machine.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -109,10 +110,12 @@ class Run:
         checkpoint: str | os.PathLike | None = None,
         shared: str | os.PathLike | None = None,
     ) -> None:
-        self.model, self.inputs, self.monitor = model, inputs, monitor
+        # parameters as Python's own numbers, and the seed that a RandomState gave
+        self.model = copy.copy(model).set_params(**model.plain_parameters())
+        self.inputs, self.monitor = inputs, monitor
         self.checkpoint, self.shared = checkpoint, shared
         self.device = pick_device(model.device)
-        self.seed = model.seed()
+        self.seed = self.model.random_state
         self.generator = torch.Generator().manual_seed(self.seed)
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -214,10 +217,10 @@ class Run:
 
     def fingerprint(self, names: Iterable[str] | None = None) -> str:
         """Hash of the data and of the parameters that decide a result, or of those named."""
-        known = self.model.get_params() | {"random_state": self.seed}
+        known = self.model.get_params()
         chosen = {k: known[k] for k in (known if names is None else names) if k not in NO_RESULT}
         whose = type(self.model).__name__ if names is None else ""
-        digest = hashlib.sha256(json.dumps([whose, chosen], sort_keys=True, default=float).encode())
+        digest = hashlib.sha256(json.dumps([whose, chosen], sort_keys=True).encode())
         digest.update(str(tuple(self.inputs.shape)).encode())
         digest.update(self.inputs.cpu().numpy().tobytes())
         return digest.hexdigest()

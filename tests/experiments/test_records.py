@@ -180,22 +180,6 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text):
         records.load_records("jule", root=tmp_path)
 
 
-def test_mean_and_spread_over_seeds(tmp_path, digits):
-    for seed in range(3):
-        write(tmp_path, digits, seed=seed)
-    write(tmp_path, digits, tag="alone")
-    entries = records.load_records("jule", root=tmp_path)
-    rows = {row["tag"]: row for row in records.aggregate(entries)}
-    scores = [e["metrics"]["labels"]["acc"] for e in entries if e["tag"] == "main"]
-    assert rows["main"]["n_seeds"] == 3 and rows["main"]["seeds"] == [0, 1, 2]
-    assert rows["main"]["mean"]["acc"] == pytest.approx(sum(scores) / 3)
-    variance = sum((s - sum(scores) / 3) ** 2 for s in scores) / 2
-    assert rows["main"]["std"]["acc"] == pytest.approx(variance**0.5)
-    assert rows["main"]["seconds"] == pytest.approx(2.0)
-    assert rows["alone"]["std"]["acc"] is None
-    assert rows["main"]["stale"] is True, "no behaviour has the number 0"
-
-
 def test_a_record_is_stale_when_its_behaviour_is_not_the_last():
     assert not records.is_stale({"behaviours": {}})
     now = probes.latest("KMeans", "JULE/paper")
@@ -218,3 +202,23 @@ def test_a_record_is_written_a_row_a_line(tmp_path, digits):
     assert json.loads(path.read_text()) == {
         k: v for k, v in records.read(path).items() if k != "path"
     }
+
+
+def test_a_record_is_told_in_one_line(tmp_path, digits):
+    entry = records.read(write(tmp_path, digits, seconds={"fit": 1.26}))
+    scores = entry["metrics"]["labels"]
+    nmi, acc = scores["nmi_geometric"], scores["acc"]
+    assert records.told(entry) == f"labels NMI {nmi:.3f} ACC {acc:.3f}; 1.3 s"
+    blind = datasets.Images(digits.pixels, None, name="mine")
+    path = write(tmp_path, blind, labels=digits.labels, seconds={"fit": 1})
+    assert records.told(records.read(path)) == "no labels; 1.0 s"
+
+
+def test_a_classification_is_scored_by_its_accuracy_and_read_when_asked_for(tmp_path, digits):
+    labels = np.roll(digits.labels, 1)
+    write(tmp_path, digits, labels=labels, task="classification")
+    assert records.load_records("jule", root=tmp_path) == []
+    (entry,) = records.load_records("jule", root=tmp_path, task="classification")
+    right = round(float(np.mean(labels == digits.labels)), 6)
+    assert entry["metrics"] == {"labels": {"accuracy": right}} == records.rescore(entry, digits)
+    assert records.load_records("jule", root=tmp_path, task=None) == [entry]

@@ -16,7 +16,6 @@ from reprolib.experiments import paper as profiles
 from reprolib.experiments import records, run
 from reprolib.experiments.plan import SETTINGS
 from reprolib.experiments.probes import REPOSITORY
-from reprolib.report import compare
 
 PAGE = REPOSITORY / "book/jule/run.md"
 PAPERS = profiles.papers()
@@ -268,60 +267,3 @@ def test_parameters_reach_papermill_with_their_types():
     # YAML 1.1 reads 1e-05 as text; safe_dump writes what safe_load reads back
     sent = {"weight_decay": 1e-5, "tag": "1e-5", "verbose": True, "gamma": None}
     assert yaml.safe_load(yaml.safe_dump(sent)) == sent
-
-
-@pytest.mark.parametrize(
-    ("paper", "mean", "std", "expected"),
-    [
-        (0.9, None, None, "not run"),
-        (None, 0.9, 0.1, "not in paper"),
-        (0.9, 0.9, None, "reached"),
-        (0.9, 0.89, None, "reached"),
-        (0.9, 0.889, None, "below"),
-        (0.9, 0.91, None, "reached"),
-        (0.9, 0.911, None, "above"),
-        (0.9, 0.93, 0.02, "reached"),
-        (0.9, 0.945, 0.02, "above"),
-        (0.9, 0.87, 0.02, "within spread"),
-        (0.9, 0.85, 0.02, "below"),
-    ],
-)
-def test_verdicts(paper, mean, std, expected):
-    assert compare.verdict(paper, mean, std) == expected
-    assert expected in {*compare.VERDICTS, "not in paper"}
-
-
-@pytest.mark.parametrize(
-    "paper", [p for p in PAPERS if (PAGE.parents[1] / p / "published.yml").is_file()]
-)
-def test_published_tables_read_and_compare(paper):
-    for entry in compare.published(paper):
-        cells = compare.table(paper, entry["id"])
-        assert cells and {c["verdict"] for c in cells} <= {*compare.VERDICTS, "not in paper"}
-        for row in entry["rows"]:
-            assert row.get("method", "JULE") in profiles.METHODS
-            assert "method" not in row or row["method"] in profiles.methods(paper)
-
-
-def test_a_measured_cell_stands_beside_the_papers(run_once, monkeypatch):
-    folder, path = run_once
-    printed = {
-        "id": "t",
-        "title": "made up",
-        "source": "nowhere",
-        "metric": "acc",
-        "rows": [
-            {"name": "OURS-SF", "method": "JULE", "result": "SF", "values": {"digits": 0.01}},
-            {"name": "other", "values": {"digits": 0.5}, "reported": {"digits": 0.6}},
-        ],
-    }
-    monkeypatch.setattr(compare, "published", lambda paper: [printed])
-    ours, other = compare.table("jule", "t", profile="smoke", root=folder)
-    assert ours["mean"] == records.read(path)["metrics"]["SF"]["acc"]
-    assert (ours["n_seeds"], ours["std"], ours["verdict"]) == (1, None, "above")
-    assert ours["reduced"].startswith("built-in 8x8") and ours["stale"] is False
-    assert (other["verdict"], other["reported"]) == ("not run", 0.6)
-    # a smoke number never stands in for the paper's experiment unasked
-    assert compare.table("jule", "t", root=folder)[0]["verdict"] == "not run"
-    with pytest.raises(ValueError, match="Did you mean 'digits'"):
-        compare.table("jule", "t", datasets=["digit"])

@@ -13,6 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 from reprolib.methods import (
     ACGDL,
     ACPIC,
+    DCN,
+    DCSS,
+    DEC,
+    DKM,
+    IDEC,
+    JULE,
     NMFD,
     NMFLP,
     SCLS,
@@ -20,9 +26,12 @@ from reprolib.methods import (
     SCST,
     ACLink,
     ACZell,
+    AEKMeans,
     KMeans,
     NCuts,
+    VaDE,
 )
+from reprolib.networks import autoencoders
 
 # name: (instance, {check: why it cannot pass})
 ESTIMATORS = {
@@ -41,6 +50,23 @@ ESTIMATORS = {
     ),
     "NMFD": (NMFD(3, layers=(4,), max_iter=10), {}),
 }
+SMALL = dict(latent_dim=2, pretrain_epochs=8, pretrain_rate=0.01, phase1_epochs=1, batch_size=20)
+ESTIMATORS |= {
+    method.__name__: (method(3, **SMALL, mnet_width=8, device="cpu"), {})
+    for method in (AEKMeans, DEC, IDEC, DCN, DKM, VaDE, DCSS)
+}
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    monkeypatch.setattr(autoencoders, "HIDDEN", (16, 16, 24))
+
+
+def test_a_method_of_images_alone_says_so():
+    tags = JULE().__sklearn_tags__().input_tags
+    assert tags.three_d_array and not tags.two_d_array
+    with pytest.warns(match="Can't test estimator JULE which requires input"):
+        assert not [c for c in check_estimator(JULE(), on_fail=None) if c["status"] == "failed"]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -63,7 +89,9 @@ def test_numbers_of_numpy_and_a_random_state_are_parameters(name):
         check_is_fitted(plain)
     given = {k: v for k, v in plain.get_params().items() if type(v) in (int, float)}
     kinds = {int: np.int64, float: np.float32}
-    numpys = clone(plain).set_params(**{k: kinds[type(v)](v) for k, v in given.items()})
+    numbers = {k: kinds[type(v)](v) for k, v in given.items()}
+    plain.set_params(**{k: v.item() for k, v in numbers.items()})  # .1 is another one in float32
+    numpys = clone(plain).set_params(**numbers)
     np.testing.assert_array_equal(numpys.fit(X).labels_, plain.fit(X).labels_)
     assert numpys.n_features_in_ == 4
     if "random_state" in given:

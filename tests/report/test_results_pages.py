@@ -7,8 +7,7 @@ import jupytext
 import pytest
 
 from reprolib.experiments import paper as profiles
-from reprolib.experiments import records
-from reprolib.report import ablations, compare
+from reprolib.report import compare, tables
 
 BOOK = profiles.BOOK
 PAPERS = [p for p in profiles.papers() if (BOOK / p / "results.md").is_file()]
@@ -58,13 +57,14 @@ def test_cells_are_short(page):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_run_of_a_deviation_is_measured_or_said_not_to_be(paper):
-    rows = {row[0]: row[-1] for row in ablations.deviations(paper, {}).rows}
-    entries = compare.deviations(paper)
+    book = profiles.Paper(paper)
+    rows = {row[0]: row[-1] for row in tables.deviations(book).rows}
+    entries = book.deviations
     assert len({entry["id"] for entry in entries}) == len(entries) == len(rows)
     for entry in entries:
         assert entry["runs"] or entry["effect"].strip()
         for tag in entry["runs"]:
-            recorded = records.load_records(paper, tag=tag, profile=["paper", "cpu"])
+            recorded = book.select(tag=tag, profile=["paper", "cpu"])
             said = f"{tag}: not run" if not recorded else tag
             assert said in rows[entry["topic"]]
             assert recorded == [] or f"{tag}: not run" not in rows[entry["topic"]]

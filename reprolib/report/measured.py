@@ -1,0 +1,57 @@
+"""The measured numbers as one table: a row a run and result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from reprolib.experiments.paper import Paper
+from reprolib.experiments.records import is_stale
+
+ABOUT = ("method", "variant", "profile", "tag", "device", "parameters")
+KEYS = ["method", "variant", "dataset", "profile", "tag", "result"]
+COLUMNS = [*ABOUT, "dataset", "n", "seed", "result", "seconds", "memory", "stale"]
+
+
+def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a record and result, indexed by the seed: COLUMNS, then its scores ("acc", ...).
+
+    seconds: those of the whole run; memory: its peak in MiB; stale: whether the method does something
+    else by now; parameters: the record's dict.
+    """
+    rows = []
+    for entry in entries:
+        run = {key: entry[key] for key in ABOUT}
+        run |= {"dataset": entry["dataset"]["name"], "n": entry["dataset"]["n"]}
+        run |= {"seed": entry["random_state"], "seconds": sum(entry["seconds"].values())}
+        run |= {"memory": entry["peak_memory_mb"], "stale": is_stale(entry)}
+        rows += [run | {"result": result} | scores for result, scores in entry["metrics"].items()]
+    if not rows:
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.DataFrame(rows, index=[row["seed"] for row in rows])
+
+
+@lru_cache(maxsize=8)
+def measured(paper: Paper) -> pd.DataFrame:
+    """Return `as_rows` of all records of a paper that cluster."""
+    return as_rows(paper.select())
+
+
+@lru_cache(maxsize=8)
+def groups(paper: Paper) -> dict[tuple[str, ...], pd.DataFrame]:
+    """The rows of `measured` by KEYS, in the order of the records."""
+    return dict(iter(measured(paper).groupby(KEYS, sort=False)))
+
+
+def means(rows: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
+    """Average rows over seeds: for every score columns (score, "mean") and (score, "std").
+
+    The standard deviation divides by n - 1 and is NaN for one seed. One row a group of `by`, in the
+    order in which the groups first appear; also ("seed", "count") and ("stale", "any").
+    """
+    scores = [name for name in rows if name not in COLUMNS]
+    how = {score: ["mean", "std"] for score in scores} | {"seed": ["count"], "stale": ["any"]}
+    return rows.groupby(list(by), sort=False).agg(how).reset_index()

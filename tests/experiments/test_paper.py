@@ -1,0 +1,130 @@
+"""A paper's files: each read once, and every mistake in them named."""
+
+import copy
+
+import pytest
+
+from reprolib.experiments import paper as papers
+from reprolib.experiments import records
+from reprolib.experiments.paper import METHODS, Paper
+
+TABLE = {"id": "t", "title": "T", "source": "Table 0", "metrics": ["acc", "nmi_max"]}
+ROW = {"name": "r", "values": {"digits": [0.5, 0.4], "usps": None}}
+
+
+def with_printed(**printed):
+    made = Paper("jule")
+    made._printed = printed
+    return made
+
+
+def test_files_are_read_once_and_again_by_a_new_paper(folder, monkeypatch):
+    read, found = [], Paper("jule", root=folder)
+    monkeypatch.setattr(
+        records, "read", lambda path, read_one=records.read: read.append(path) or read_one(path)
+    )
+    assert len(found.records) == len(found.select()) == 8
+    assert len(found.select(tag="main", method="JULE")) == 3
+    assert len(found.select(profile=["cpu"], dataset="digits")) == 7
+    assert len(read) == 8
+    assert len(Paper("jule", root=folder).records) == 8 and len(read) == 16
+    with pytest.raises(ValueError, match="Did you mean 'dataset'"):
+        found.select(datset="usps")
+
+
+def test_yaml_is_read_again_when_it_has_changed(tmp_path):
+    path = tmp_path / "a.yml"
+    path.write_text("a: 1")
+    assert papers.load_yaml(path) is papers.load_yaml(path)
+    path.write_text("a: 20")
+    assert papers.load_yaml(path) == {"a": 20}
+    path.write_text("a: [")
+    with pytest.raises(ValueError, match="a.yml is not valid YAML"):
+        papers.load_yaml(path)
+
+
+def test_a_table_gives_the_numbers_of_one_of_its_metrics():
+    made = with_printed(tables=[TABLE | {"rows": [ROW]}])
+    assert made.printed("t") == [ROW | {"values": {"digits": 0.5, "usps": None}}]
+    assert made.printed("t", "nmi_max")[0]["values"] == {"digits": 0.4, "usps": None}
+    with pytest.raises(ValueError, match="unknown metric of t 'nmi'"):
+        made.printed("t", "nmi")
+    with pytest.raises(ValueError, match="unknown table 's'"):
+        made.printed("s")
+    plain = with_printed(
+        tables=[TABLE | {"metrics": ["acc"], "rows": [ROW | {"values": {"usps": 1}}]}]
+    )
+    assert plain.printed("t")[0]["values"] == {"usps": 1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"values": {"digits": [0.5]}}, "row 'r': digits holds 1 numbers, not 2"),
+        ({"values": {"digits": [0.5, "high"]}}, "holds .*high.*, not a number"),
+        ({"reported": {"digits": "x"}}, "holds 'x', not a number"),
+        ({"metod": "JULE"}, "Did you mean 'method'"),
+    ],
+)
+def test_a_wrong_row_is_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        assert with_printed(tables=[TABLE | {"rows": [ROW | changed]}]).published
+
+
+def test_unknown_metrics_and_ragged_rows_are_refused():
+    with pytest.raises(ValueError, match="Did you mean 'acc'"):
+        assert with_printed(tables=[TABLE | {"metrics": ["ac"], "rows": []}]).published
+    with pytest.raises(ValueError, match="unknown headline in jule"):
+        assert with_printed(headline="nmi").headline
+    other = dict(id="t", title="t", source="s", columns=["a"])
+    with pytest.raises(ValueError, match="row 'r': 2 values for 1 columns"):
+        assert with_printed(others=[other | {"rows": [dict(name="r", values=[1, 2])]}]).others
+    assert set(Paper("jule").others) == {"table-1", "table-2", "table-7", "table-8"}
+
+
+@pytest.mark.parametrize("name", papers.papers())
+def test_published_rows_name_methods_of_the_paper(name):
+    for entry in Paper(name).published.values():
+        for row in entry["rows"]:
+            assert "method" not in row or row["method"] in METHODS
+            assert "method" not in row or row["method"] in papers.methods(name)
+
+
+def test_a_paper_without_a_chapter_has_claims_only():
+    assert [paper["number"] for paper in papers.claimed()] == ["002", "001", "003", "000", "004"]
+    assert Paper("profeat").claims and Paper("profeat").records == []
+    with pytest.raises(ValueError, match="Did you mean 'jule'"):
+        assert Paper("jul").claims
+    with pytest.raises(ValueError, match="unknown paper 'profeat'"):
+        assert Paper("profeat").published
+
+
+def test_a_wrong_claim_is_named(monkeypatch):
+    entries = copy.deepcopy(papers.claimed())
+    entries[0]["claims"][0]["chek"] = {}
+    monkeypatch.setattr(papers, "load_yaml", lambda path: {"papers": entries})
+    with pytest.raises(ValueError, match="claims.yml, jule, .*Did you mean 'check'"):
+        assert Paper("jule").claims
+
+
+def test_deviations_are_told_with_the_settings_of_the_code(monkeypatch):
+    entry = dict(id="d", topic="T", paper="p", released="r", ours="λ {local_weight}", why="w")
+    profiles = Paper("jule").profiles
+
+    def deviations(changed):
+        made = Paper("jule")
+        made.profiles = profiles
+        listed = {k: v for k, v in {**entry, "effect": "e", **changed}.items() if v is not None}
+        monkeypatch.setattr(papers, "load_yaml", lambda path: {"deviations": [listed]})
+        return made.deviations
+
+    (told,) = deviations({})
+    assert (told["ours"], told["runs"], told["base"]) == ("λ 1.0", [], "main")
+    for changed, message in (
+        ({"ours": "{gama}"}, "Did you mean 'gamma'"),
+        ({"runs": None, "effect": None}, "give `runs`"),
+        ({"efect": "x"}, "Did you mean 'effect'"),
+        ({"released": 500}, "released must be text"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            deviations(changed)

@@ -1,0 +1,118 @@
+"""The five kinds of figure: what they draw, and what they say where there is nothing to draw."""
+
+import matplotlib
+import numpy as np
+import pytest
+from made_records import NAMES
+
+from reprolib.experiments.paper import METRICS
+from reprolib.report import charts, compare
+from reprolib.report.figures import MARKERS, PALETTE10
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.axison]
+
+
+def test_without_numbers_every_figure_says_what_was_not_run(book):
+    empty = [
+        charts.curves({}, "x", what="it"),
+        charts.curves({"one": {}, "two": {"label": []}}, "x", what="it"),
+        charts.bars({}, "x", "y", what="it"),
+        charts.maps({}, "title", what="it"),
+        charts.gallery(np.empty(0), np.empty(0), what="it"),
+    ]
+    assert all(figure.axes[0].texts[0].get_text() == "not run: it" for figure in empty)
+    alone = charts.dots(compare.settings(book, ["main", "absent"]), NAMES)
+    assert "not run" in alone.axes[0].texts[0].get_text()
+
+
+def test_curves_of_a_label_look_alike_in_every_panel():
+    line = np.arange(3), np.arange(3) + 1.0
+    panels = {"one": {"a": [line], "b": [line, line]}, "none": {"a": []}, "two": {"b": [line]}}
+    looks = {"a": {"linestyle": "--"}}
+    figure = charts.curves(panels, "x", "y", log="y", looks=looks, size=(5, 3))
+    one, two = figure.axes
+    assert titles(figure) == ["one", "two"] and tuple(figure.get_size_inches()) == (5, 3)
+    assert [line.get_color() for line in one.lines] == [PALETTE10[0], PALETTE10[1], PALETTE10[1]]
+    assert [line.get_marker() for line in two.lines] == [MARKERS[1]]
+    assert [line.get_linestyle() for line in one.lines] == ["--", "-", "-"]
+    assert (one.get_xscale(), one.get_yscale(), one.get_ylabel(), two.get_ylabel()) == (
+        *("linear", "log", "y", ""),
+    )
+    assert [text.get_text() for text in one.get_legend().get_texts()] == ["a", "b"]
+    assert figure.legends == [] and two.get_legend() is None
+
+
+def test_curves_can_carry_bars_and_a_legend_outside():
+    line = np.arange(3), np.ones(3), np.full(3, 0.1)
+    figure = charts.curves({"": {"a": [line]}}, "x", legend="outside lower center", ncols=2)
+    (axes,) = figure.axes
+    assert len(axes.containers) == 1 and len(figure.legends) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
+
+
+def test_dots_show_every_seed_and_the_mean(book):
+    figure = charts.dots(compare.settings(book, ["main", "worse"]), NAMES)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["main", "worse"]
+    assert axes.get_xlabel() == METRICS["nmi_geometric"] and titles(figure) == ["Digits"]
+    rings = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert [len(line.get_xdata()) for line in rings] == [3, 3, 2, 2]
+    scores = [e["metrics"]["SF"]["nmi_geometric"] for e in book.select(tag="main", method="JULE")]
+    np.testing.assert_allclose(rings[0].get_xdata(), scores)
+    middles = [bar.lines[0].get_xdata()[0] for bar in axes.containers]
+    assert middles[0] == pytest.approx(np.mean(scores))
+    places = [line.get_ydata()[0] for line in rings]
+    assert [round(place) for place in places] == [0, 0, 1, 1] and len(set(places)) == 4
+    labels = {"RC": "recomputed"}
+    figure = charts.dots(compare.settings(book, ["main", "worse"]), NAMES, "acc", labels)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["recomputed"]
+
+
+def test_bars_stand_between_their_edges():
+    edges, counts = np.array([0.0, 1.0, 3.0]), np.array([5, 7])
+    figure = charts.bars({"a": (edges, counts)}, "x", "y")
+    (axes,) = figure.axes
+    found = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.patches]
+    assert found == [(0.0, 1.0, 5), (1.0, 2.0, 7)]
+    assert axes.get_yscale() == "log" and len(axes.lines) == 0
+    panels = {str(i): (edges, counts) for i in range(5)}
+    figure = charts.bars(panels, "x", "y", even=True, columns=3)
+    assert titles(figure) == list("01234")
+    assert all(axes.lines[0].get_ydata()[0] == 6 for axes in figure.axes[:5])
+    assert [axes.get_ylabel() for axes in figure.axes[:5]] == ["y", "", "", "y", ""]
+
+
+def test_maps_are_flat_or_deep_as_the_points_are():
+    points, labels = np.random.default_rng(0).random((7, 3)), np.arange(7) % 3
+    flat = charts.maps({str(i): (points[:, :2], labels) for i in range(4)}, "title", size=(8, 8))
+    assert titles(flat) == list("0123") and flat.get_suptitle() == "title"
+    assert len(flat.axes[0].collections[0].get_offsets()) == 7
+    (deep,) = charts.maps({"a": (points, ["#000000"] * 7)}, "title").axes
+    assert deep.name == "3d" and deep.get_zlabel() == "PC 3"
+
+
+def test_a_gallery_has_a_distribution_below_each_image():
+    images, below = np.zeros((7, 4, 4)), np.full((7, 3), 1 / 3)
+    axes = charts.gallery(images, below, columns=5).axes
+    shown = [one for one in axes if one.axison]
+    assert len(axes) == 20 and len(shown) == 14
+    assert sum(len(one.images) for one in shown) == 7
+    assert sum(len(one.patches) for one in shown) == 21
+
+
+def test_a_final_cluster_keeps_its_colour_on_earlier_panels():
+    final = np.array([0, 0, 0, 1, 1])
+    earlier = np.array([4, 4, 2, 3, 3])  # 4 and 2 become 0, 3 becomes 1
+    last, before = charts.ancestor_colors(final, final), charts.ancestor_colors(earlier, final)
+    assert before[:2] == last[:2] and before[3:] == last[3:]
+    assert before[2] not in last

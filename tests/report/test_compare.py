@@ -1,0 +1,155 @@
+"""Numbers side by side: averages over seeds, differences, verdicts and effects of a setting."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reprolib.experiments.paper import Paper, papers
+from reprolib.report import compare
+from reprolib.report.measured import COLUMNS, as_rows, groups, means, measured
+
+
+def nmi(book, tag, result="SF"):
+    found = book.select(tag=tag, method="JULE")
+    return [entry["metrics"][result]["nmi_geometric"] for entry in found]
+
+
+def test_a_row_is_a_run_and_result(book):
+    rows = measured(book)
+    assert rows is measured(book), "made once a paper"
+    assert len(rows) == 2 * 6 + 2 and set(COLUMNS) < set(rows)
+    first, entry = rows.iloc[0], book.records[0]
+    assert (first["dataset"], first["n"], first["result"]) == ("digits", 1797, "SF")
+    assert first["acc"] == entry["metrics"]["SF"]["acc"]
+    assert first["seconds"] == 60.0 and first["parameters"] == entry["parameters"]
+    assert not rows["stale"].any()
+    assert as_rows([entry | {"behaviours": {"a method that is gone": 1}}])["stale"].all()
+    assert list(as_rows([])) == COLUMNS
+
+
+def test_means_are_over_seeds_with_n_less_one_in_the_deviation(book):
+    found = means(measured(book)).set_index(["tag", "result"])
+    scores = nmi(book, "main")
+    row = found.loc[("main", "SF")]
+    assert row["seed", "count"] == 3 and not row["stale", "any"]
+    assert row["nmi_geometric", "mean"] == pytest.approx(sum(scores) / 3)
+    variance = sum((s - sum(scores) / 3) ** 2 for s in scores) / 2
+    assert row["nmi_geometric", "std"] == pytest.approx(variance**0.5)
+    assert math.isnan(found.loc[("single", "SF")]["acc", "std"])
+    assert [len(rows) for rows in groups(book).values()] == [3, 3, 1, 1, 2, 2, 1, 1]
+
+
+def test_a_difference_has_both_spreads_or_that_of_the_pairs():
+    a, b = pd.Series([0.5, 0.7, 0.9]), pd.Series([0.4, 0.5], index=[1, 0])
+    gap, std = compare.difference(a, b)
+    assert gap == pytest.approx(0.25)
+    assert std == pytest.approx(math.sqrt(np.var(a, ddof=1) + np.var(b, ddof=1)))
+    # by seed: 0.5 - 0.5 and 0.7 - 0.4
+    gap, std = compare.difference(a, b, paired=True)
+    assert (gap, std) == (pytest.approx(0.15), pytest.approx(np.std([0.0, 0.3], ddof=1)))
+    assert compare.difference(a, 0.6) == (pytest.approx(0.1), pytest.approx(0.2))
+    # one seed adds no spread
+    assert compare.difference(a, b[:1])[1] == pytest.approx(0.2)
+    assert compare.difference(a[:1], b[:1])[1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("gap", "std", "above", "same"),
+    [
+        (0.0, 0.0, False, True),
+        (0.01, math.nan, False, True),
+        (0.0101, math.nan, True, False),
+        (-0.02, 0.0, False, False),
+        (0.05, 0.03, False, True),
+        (0.05, 0.02, True, False),
+    ],
+)
+def test_a_difference_counts_beyond_a_hundredth_and_two_deviations(gap, std, above, same):
+    assert compare.judge(gap, std) is compare.judge(gap, std, "above") is above
+    assert compare.judge(gap, std, "same") is same
+
+
+@pytest.mark.parametrize(
+    ("paper", "mean", "std", "expected"),
+    [
+        (0.9, 0.9, math.nan, "reached"),
+        (0.9, 0.89, math.nan, "reached"),
+        (0.9, 0.889, math.nan, "below"),
+        (0.9, 0.91, math.nan, "reached"),
+        (0.9, 0.911, math.nan, "above"),
+        (0.9, 0.93, 0.02, "reached"),
+        (0.9, 0.945, 0.02, "above"),
+        (0.9, 0.87, 0.02, "within spread"),
+        (0.9, 0.85, 0.02, "below"),
+    ],
+)
+def test_verdicts(paper, mean, std, expected):
+    assert compare.verdict(mean - paper, std) == expected
+    assert expected in compare.VERDICTS
+
+
+@pytest.mark.parametrize("name", papers())
+def test_every_published_table_can_be_compared(name):
+    paper = Paper(name)
+    for table, entry in paper.published.items():
+        for metric in entry["metrics"]:
+            cells = compare.table(paper, table, metric)
+            assert cells and {c["verdict"] for c in cells} <= {*compare.VERDICTS, "not in paper"}
+
+
+def test_a_measured_cell_stands_beside_the_papers(book):
+    rows = [
+        {"name": "OURS-SF", "method": "JULE", "result": "SF", "values": {"digits": 0.01}},
+        {"name": "k", "method": "KMeans", "result": "labels", "values": {"digits": None}},
+        {"name": "other", "values": {"digits": 0.5}, "reported": {"digits": 0.6}},
+    ]
+    ours, kmeans, other = compare.cells(book, rows)
+    assert ours["mean"] == pytest.approx(np.mean(nmi(book, "main")))
+    assert ours["std"] == pytest.approx(np.std(nmi(book, "main"), ddof=1))
+    assert (ours["n_seeds"], ours["verdict"], ours["stale"]) == (3, "above", False)
+    assert (ours["metric"], ours["profile"]) == ("nmi_geometric", "cpu")
+    # a smoke number never stands in for the paper's experiment unasked
+    assert (kmeans["verdict"], kmeans["profile"]) == ("not in paper", "cpu")
+    (smoke,) = compare.cells(book, rows[1:2], "acc", profile="smoke")
+    assert smoke["mean"] > 0.8 > compare.cells(book, rows[1:2], "acc")[0]["mean"]
+    assert smoke["reduced"].startswith("built-in 8x8")
+    assert (other["verdict"], other["reported"], other["mean"]) == ("not run", 0.6, None)
+    with pytest.raises(ValueError, match="Did you mean 'digits'"):
+        compare.cells(book, rows, datasets=["digit"])
+    with pytest.raises(ValueError, match="unknown profile 'cpus'"):
+        compare.cells(book, rows, profile="cpus")
+
+
+def test_the_papers_scale_goes_before_the_cpus(tmp_path, folder):
+    for path in folder.glob("KMeans-digits-cpu-*"):
+        text = path.read_bytes().replace(b'"profile": "cpu"', b'"profile": "paper"')
+        (tmp_path / path.name.replace("cpu", "paper")).write_bytes(text)
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        text = path.read_bytes().replace(b'"tag": "main"', b'"tag": "on-digits-ip"')
+        (tmp_path / path.name.replace("main", "on")).write_bytes(text)
+    book = Paper("jule", root=tmp_path)
+    found = compare.runs(book, "digits", "KMeans", "labels")
+    assert set(found["profile"]) == {"paper"}
+    found = compare.runs(book, "digits", "KMeans", "labels", tag="on-{dataset}-ip")
+    assert set(found["tag"]) == {"on-digits-ip"}
+    assert compare.runs(book, "usps", "KMeans", "labels", tag="on-{dataset}-ip") is None
+
+
+def test_an_effect_is_a_difference_of_means_with_both_spreads(book):
+    (effect,) = (e for e in compare.effects(book, ["worse"]) if e["result"] == "SF")
+    main, worse = nmi(book, "main"), nmi(book, "worse")
+    assert effect["difference"] == pytest.approx(np.mean(worse) - np.mean(main))
+    both = math.sqrt(np.var(main, ddof=1) + np.var(worse, ddof=1))
+    assert effect["std"] == pytest.approx(both)
+    assert effect["changed"] == {"local_weight": (1.0, 0.0), "unrolling_rate": (0.9, 0.5)}
+    assert all(math.isnan(e["std"]) for e in compare.effects(book, ["single"]))
+    assert compare.effects(book, ["absent"]) == []
+    assert compare.effects(book, ["worse"], base="absent") == []
+
+
+def test_a_base_is_kept_only_where_something_is_compared_with_it(book):
+    assert compare.settings(book, ["main", "absent"]).empty
+    tags = compare.settings(book, ["worse", "main"])["tag"]
+    assert list(tags) == ["worse"] * 4 + ["main"] * 6
