@@ -16,7 +16,8 @@ import yaml
 from reprolib.checks import unknown_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PROBES = REPOSITORY / "book" / "probes.yml"
+BOOK = REPOSITORY / "book"
+PROBES = BOOK / "probes.yml"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
