@@ -23,9 +23,16 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from reprolib.data.load import load
+from reprolib.graph.digraph import knn_digraph
+from reprolib.graph.initial import one_link_clusters
+from reprolib.methods.base import unit_rows
 from reprolib.training.trainer import Run, Stage
 
-N, FEWER = 60, 40  # digits; for the autoencoders, whose steps cost most
+N, FEWER, LINKED = (
+    60,
+    40,
+    300,
+)  # digits; for the autoencoders, whose steps cost most; for JULE's merges
 SEED = 3
 # of a group of an optimizer: other settings are a matter of PyTorch's version
 SETTINGS = ("lr", "betas", "eps", "momentum", "dampening", "nesterov", "weight_decay", "amsgrad")
@@ -50,7 +57,7 @@ MOVED = {
     "bandwidth": 0.25,
     "decay": 1e3,
     "gamma": 1.3,
-    "local_weight": 0.2,
+    "local_weight": 5.0,
     "loss_scale": 1.5,
     "m": 0.8,
     "mnet_rate": 1e-2,
@@ -83,6 +90,7 @@ def trace(kind: type, variant: str) -> dict[str, dict[str, Any]]:
     else:
         small.set_params(**OF_JULE)
         found.fit(small, digits)
+        found.plan["labels of a link of pixels"] = _link(clone(small).set_params(**ONE_PERIOD))
         found.fit(small.set_params(**ONE_PERIOD, **HALF, batch_size=N), digits, "bfloat16, ")
     return found.told()
 
@@ -315,6 +323,13 @@ def _stages(model: Any, X: Any) -> dict[str, Any]:
             "batches": [len(batch) for batch in stage.batches()],
         } | {name: _settings(run, o) for name, o in run.optimizers.items()}
     return found
+
+
+def _link(model: Any) -> str:
+    """JULE's merges, on enough digits that each of their parameters shows."""
+    features = unit_rows(load("digits", size=16, subset=LINKED))
+    digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
+    return partition(model.link(features, digraph, one_link_clusters(digraph.indices[:, 0])))
 
 
 def _settings(run: Run, optimizer: torch.optim.Optimizer) -> list[Any]:
