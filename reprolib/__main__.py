@@ -153,6 +153,24 @@ def _bench(args: argparse.Namespace) -> int:
     return int(bench.main(args.rest) or 0)
 
 
+def _probe(args: argparse.Namespace) -> int:
+    from reprolib.experiments import probes
+
+    if args.action is None:
+        return FAILED if probes.report_changes() else 0
+    entry = probes.accept(args.name, args.why)
+    print(f"{args.name}: behaviour {entry['id']}; records of the ones before are stale now")
+    return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from reprolib.experiments import replay
+
+    options = {"method": args.method, "dataset": args.dataset, "seed": args.seed}
+    replay.run(args.paper, args.sample, **options)
+    return 0
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from reprolib.experiments import doctor
 
@@ -209,6 +227,19 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = command("bench", _bench, "time the kernels against the roofline")
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="options of reprolib.bench.run")
+
+    probe = command("probe", _probe, "compare what the methods do with book/probes.yml")
+    accepted = probe.add_subparsers(dest="action", metavar="action")
+    accept = accepted.add_parser("accept", help="take today's behaviour of NAME: its records age")
+    accept.add_argument("name", metavar="NAME", help="method or method/variant, as JULE/paper")
+    accept.add_argument("--why", required=True, help="the reason, kept beside it")
+
+    replay = command("replay", _replay, "fit drawn records again in full; add to book/replays.yml")
+    replay.add_argument("paper", help="folder of the book, as jule")
+    replay.add_argument("--sample", type=int, default=1, help="number of records (default 1)")
+    replay.add_argument("--method", help="of one method only")
+    replay.add_argument("--dataset", help="of one data set only")
+    replay.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
 
     command("doctor", _doctor, "device, versions, data found, what will run where")
     return parser

@@ -125,6 +125,27 @@ def replay(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def run(paper: str, sample: int = 1, **options: Any) -> list[dict[str, Any]]:
+    """Draw records (`draw`), replay each, print what came and append it to book/replays.yml.
+
+    Records of features of a model cannot be replayed, as the model stays on the machine that fitted it:
+    they are never drawn, and their number is told.
+    """
+    drawn = draw(paper, sample, **options)
+    left = sum(map(needs_model, records.load_records(paper)))
+    if left:
+        print(f"{left} records of {paper} are of features of a model that is not here: not drawn")
+    rows = []
+    for entry in drawn:
+        row = replay(entry)
+        append(row)
+        rows.append(row)
+        for result, found in row["results"].items():
+            came = "equal labels" if found["equal"] else f"ARI {found['ari']:.3f}"
+            print(f"{row['record']}, {result}: {came}; {row['seconds']:.0f} s")
+    return rows
+
+
 def append(row: Mapping[str, Any]) -> None:
     """Add a row to book/replays.yml, atomically."""
     text = REPLAYS.read_text(encoding="utf-8") + as_text(row)

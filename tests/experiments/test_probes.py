@@ -6,6 +6,7 @@ import textwrap
 import pytest
 import yaml
 
+from reprolib.__main__ import main
 from reprolib.experiments import outputs, paper, probes, records
 from reprolib.methods import autoencoder, dcss, dec, jule, vade
 from reprolib.studies import codes
@@ -274,3 +275,10 @@ def test_report_counts_what_changed(book, monkeypatch, capsys):
     monkeypatch.setattr(outputs, "compute", lambda name: behaviour(loss=2.0))
     assert probes.report_changes(["DEC"]) == 1
     assert "loss[0]: 1.0 before, 2.0 now" in capsys.readouterr().out
+
+
+def test_commands_name_what_is_wrong(capsys):
+    assert main(["probe", "accept", "JULE/papr", "--why", "x"]) == 2
+    assert "JULE/paper" in capsys.readouterr().err
+    assert main(["replay", "jule", "--sample", "0"]) == 2
+    assert "at least 1" in capsys.readouterr().err
