@@ -28,11 +28,8 @@ from reprolib.graph.initial import one_link_clusters
 from reprolib.methods.base import unit_rows
 from reprolib.training.trainer import Run, Stage
 
-N, FEWER, LINKED = (
-    60,
-    40,
-    300,
-)  # digits; for the autoencoders, whose steps cost most; for JULE's merges
+# digits; for the autoencoders, whose steps cost most; for JULE's merges
+N, FEWER, LINKED = 60, 40, 300
 SEED = 3
 # of a group of an optimizer: other settings are a matter of PyTorch's version
 SETTINGS = ("lr", "betas", "eps", "momentum", "dampening", "nesterov", "weight_decay", "amsgrad")
@@ -40,18 +37,16 @@ SMALL = {"n_clusters": 5, "random_state": SEED, "device": "cpu"}
 # One stage at a time, the others without epochs; 3 epochs see a refresh after every second
 EPOCHS = {"pretrain_epochs": 1, "phase1_epochs": 3, "phase2_epochs": 3}
 OF_FAMILY = {"batch_size": FEWER // 2, "u_epochs": 2, "mnet_width": 16}
-OF_JULE = {
-    "batch_size": 30,
-    "n_epochs": 2,
-    "unrolling_rate": 0.5,
+OF_JULE = {"batch_size": 30, "n_epochs": 2, "unrolling_rate": 0.5} | {
     "channels": 8,
     "embedding_dim": 16,
 }
 ONE_PERIOD = {"n_epochs": 1, "unrolling_rate": 1.0}
 HALF = {"precision": "bfloat16"}
-# deviation of the latent vectors: DKM's softmax is not yet hard where they are near; and of MNet's logits
-SLOW = 1e-2  # of Adam's rates: its first steps take every weight as far, also where a gradient is rounding
-SPREAD, SHARP = {"DKM": 0.02}, 5.0
+# of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding
+SLOW = 1e-2
+# deviation of the latent vectors, smaller where a softmax of them would be hard; and of MNet's logits
+SPREAD, NEAR, SHARP = 0.5, {"DKM": 0.02}, 5.0
 # factors of parameters whose defaults are those of the functions they are passed to, or too small to show
 MOVED = {
     "bandwidth": 0.25,
@@ -72,9 +67,10 @@ def trace(kind: type, variant: str) -> dict[str, dict[str, Any]]:
     """`plan` and `numbers` of a trained method: see the module, and `outputs.compute`."""
     digits = load("digits", size=16, subset=N)
     usual = kind(**kind.VARIANTS[variant])
-    small = clone(usual).set_params(**SMALL)
-    small.set_params(**{k: _moved(k, v) for k, v in usual.get_params().items() if k in MOVED})
-    found = _Trace(SPREAD.get(kind.__name__, 0.5))
+    usually = usual.get_params()
+    moved = {k: type(usually[k])(usually[k] * by) for k, by in MOVED.items() if k in usually}
+    small = clone(usual).set_params(**SMALL | moved)
+    found = _Trace(NEAR.get(kind.__name__, SPREAD))
     found.plan |= _stages(usual, digits)
     if hasattr(small, "pretrain_epochs"):
         digits = digits.take(range(FEWER))
@@ -93,10 +89,6 @@ def trace(kind: type, variant: str) -> dict[str, dict[str, Any]]:
         found.plan["labels of a link of pixels"] = _link(clone(small).set_params(**ONE_PERIOD))
         found.fit(small.set_params(**ONE_PERIOD, **HALF, batch_size=N), digits, "bfloat16, ")
     return found.told()
-
-
-def _moved(name: str, value: float) -> float:
-    return type(value)(value * MOVED[name])
 
 
 def _only(model: Any, name: str, epochs: int) -> Any:
@@ -160,11 +152,8 @@ class _Trace:
 
     def _watch(self, stage: Stage) -> None:
         """Wrap what a stage does."""
-        run, build, begin, begin_epoch, step, end_epoch, end = (
-            stage.run,
-            *(getattr(stage, k) for k in ("build", "begin", "begin_epoch", "step", "end_epoch")),
-            stage.end,
-        )
+        run, build, begin, end = stage.run, stage.build, stage.begin, stage.end
+        begin_epoch, step, end_epoch = stage.begin_epoch, stage.step, stage.end_epoch
 
         def watched_build() -> None:
             made = set(run.modules)
@@ -175,7 +164,7 @@ class _Trace:
                 latent = run.over_all(run.modules["network"].encode)
                 _settle(run.modules["mnet"].layers, latent, SHARP)
             if not self.exact:
-                for name in set(run.modules) - made - {"centers", "mixture"}:
+                for name in sorted(set(run.modules) - made - {"centers", "mixture"}):
                     self._watch_precision(name, run.modules[name])
 
         def watched_begin() -> None:
@@ -218,12 +207,12 @@ class _Trace:
             if self.exact and "labels" in run.tensors:
                 self.fact(f"labels after {stage.name}", partition(run.tensors["labels"].numpy()))
 
-        stage.build, stage.begin, stage.begin_epoch = (
-            watched_build,
-            watched_begin,
+        stage.build, stage.begin, stage.end = watched_build, watched_begin, watched_end
+        stage.begin_epoch, stage.step, stage.end_epoch = (
             watched_begin_epoch,
+            watched_step,
+            watched_end_epoch,
         )
-        stage.step, stage.end_epoch, stage.end = watched_step, watched_end_epoch, watched_end
 
     def _watch_precision(self, name: str, network: nn.Module) -> None:
         """Tell whether a network's first linear layer multiplies in bfloat16 inside a step."""
