@@ -19,7 +19,7 @@ import yaml
 
 from reprolib import metrics
 from reprolib.checks import unknown_name
-from reprolib.data.cache import write_atomically
+from reprolib.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BOOK = REPOSITORY / "book"

@@ -19,11 +19,11 @@ import yaml
 
 from reprolib import metrics
 from reprolib.checks import unknown_name
-from reprolib.data.cache import write_atomically
 from reprolib.experiments import records
 from reprolib.experiments.machine import commit, machine
 from reprolib.experiments.paper import LOADER, METHODS, estimator_class, profile_entry
 from reprolib.experiments.probes import BOOK
+from reprolib.files import write_atomically
 
 REPLAYS = BOOK / "replays.yml"
 # parameters of a record that name features of a model, which stays on the machine that fitted it

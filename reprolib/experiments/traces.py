@@ -23,8 +23,7 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from reprolib.data.load import load
-from reprolib.graph.digraph import knn_digraph
-from reprolib.graph.initial import one_link_clusters
+from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.methods.base import unit_rows
 from reprolib.training.trainer import Run, Stage
 
