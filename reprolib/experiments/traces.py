@@ -50,7 +50,7 @@ FAST = 1e1  # so that one pass of a batch shows in the next
 SPREAD, NEAR, SHARP = 0.5, {"DKM": 0.02}, 5.0
 # factors of parameters whose defaults are those of the functions they are passed to, or too small to show
 MOVED = {
-    "alpha": 300.0,
+    "alpha": 30.0,
     "bandwidth": 0.25,
     "decay": 1e3,
     "gamma": 1.3,
