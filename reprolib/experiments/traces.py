@@ -44,10 +44,12 @@ ONE_PERIOD = {"n_epochs": 1, "unrolling_rate": 1.0}
 HALF = {"precision": "bfloat16"}
 # of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding
 SLOW = 1e-2
+FAST = 1e1  # so that one pass of a batch shows in the next
 # deviation of the latent vectors, smaller where a softmax of them would be hard; and of MNet's logits
 SPREAD, NEAR, SHARP = 0.5, {"DKM": 0.02}, 5.0
 # factors of parameters whose defaults are those of the functions they are passed to, or too small to show
 MOVED = {
+    "alpha": 30.0,
     "bandwidth": 0.25,
     "decay": 1e3,
     "gamma": 1.3,
@@ -77,6 +79,9 @@ def trace(kind: type, variant: str) -> dict[str, dict[str, Any]]:
         for name, epochs in EPOCHS.items():
             found.fit(_only(small, name, epochs), digits)
         small.set_params(batch_size=FEWER)
+        if hasattr(small, "passes"):
+            fast = clone(small).set_params(learning_rate=FAST * usual.learning_rate)
+            found.fit(_only(fast, "phase1_epochs", 1), digits, "fast, ")
         for name in EPOCHS:
             found.fit(_only(small, name, 1).set_params(**HALF), digits, "bfloat16, ")
         rows = digits.pixels.reshape(FEWER, -1) / np.float32(255)
@@ -120,7 +125,7 @@ class _Trace:
         }
 
     def note(self, name: str, value: Any) -> None:
-        if not self.exact and not name.endswith(", loss"):
+        if self.prefix and not name.endswith(", loss"):
             return
         self.numbers.setdefault(self.prefix + name, []).append(rounded(value))
 
