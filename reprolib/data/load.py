@@ -18,22 +18,12 @@ from reprolib.data import cache, made, readers
 from reprolib.data.cache import data_root
 from reprolib.data.catalogue import KNOWN, TABLE
 from reprolib.data.fetch import get
-from reprolib.data.images import (
-    Images,
-    LabelsSealedError,
-    as_features,
-    as_pixels,
-    resize,
-    sealed_labels,
-    to_gray,
-)
+from reprolib.data.images import Images, LabelsSealedError, resize, sealed_labels, to_gray
 from reprolib.files import file_sha256
 
 __all__ = [
     "Images",
     "LabelsSealedError",
-    "as_features",
-    "as_pixels",
     "available",
     "data_root",
     "fetch",
