@@ -6,14 +6,7 @@ A merge adds two boundaries, rebuilds one row of U from the sum and adds two col
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import (
-    absorb,
-    add_row,
-    compact,
-    merge_boundaries,
-    replay,
-    tournament,
-)
+from reprolib.graph._lists import absorb, add_row, compact, merge_boundaries, replay, tournament
 
 EXACT, RELEASED = 0, 1
 SPARE = 4  # room for more at the end of each adjacency list
@@ -165,21 +158,14 @@ def merge_loop(
             adj_len[j] = k + 1
             acc[j, 0], acc[j, 1] = 0.0, 0.0
             mark[j] = False
-            scores[j], nearest[j], affinity[j] = _score(
-                j, s, k + 1, adj_idx, adj_val, size, weight, k_c, n_left, mode, top
-            )
-            replay(tree, leaves, scores, j)
-        scores[a], nearest[a], affinity[a] = _score(
-            a, adj_start[a], adj_len[a], adj_idx, adj_val, size, weight, k_c, n_left, mode, top
-        )
-        replay(tree, leaves, scores, a)
+        touched[n_touched] = a
+        changed = touched[: n_touched + 1]
         # the number of neighbours that count changes for all at these two points
         if (mode == EXACT and n_left <= k_c) or (mode == RELEASED and n_left == RELEASED_LOCAL_MIN):
-            for c in range(n_initial):
-                if scores[c] > -np.inf:
-                    s, k = adj_start[c], adj_len[c]
-                    scores[c], nearest[c], affinity[c] = _score(
-                        c, s, k, adj_idx, adj_val, size, weight, k_c, n_left, mode, top
-                    )
-                    replay(tree, leaves, scores, c)
+            changed = np.flatnonzero(scores > -np.inf).astype(np.int32)
+        for c in changed:
+            scores[c], nearest[c], affinity[c] = _score(
+                c, adj_start[c], adj_len[c], adj_idx, adj_val, size, weight, k_c, n_left, mode, top
+            )
+            replay(tree, leaves, scores, c)
     return merges[:done], affinities[:done]

@@ -44,10 +44,11 @@ def _walk(digraph: Digraph) -> Walk:
     stay = matrix.diagonal()
     steps = (matrix - sparse.diags_array(stay)).tocsr()
     steps.eliminate_zeros()
-    back = steps.T.tocsr()
-    pointers = steps.indptr.astype(np.int64), back.indptr.astype(np.int64)
-    indices = steps.indices.astype(np.int32), back.indices.astype(np.int32)
-    return Walk(pointers[0], indices[0], steps.data, pointers[1], indices[1], back.data, stay)
+    sides = [
+        (side.indptr.astype(np.int64), side.indices.astype(np.int32), side.data)
+        for side in (steps, steps.T.tocsr())
+    ]
+    return Walk(*sides[0], *sides[1], stay)
 
 
 def _joined(walk: Walk, labels: np.ndarray) -> np.ndarray:
@@ -87,15 +88,9 @@ def incremental_linkage(
     walk, clusters = _walk(digraph), member_lists(labels)
     work = Work(np.zeros((9, digraph.n)), np.empty((9, digraph.n), np.int32))
     max_order = math.ceil(math.log(NEGLIGIBLE) / math.log(z))
+    joined, kind, z = _joined(walk, labels), KINDS[kind], float(z)
     merges, affinities = lazy_loop(
-        _joined(walk, labels),
-        int(n_clusters),
-        KINDS[kind],
-        float(z),
-        max_order,
-        walk,
-        clusters,
-        work,
+        joined, int(n_clusters), kind, z, max_order, walk, clusters, work
     )
     compact = np.unique(clusters.label, return_inverse=True)[1].astype(np.int32)
     return Linkage(compact, merges, affinities)
