@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +26,7 @@ from reprolib.experiments.traces import (
     weighted_norm,
 )
 from reprolib.methods.jule import JULE, LAYERS
-from reprolib.networks.pretrained import NETWORKS, PRECISIONS, resnet_features
+from reprolib.networks.pretrained import NETWORKS, PRECISIONS, WEIGHTS, extract
 from reprolib.studies import classify, codes, patch_network
 
 # of methods without steps, so that it shows when one is dropped
@@ -54,14 +53,16 @@ def compute(name: str) -> dict[str, dict[str, Any]]:
             return EXTRACTORS[name]()
         method, _, variant = name.partition("/")
         kind = estimator_class(method)
-        return trace(kind, variant or "paper") if getattr(kind, "trains", False) else _labels(kind)
+        return trace(kind, variant or "paper") if kind.trains else _labels(kind)
 
 
 def known() -> list[str]:
     """All names that have a behaviour: a method, or method/variant where there are several; extractors."""
     names = list(EXTRACTORS)
     for method in METHODS:
-        variants = getattr(estimator_class(method), "VARIANTS", {"paper": {}})
+        if hasattr(estimator_class(method), "behaviours"):
+            continue  # it is made of others, and says of which
+        variants = estimator_class(method).VARIANTS
         names += [f"{method}/{v}" for v in variants] if len(variants) > 1 else [method]
     return sorted(names, key=str.lower)
 
@@ -128,20 +129,17 @@ def _codes() -> dict[str, dict[str, Any]]:
 
 def _resnet_features() -> dict[str, dict[str, Any]]:
     """Features of two images from random weights."""
+    from torchvision.models import get_model, get_model_weights
+
     pixels = np.repeat(load("digits", size=16, subset=N).pixels[:2], 3, axis=1)
+    torch.manual_seed(0)
+    network = get_model("resnet34", weights=None)
+    network.fc = torch.nn.Identity()
+    preprocess, device = get_model_weights("resnet34")[WEIGHTS].transforms(), torch.device("cpu")
     numbers = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for precision in PRECISIONS:
-            found = resnet_features(
-                pixels,
-                "resnet34",
-                weights=None,
-                precision=precision,
-                device="cpu",
-                cache=folder,
-                verbose=False,
-            )
-            numbers[f"{precision}, features"] = rounded(weighted_norm(found))
+    for precision in PRECISIONS:
+        found = extract(network, pixels, preprocess, precision=precision, device=device)
+        numbers[f"{precision}, features"] = rounded(weighted_norm(found))
     return {"plan": {"shape": list(found.shape), "networks": list(NETWORKS)}, "numbers": numbers}
 
 
