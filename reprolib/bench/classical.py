@@ -1,7 +1,7 @@
 """The k-NN graph and the classical clustering methods beside public peers, over n: parts of `bench`.
 
-All in one process and on the same unit rows; each of ours is set beside one peer and beside the floor of
-the graph, its products alone.
+All in one process and on the same unit rows. Each of ours is set beside one peer, the graph also beside its
+floor, the products alone.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from reprolib.data.load import load
 from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.graph.linkage import graph_degree_linkage
 from reprolib.kernels.knn import cost, knn
-from reprolib.kernels.knn_cpu import default_precision, knn_cpu
+from reprolib.kernels.knn_cpu import default_precision
 from reprolib.methods import ACGDL, ACPIC, SCLS, SCNJW, ACLink, ACZell
-from reprolib.methods.base import unit_rows
+from reprolib.methods.base import Estimator, unit_rows
 from reprolib.report.tables import Table
 
 N_NEIGHBORS = 20
 N_CLUSTERS = 10
 
 
-def _brute() -> NearestNeighbors:
-    return NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute")
+def _fit(method: type[Estimator]) -> Work:
+    return lambda x: method(N_CLUSTERS).fit(x)
+
+
+def _brute(x: np.ndarray) -> NearestNeighbors:
+    return NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute").fit(x)
 
 
 def _faiss(x: np.ndarray) -> None:
@@ -40,18 +44,13 @@ def _faiss(x: np.ndarray) -> None:
 
 
 def _linkage_on_graph(x: np.ndarray) -> None:
-    graph = _brute().fit(x).kneighbors_graph()
+    graph = _brute(x).kneighbors_graph()
     AgglomerativeClustering(N_CLUSTERS, linkage="average", connectivity=graph).fit(x)
 
 
 def _spectral(x: np.ndarray) -> None:
-    SpectralClustering(
-        N_CLUSTERS,
-        affinity="nearest_neighbors",
-        n_neighbors=N_NEIGHBORS,
-        assign_labels="cluster_qr",
-        random_state=0,
-    ).fit(x)
+    graph = {"affinity": "nearest_neighbors", "n_neighbors": N_NEIGHBORS}
+    SpectralClustering(N_CLUSTERS, assign_labels="cluster_qr", random_state=0, **graph).fit(x)
 
 
 def _fastcluster(x: np.ndarray) -> None:
@@ -62,55 +61,54 @@ def _fastcluster(x: np.ndarray) -> None:
     fastcluster.linkage(x, "average", preserve_input=False)
 
 
-FAISS, SKLEARN = "k-NN graph, faiss IndexFlatL2", "k-NN graph, scikit-learn"
-ON_GRAPH, SPECTRAL = (
-    "average linkage on the graph, scikit-learn",
-    "spectral clustering, scikit-learn",
-)
-AVERAGE = "average linkage, fastcluster"
-GRAPH: dict[str, Work] = {"k-NN graph": lambda x: knn(x, N_NEIGHBORS)}
-GRAPH_PEERS: dict[str, Work] = {SKLEARN: lambda x: _brute().fit(x).kneighbors(), FAISS: _faiss}
-# our methods, and the peer that each is set beside
-MEMBERS = {
-    "AC-GDL": (ACGDL, ON_GRAPH),
-    "AC-PIC": (ACPIC, ON_GRAPH),
-    "AC-Zell": (ACZell, ON_GRAPH),
-    "AC-Link": (ACLink, AVERAGE),
-    "SC-LS": (SCLS, SPECTRAL),
-    "SC-NJW": (SCNJW, SPECTRAL),
+FAISS, AVERAGE = "k-NN graph, faiss IndexFlatL2", "average linkage, fastcluster"
+ON_GRAPH = "average linkage on the graph, scikit-learn"
+SPECTRAL = "spectral clustering, scikit-learn"
+# ours, each with the peer that it is set beside, and the peers
+OURS: dict[str, tuple[Work, str]] = {
+    "k-NN graph": (lambda x: knn(x, N_NEIGHBORS), FAISS),
+    "AC-GDL": (_fit(ACGDL), ON_GRAPH),
+    "AC-PIC": (_fit(ACPIC), ON_GRAPH),
+    "AC-Zell": (_fit(ACZell), ON_GRAPH),
+    "AC-Link": (_fit(ACLink), AVERAGE),
+    "SC-LS": (_fit(SCLS), SPECTRAL),
+    "SC-NJW": (_fit(SCNJW), SPECTRAL),
 }
-BESIDE = {name: peer for name, (_, peer) in MEMBERS.items()}
-BESIDE |= {"k-NN graph": FAISS, "k-NN graph in float32": FAISS}
-GRAPHS = GRAPH | {
-    "k-NN graph in float32": lambda x: knn_cpu(x, N_NEIGHBORS, precision="float32"),
-    **GRAPH_PEERS,
-}
-METHODS = {
-    **GRAPH,
-    **{name: lambda x, m=method: m(N_CLUSTERS).fit(x) for name, (method, _) in MEMBERS.items()},
-    **GRAPH_PEERS,
+PEERS: dict[str, Work] = {
+    "k-NN graph, scikit-learn": lambda x: _brute(x).kneighbors(),
+    FAISS: _faiss,
     ON_GRAPH: _linkage_on_graph,
     SPECTRAL: _spectral,
     AVERAGE: _fastcluster,
 }
+WORKS = {name: work for name, (work, _) in OURS.items()} | PEERS
 
 
 def beside_peers(
-    works: dict[str, Work], dataset: str, *, halved: bool = False
+    dataset: str, *, only: str = "", halved: bool = False
 ) -> dict[str, dict[str, dict]]:
-    """Seconds and memory of `works` on a data set, as `timing.grow` returns them; printed with ratios.
+    """Seconds and memory of WORKS on a data set, as `timing.grow` returns them; printed with ratios.
 
-    halved: over n, every second, fourth ... row left out, until a work takes too long.
+    only: how the names of the works begin; halved: over n, every second, fourth ... row left out, until a
+    work takes too long.
     """
     features = unit_features(dataset)
     n, d = features.shape
     sizes = [size for size in _halves(n) if size > 20 * N_NEIGHBORS] if halved else [n]
+    works = {name: work for name, work in WORKS.items() if name.startswith(only)}
     rows = grow(works, features, sizes)
-    print(f"\n{table(rows, n)}")
+    lines = []
+    for name, entries in rows.items():
+        peer = OURS[name][1] if name in OURS else ""
+        entry, beside = entries[str(n)], rows.get(peer, {}).get(str(n), {})
+        both = "seconds" in entry and "seconds" in beside
+        ratio = f"{entry['seconds'] / beside['seconds']:.2f} x {peer}" if both else ""
+        lines.append([name, *told(entry), ratio])
+    print(f"\n{Table(['', 'time', 'peak memory', 'beside'], lines, f'n = {n:,}, d = {d}')}")
     for precision in dict.fromkeys([default_precision(n, d), "float32"]):
         floor = cost(n, d, N_NEIGHBORS)["flops"] / gemm_ceiling(d, precision)
-        share = floor / rows["k-NN graph"][str(n)]["seconds"]
-        print(f"floor of the graph, {precision}: {floor:.4f} s, fraction {share:.2f}")
+        seconds = rows["k-NN graph"][str(n)].get("seconds", np.nan)
+        print(f"floor of the graph, {precision}: {floor:.4f} s, fraction {floor / seconds:.2f}")
     return rows
 
 
@@ -130,32 +128,18 @@ def scaling(dataset: str = "mnist") -> dict[str, float]:
             "merges": partial(graph_degree_linkage, graph, initial, N_CLUSTERS),
         }
         rows |= {f"{name} n={n}": entry["seconds"] for name, entry in measure(works).items()}
-    lines = [[name, f"{seconds:.4f}"] for name, seconds in rows.items()]
-    print(f"\n{Table(['AC-GDL', 'seconds'], lines)}")
+    lines = [[name, f"{seconds:.4f} s"] for name, seconds in rows.items()]
+    print(f"\n{Table(['AC-GDL', 'time'], lines)}")
     return rows
-
-
-def table(rows: dict[str, dict[str, dict]], n: int) -> Table:
-    """What `beside_peers` found for n rows, each of our works over its peer."""
-    lines = []
-    for name, entries in rows.items():
-        peer = BESIDE.get(name, "")
-        ours, theirs = (
-            rows.get(which, {}).get(str(n), {}).get("seconds") for which in (name, peer)
-        )
-        ratio = f"{ours / theirs:.2f} x {peer}" if ours and theirs else ""
-        lines.append([name, *told(entries[str(n)]), ratio])
-    return Table(["", "time", "peak memory", "beside"], lines, f"n = {n:,}")
 
 
 def unit_features(dataset: str) -> np.ndarray:
     """Unit rows float32 (n, d) of the images where the data root has them, else of the digits."""
     try:
-        images = load(dataset)
+        return unit_rows(load(dataset))
     except (OSError, ValueError) as error:
         print(f"{dataset} is not there ({error}); digits instead")
-        images = load("digits")
-    return unit_rows(images)
+        return unit_rows(load("digits"))
 
 
 def _halves(n: int) -> list[int]:

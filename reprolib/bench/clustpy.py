@@ -208,7 +208,7 @@ def fit(
             options = epochs, torch.device("cpu"), optimizer, error, *WEIGHTS[name]
             module.fit(network, *loaders, *options)
         else:  # one optimizer for all calls, so that none but the first allocates
-            given = {"optimizer_class": lambda _: optimizer, "ssl_loss_fn": error}
+            given = {"optimizer_class": lambda params: optimizer, "ssl_loss_fn": error}
             network.fit(epochs, {}, dataloader=loader, **given)
 
 

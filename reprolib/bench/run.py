@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reprolib.bench import checkpoint_choice, classical, clustpy, steps
+from reprolib.bench import checkpoint_choice, clustpy, steps
+from reprolib.bench.classical import beside_peers, scaling
 from reprolib.checks import unknown_name
 from reprolib.experiments.machine import machine
 from reprolib.files import write_atomically
@@ -23,13 +24,10 @@ from reprolib.files import write_atomically
 DIGITS, SMOKE = {"dataset": "digits"}, {"profile": "smoke", "n_seeds": 1}
 # name: what measures, prints and returns; and its options for --quick
 BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "knn": (partial(classical.beside_peers, classical.GRAPHS, dataset="mnist-test"), DIGITS),
-    "scaling": (classical.scaling, DIGITS),
-    "methods": (partial(classical.beside_peers, classical.METHODS, dataset="mnist-test"), DIGITS),
-    "growth": (
-        partial(classical.beside_peers, classical.METHODS, dataset="mnist", halved=True),
-        DIGITS,
-    ),
+    "knn": (partial(beside_peers, dataset="mnist-test", only="k-NN graph"), DIGITS),
+    "scaling": (scaling, DIGITS),
+    "methods": (partial(beside_peers, dataset="mnist-test"), DIGITS),
+    "growth": (partial(beside_peers, dataset="mnist", halved=True), DIGITS),
     "family": (steps.measure, steps.QUICK),
     "accuracy": (clustpy.measure, DIGITS | SMOKE),
     "checkpoints": (checkpoint_choice.measure, {"datasets": ["digits"]} | SMOKE),

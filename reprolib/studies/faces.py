@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.preprocessing import normalize
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,16 +47,13 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     A row of zeros has cosine 0. Raises ValueError for shapes that differ or values that are not finite.
     """
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.ndim != 2 or first.shape != second.shape:
+    if np.shape(first) != np.shape(second):
         raise ValueError(
-            f"features of pairs must be two arrays of one shape (n, d); got {first.shape} and {second.shape}"
+            "features of pairs must be two arrays of one shape (n, d); "
+            f"got {np.shape(first)} and {np.shape(second)}"
         )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError("features of pairs must be finite")
-    product = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    dots = np.einsum("nd,nd->n", first, second)
-    return np.divide(dots, product, out=np.zeros_like(dots), where=product > 0)
+    first, second = (normalize(np.asarray(rows, np.float64)) for rows in (first, second))
+    return np.einsum("nd,nd->n", first, second)
 
 
 def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
@@ -168,13 +166,9 @@ class FineTune(Stage):
         nn.init.normal_(head.weight, 0.0, 0.01, generator=run.generator)
         nn.init.zeros_(head.bias)
         weights = [*network.parameters(), *run.module("head", head).parameters()]
-        sgd = torch.optim.SGD(
-            weights,
-            lr=model.learning_rate,
-            momentum=model.momentum,
-            weight_decay=model.weight_decay,
-        )
-        run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
+        options = {"momentum": model.momentum, "weight_decay": model.weight_decay}
+        run.optimizers = {"sgd": torch.optim.SGD(weights, lr=model.learning_rate, **options)}
+        run.numbers["step"] = 0
 
     def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         run, model = self.run, self.model

@@ -13,7 +13,9 @@ def test_quick_bench_prints_peers_and_floors(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run.main(["knn", "--quick"]) == 0
     printed = capsys.readouterr().out
-    for row in (*classical.GRAPHS, "floor of the graph, float32", ", fraction "):
+    graphs = [name for name in classical.WORKS if name.startswith("k-NN graph")]
+    assert len(graphs) == 3 and "AC-GDL" not in printed
+    for row in (*graphs, "floor of the graph, float32", ", fraction "):
         assert row in printed
     assert list(tmp_path.iterdir()) == []
 
@@ -93,6 +95,6 @@ def test_quick_bench_of_methods_has_every_method_and_its_ratio(capsys, tmp_path)
     assert run.main(["methods", "--quick", "--json", str(path)]) == 0
     rows = json.loads(path.read_text())["results"]["methods"]
     printed = capsys.readouterr().out
-    for name in ("k-NN graph", *classical.MEMBERS):
-        assert rows[name]["1797"]["seconds"] > 0 and name in classical.BESIDE
+    for name, (_, peer) in classical.OURS.items():
+        assert rows[name]["1797"]["seconds"] > 0 and peer in classical.PEERS
     assert " x average linkage on the graph, scikit-learn" in printed
