@@ -176,9 +176,8 @@ def classify(
             represent = layer_representation(network, name, shape) if name in LAYERS else None
             seconds = dict(shared)
             with _step(seconds, "codebook"):
-                vectors = patches
-                if represent:
-                    vectors = torch.cat([represent(part) for part in patches.split(PATCH_ROWS)])
+                parts = patches.split(PATCH_ROWS)
+                vectors = torch.cat([represent(p) for p in parts]) if represent else patches
                 codes = learn_codebook(vectors, n_codes, random_state=random_state)
             with _step(seconds, "encoding"):
                 features, unseen = (
@@ -190,16 +189,9 @@ def classify(
                     first, second = standardise(features[:n_train], unseen)
                     svm = choose_svm(first, labels[:n_train])
                     predicted = svm.predict(second)
-                rows.append(
-                    {
-                        "representation": name,
-                        "n_train": int(n_train),
-                        "C": svm.C,
-                        "accuracy": float(np.mean(predicted == truth)),
-                        "predicted": predicted,
-                        "seconds": dict(seconds),
-                    }
-                )
+                row = {"representation": name, "n_train": int(n_train), "C": svm.C}
+                row |= {"accuracy": float(np.mean(predicted == truth)), "predicted": predicted}
+                rows.append(row | {"seconds": dict(seconds)})
     return rows
 
 

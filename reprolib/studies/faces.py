@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.preprocessing import normalize
 from torch import nn
 from torch.nn import functional as F
@@ -210,23 +211,18 @@ def verify_faces(
     for n_train in sizes:
         drawn = train.take(order[:n_train])
         for row in ("Supervised", "OURS"):
-            network, labels = _start(row, drawn, model)
-            network = fine_tune(network, drawn, labels, model)
+            if row == "OURS":
+                with sealed_labels():
+                    fitted = clone(model).fit(drawn)
+                start, labels = fitted.network_, fitted.labels_
+            else:
+                sizes_of = model.embedding_dim, model.channels, model.scale_init
+                generator = torch.Generator().manual_seed(model.random_state)
+                start = ConvEmbedding(drawn.shape[1:], *sizes_of, generator)
+                labels = drawn.labels
+            network = fine_tune(start, drawn, labels, model)
             first, second = (embed(network, to_float_images(images)) for images in pairs[:2])
             scores = cosine_similarity(first, second)
             result = verify(scores, pairs.same, pairs.folds)._asdict()
             rows.append({"row": row, "n_train": int(n_train), "scores": scores} | result)
     return rows
-
-
-def _start(row: str, drawn: Images, model: JULE) -> tuple[ConvEmbedding, np.ndarray]:
-    """The network before fine-tuning, and the labels to tune it on."""
-    if row == "OURS":
-        with sealed_labels():
-            fitted = copy.deepcopy(model).fit(drawn)
-        return fitted.network_, fitted.labels_
-    generator = torch.Generator().manual_seed(model.random_state)
-    network = ConvEmbedding(
-        drawn.shape[1:], model.embedding_dim, model.channels, model.scale_init, generator
-    )
-    return network, drawn.labels
