@@ -1,16 +1,14 @@
 """Time the kernels beside named peers and beside the matrix product that bounds them.
 
-`python -m reprolib bench [NAME ...] [--quick] [--json PATH]`, with the names of `BENCHES`.
 Everything runs one after the other in this process. Nothing is asserted, and nothing is written unless
-`--json` asks for it.
+it is asked for.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,12 +33,13 @@ BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 BRIEF = ("knn", "scaling", "methods")  # if none is named; growth takes half an hour
 
 
-def run(names: list[str] | None = None, quick: bool = False) -> dict[str, Any]:
+def run(names: Sequence[str] = (), quick: bool = False, path: Path | None = None) -> dict[str, Any]:
     """Run the named benches (default: BRIEF) and print them; return what each measured, by its name.
 
-    `quick`: the digits and few repeats. Raises ValueError for an unknown name.
+    quick: the digits and few repeats; path: a JSON file that is written too, with the machine. Raises
+    ValueError for an unknown name.
     """
-    names = names or list(BRIEF)
+    names = names or BRIEF
     for name in names:
         if name not in BENCHES:
             raise unknown_name("bench", name, BENCHES)
@@ -51,18 +50,7 @@ def run(names: list[str] | None = None, quick: bool = False) -> dict[str, Any]:
     for name in names:
         measure, options = BENCHES[name]
         found[name] = measure(**(options if quick else {}))
+    if path:
+        text = json.dumps({"machine": here, "results": found}, indent=1)
+        write_atomically(path, lambda file: file.write(text.encode()))
     return found
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Read the command line `[NAME ...] [--quick] [--json PATH]` and run; return 0."""
-    parser = argparse.ArgumentParser(prog="reprolib bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
-    parser.add_argument("--quick", action="store_true", help="the built-in digits, few repeats")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results there")
-    options = parser.parse_args(arguments)
-    found = run(options.names, options.quick)
-    if options.json:
-        text = json.dumps({"machine": machine(), "results": found}, indent=1)
-        write_atomically(options.json, lambda file: file.write(text.encode()))
-    return 0

@@ -11,7 +11,7 @@ from reprolib.bench import classical, run, timing
 
 def test_quick_bench_prints_peers_and_floors(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run.main(["knn", "--quick"]) == 0
+    assert list(run.run(["knn"], quick=True)) == ["knn"]
     printed = capsys.readouterr().out
     graphs = [name for name in classical.WORKS if name.startswith("k-NN graph")]
     assert len(graphs) == 3 and "AC-GDL" not in printed
@@ -22,7 +22,7 @@ def test_quick_bench_prints_peers_and_floors(capsys, tmp_path, monkeypatch):
 
 def test_json_holds_the_seconds(tmp_path, capsys):
     path = tmp_path / "bench.json"
-    run.main(["scaling", "--quick", "--json", str(path)])
+    run.run(["scaling"], True, path)
     written = json.loads(path.read_text())
     rows = written["results"]["scaling"]
     assert set(rows) == {f"{part} n={n}" for part in ("graph", "merges") for n in (898, 1797)}
@@ -72,7 +72,7 @@ def test_methods_are_measured_over_n_until_they_take_too_long(capsys, monkeypatc
 
 def test_the_smallest_of_short_repeats_counts_and_long_work_is_taken_once(monkeypatch):
     clock, calls = [0.0], []
-    takes = {"short": iter([3.0, 1.0, 2.0]), "long": iter([9.0])}
+    takes = {"short": iter([3.0, 1.0, 2.0]), "long": iter([9.0]), "even": iter([2.0] * 3)}
 
     def work(name):
         calls.append(name)
@@ -80,8 +80,12 @@ def test_the_smallest_of_short_repeats_counts_and_long_work_is_taken_once(monkey
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     found = timing.measure({name: lambda name=name: work(name) for name in takes}, 3)
-    assert {name: entry["seconds"] for name, entry in found.items()} == {"short": 1.0, "long": 9.0}
-    assert calls == ["short", "long", "short", "short"]
+    assert {name: entry["seconds"] for name, entry in found.items()} == {
+        "short": 1.0,
+        "long": 9.0,
+        "even": 2.0,
+    }
+    assert calls == ["short", "long", "even", "even", "short", "short", "even"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a step took")
@@ -92,7 +96,7 @@ def test_memory_of_a_step_does_not_hide_behind_an_earlier_one():
 
 def test_quick_bench_of_methods_has_every_method_and_its_ratio(capsys, tmp_path):
     path = tmp_path / "methods.json"
-    assert run.main(["methods", "--quick", "--json", str(path)]) == 0
+    run.run(["methods"], True, path)
     rows = json.loads(path.read_text())["results"]["methods"]
     printed = capsys.readouterr().out
     for name, (_, peer) in classical.OURS.items():
