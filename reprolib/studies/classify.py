@@ -86,13 +86,10 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         self.coef_, self.intercept_ = weights[:, :d], weights[:, d]
         return self
 
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Signed distances, up to scale, float32 (n, classes)."""
-        return check_features(X, min_samples=1) @ self.coef_.T + self.intercept_
-
     def predict(self, X: Any) -> np.ndarray:
-        """Class of the largest decision value (n,)."""
-        return self.classes_[self.decision_function(X).argmax(1)]
+        """Class of the largest signed distance, up to scale (n,)."""
+        values = check_features(X, min_samples=1) @ self.coef_.T + self.intercept_  # (n, classes)
+        return self.classes_[values.argmax(1)]
 
 
 def standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -294,12 +291,11 @@ def gains(entries: Iterable[Mapping[str, Any]], name: str, than: str) -> dict[in
 
     Returns an array for each number of labelled images of `name`; empty where the other is missing.
     """
-    found = accuracies(entries)
-    pairs = {n: (ours, found.get(than, {}).get(n, {})) for n, ours in found.get(name, {}).items()}
-    return {
-        n: np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
-        for n, (ours, theirs) in pairs.items()
-    }
+    found, gained = accuracies(entries), {}
+    for n, ours in found.get(name, {}).items():
+        theirs = found.get(than, {}).get(n, {})
+        gained[n] = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
+    return gained
 
 
 @contextmanager
