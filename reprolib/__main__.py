@@ -160,6 +160,41 @@ def bench(names: Sequence[str], quick: bool, json: Path | None) -> None:
     run(names, quick, json)
 
 
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def probe(context: click.Context) -> int | None:
+    """Compare what the methods do with book/probes.yml."""
+    from reprolib.experiments import probes
+
+    if context.invoked_subcommand is None:
+        return FAILED if probes.report_changes() else 0
+    return None
+
+
+@probe.command()
+@click.argument("name")
+@click.option("--why", required=True, help="the reason, kept beside it")
+def accept(name: str, why: str) -> None:
+    """Take today's behaviour of NAME, as JULE/paper: its records age."""
+    from reprolib.experiments import probes
+
+    entry = probes.accept(name, why)
+    print(f"{name}: behaviour {entry['id']}; records of the ones before are stale now")
+
+
+@cli.command()
+@click.argument("paper")
+@click.option("--sample", default=1, show_default=True, help="number of records")
+@click.option("--method", help="of one method only")
+@click.option("--dataset", help="of one data set only")
+@click.option("--seed", default=0, show_default=True, help="of the draw")
+def replay(paper: str, sample: int, **drawn: str | int | None) -> None:
+    """Fit drawn records again in full; add to book/replays.yml."""
+    from reprolib.experiments import replay as replays
+
+    replays.run(paper, sample, **drawn)
+
+
 @cli.command()
 def doctor() -> None:
     """Tell device, versions, data found, what will run where."""

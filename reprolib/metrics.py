@@ -150,10 +150,9 @@ def batch_averaged(
         raise ValueError(
             f"batch_size must be from 1 to the number of samples, {len(y)}; got {batch_size}."
         )
-    starts = range(0, len(y), batch_size)
-    scores = [metric(y[i : i + batch_size], labels[i : i + batch_size]) for i in starts]
-    sizes = [min(batch_size, len(y) - i) for i in starts]
-    return float(np.average(scores, weights=sizes))
+    batches = np.split(np.arange(len(y)), range(batch_size, len(y), batch_size))
+    scores = [metric(y[batch], labels[batch]) for batch in batches]
+    return float(np.average(scores, weights=[len(batch) for batch in batches]))
 
 
 def summary(y: Any, labels: Any) -> dict[str, float]:

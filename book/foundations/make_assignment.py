@@ -11,7 +11,8 @@ import numpy as np
 import sklearn
 from sklearn.cluster import KMeans
 
-from reprolib.data.load import as_features, load
+from reprolib.data.images import as_features
+from reprolib.data.load import load
 from reprolib.files import write_atomically
 
 SEEDS = range(10)

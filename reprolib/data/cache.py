@@ -7,7 +7,6 @@ is not read. Features of a network are kept in the same way.
 
 import json
 import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -32,18 +31,22 @@ def ensure_writable(folder: Path) -> None:
     A folder whose mode has no write bit counts as read-only for root too: it was meant to stay as
     it is.
     """
-    advice = (
-        "Set REPROLIB_DATA to a folder that can be written, or pass root= (data fetch: --root)."
-    )
+    wrong = ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not folder.stat().st_mode & 0o222 or not os.access(folder, os.W_OK | os.X_OK):
+            wrong = "is read-only"
     except OSError as error:
+        wrong = f"cannot be created ({error})"
+    if wrong:
         raise PermissionError(
-            f"the data folder {folder} cannot be created ({error}). {advice}"
-        ) from error
-    read_only = not stat.S_IMODE(folder.stat().st_mode) & 0o222
-    if read_only or not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"the data folder {folder} is read-only. {advice}")
+            f"the data folder {folder} {wrong}. Set REPROLIB_DATA to a folder that can be written, or "
+            "pass root= (data fetch: --root)."
+        )
+
+
+def _paths(root: Path, name: str) -> tuple[Path, Path]:
+    return root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
 
 
 def read_npz(path: Path, needed: str, *optional: str) -> dict[str, np.ndarray]:
@@ -87,7 +90,7 @@ def write_arrays(
     """Cache arrays of root with a note about them, return their path; PermissionError if read-only."""
     ensure_writable(root)
     ensure_writable(root / "cache")
-    path, note = root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
+    path, note = _paths(root, name)
     # first withdraw the note: killed between the two files, the cache is unfinished and never wrong
     note.unlink(missing_ok=True)
     write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
@@ -114,7 +117,7 @@ def write_images(
 
 def read_note(root: Path, name: str) -> dict | None:
     """Return the note of what is cached under a name, None if nothing is complete; ValueError if damaged."""
-    path, note = root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
+    path, note = _paths(root, name)
     if not (path.is_file() and note.is_file()):
         return None
     try:
@@ -130,7 +133,7 @@ def verified(root: Path, name: str) -> Path | None:
     note = read_note(root, name)
     if note is None:
         return None
-    path = root / "cache" / f"{name}.npz"
+    path, _ = _paths(root, name)
     found = file_sha256(path)
     if found != note["file_sha256"]:
         raise ValueError(

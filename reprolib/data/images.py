@@ -39,13 +39,11 @@ def sealed_labels() -> Iterator[None]:
 def array_sha256(pixels: np.ndarray, labels: np.ndarray | None) -> str:
     """Hash pixels uint8 (n, c, h, w) and, if any, labels int64 (n,), with their shapes."""
     digest = hashlib.sha256()
-    arrays = [("pixels", "|u1", pixels)] + (
-        [("labels", "<i8", labels)] if labels is not None else []
-    )
-    for what, dtype, array in arrays:
-        array = np.ascontiguousarray(array, dtype=dtype)
-        digest.update(f"{what} {dtype} {array.shape}\n".encode())
-        digest.update(array.data)
+    for what, dtype, array in (("pixels", "|u1", pixels), ("labels", "<i8", labels)):
+        if array is not None:
+            array = np.ascontiguousarray(array, dtype=dtype)
+            digest.update(f"{what} {dtype} {array.shape}\n".encode())
+            digest.update(array.data)
     return digest.hexdigest()
 
 
@@ -140,11 +138,8 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
             "Reshape your data where they are rows of flattened pixels."
         )
     if array.shape[1] not in (1, 3):
-        hint = (
-            " Move the channels first: x.transpose(0, 3, 1, 2)."
-            if array.shape[3] in (1, 3, 4)
-            else ""
-        )
+        last = array.shape[3] in (1, 3, 4)
+        hint = " Move the channels first: x.transpose(0, 3, 1, 2)." if last else ""
         raise ValueError(
             f"images must have 1 or 3 channels, (n, c, h, w); got shape {array.shape}.{hint}"
         )
@@ -153,20 +148,24 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _to_float32(array: np.ndarray, what: str, many: str, one: str) -> np.ndarray:
+    """Array (n, ...) as contiguous float32; ValueError for NaN, infinity or an overflow."""
+    with np.errstate(over="ignore"):  # an overflow is refused just below
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{what} must be finite in float32; {int(bad.sum())} of {len(array)} {many} hold NaN, infinity "
+            f"or an overflow, the first is {one} {int(bad.argmax())}. Remove or repair them."
+        )
+    return array
+
+
 def _refuse_constant(flat: np.ndarray, what: str) -> None:
     if (flat == flat[:1]).all():
         raise ValueError(
             f"all {len(flat)} {what} are identical; there is nothing to cluster. Check how they "
             "were loaded."
-        )
-
-
-def _refuse_not_finite(flat: np.ndarray, what: str, many: str, one: str) -> None:
-    bad = ~np.isfinite(flat).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"{what} must be finite in float32; {int(bad.sum())} of {len(flat)} {many} hold NaN, infinity "
-            f"or an overflow, the first is {one} {int(bad.argmax())}. Remove or repair them."
         )
 
 
@@ -183,23 +182,19 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
             f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, for "
             "whole numbers 0..255 with .astype(numpy.uint8)."
         )
-    array = _with_channels(array)
-    n = len(array)
-    if n < (2 if to_cluster else 1):
-        raise ValueError(f"at least {2 if to_cluster else 1} images are needed; got {n}.")
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # an overflow is refused just below
-            array = array.astype(np.float32)
-        _refuse_not_finite(array.reshape(n, -1), "pixels", "images", "image")
-    if not to_cluster:
-        return np.ascontiguousarray(array)
-    flat = array.reshape(n, -1)
-    if (flat == flat[:, :1]).all():
-        raise ValueError(
-            f"all {n} images are constant, each a single value. Check how they were loaded."
-        )
-    _refuse_constant(flat, "images")
-    return np.ascontiguousarray(array)
+    array, least = np.ascontiguousarray(_with_channels(array)), 1 + to_cluster
+    if len(array) < least:
+        raise ValueError(f"at least {least} images are needed; got {len(array)}.")
+    if array.dtype != np.uint8:
+        array = _to_float32(array, "pixels", "images", "image")
+    if to_cluster:
+        flat = array.reshape(len(array), -1)
+        if (flat == flat[:, :1]).all():
+            raise ValueError(
+                f"all {len(flat)} images are constant, each a single value. Check how they were loaded."
+            )
+        _refuse_constant(flat, "images")
+    return array
 
 
 def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
@@ -238,10 +233,7 @@ def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
             f"features must have at least one column; found 0 feature(s) (shape={array.shape}) while a "
             "minimum of 1 is required."
         )
-    with np.errstate(over="ignore"):  # an overflow is refused just below
-        features = np.ascontiguousarray(array, dtype=np.float32)  # (n, d)
-    _refuse_not_finite(features, "features", "rows", "row")
-    return features
+    return _to_float32(array, "features", "rows", "row")
 
 
 def is_features(X: Any) -> bool:
@@ -285,14 +277,10 @@ def to_gray(images: Images) -> Images:
 def check_size(size: Any) -> tuple[int, int]:
     """Return (height, width) from an int or a pair of ints >= 1; else raises ValueError."""
     pair = (size, size) if isinstance(size, int | np.integer) else size
-    valid = (
-        isinstance(pair, tuple | list)
-        and len(pair) == 2
-        and all(
-            isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 1 for s in pair
-        )
+    whole = isinstance(pair, tuple | list) and all(
+        isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 1 for s in pair
     )
-    if not valid:
+    if not whole or len(pair) != 2:
         raise ValueError(
             f"size must be a whole number >= 1 or a pair (height, width); got {size!r}."
         )
@@ -304,21 +292,19 @@ def resize_pixels(pixels: np.ndarray, size: Any) -> np.ndarray:
     import torch
     from torch.nn.functional import interpolate
 
-    height, width = check_size(size)
-    out = np.empty((*pixels.shape[:2], height, width), dtype=np.uint8)
+    size = check_size(size)
+    out = np.empty((*pixels.shape[:2], *size), dtype=np.uint8)
     for start in range(0, len(pixels), 1024):
         part = torch.tensor(pixels[start : start + 1024], dtype=torch.float32)
-        part = interpolate(
-            part, (height, width), mode="bilinear", antialias=True, align_corners=False
-        )
+        part = interpolate(part, size, mode="bilinear", antialias=True, align_corners=False)
         out[start : start + 1024] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
     return out
 
 
 def resize(images: Images, size: Any) -> Images:
     """Resize to an int or (height, width) by `resize_pixels`; the same size changes nothing."""
-    height, width = check_size(size)
-    if images.shape[2:] == (height, width):
+    size = check_size(size)
+    if images.shape[2:] == size:
         return images
-    record = {"size": [height, width], "resize": "bilinear, antialiased"}
-    return images.transformed(resize_pixels(images.pixels, (height, width)), **record)
+    pixels = resize_pixels(images.pixels, size)
+    return images.transformed(pixels, size=list(size), resize="bilinear, antialiased")

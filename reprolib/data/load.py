@@ -7,7 +7,7 @@ of made.py.
 
 import contextlib
 import os
-import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,12 @@ from reprolib.data import cache, made, readers
 from reprolib.data.cache import data_root
 from reprolib.data.catalogue import KNOWN, TABLE
 from reprolib.data.fetch import get
-from reprolib.data.images import (
-    Images,
-    LabelsSealedError,
-    as_features,
-    as_pixels,
-    resize,
-    sealed_labels,
-    to_gray,
-)
+from reprolib.data.images import Images, LabelsSealedError, resize, sealed_labels, to_gray
 from reprolib.files import file_sha256
 
 __all__ = [
     "Images",
     "LabelsSealedError",
-    "as_features",
-    "as_pixels",
     "available",
     "data_root",
     "fetch",
@@ -43,99 +33,84 @@ __all__ = [
 ]
 
 
-def _rate(name: str, root: Path) -> tuple[str, float]:
-    """Return (SOURCE, r) of an imbalanced draw SOURCE-rNUMBER, (name, 0.0) of any other name."""
-    source, number = made.split_rate(name)
-    if not number or name.startswith("folder:") or name in _own(root):
-        return name, 0.0
-    if not _split(source)[0] and source not in _own(root):
-        raise _unknown(name, root)
-    return source, made.check_rate(source, number)
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Return (data set, name of a part or ""), or ("", "") when the table lacks the name."""
-    base, _, part = name.rpartition("-")
-    if base in TABLE and TABLE[base].n_first and part in TABLE[base].parts:
-        return base, part
-    return (name, "") if name in TABLE else ("", "")
-
-
 def _own(root: Path) -> list[str]:
-    stems = {path.stem for path in root.glob("*.npz")} if root.is_dir() else set()
-    return sorted(stems - set(TABLE))
+    """Names of the .npz files of the root that are not the table's."""
+    return sorted({path.stem for path in root.glob("*.npz")} - set(TABLE))
 
 
-def _unknown(name: object, root: Path) -> ValueError:
+def _resolve(name: str, root: Path) -> tuple[str, str, float]:
+    """Split a name into a data set, the part of it or "", and the r of its imbalanced draw or 0.0.
+
+    The data set is one of the table, the stem of an own file or folder:PATH. Raises ValueError for an
+    unknown name or r.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string such as 'digits'; got {type(name).__name__}.")
+    if name.startswith("folder:"):
+        return name, "", 0.0
+    own = _own(root)
+    whole, rate = made.split_rate(name) if name not in own else (name, "")
+    base, _, part = whole.rpartition("-")
+    if not (base in TABLE and TABLE[base].n_first and part in TABLE[base].parts):
+        base, part = whole, ""
+    if base in TABLE or base in own:
+        return base, part, made.check_rate(whole, rate) if rate else 0.0
     parts = [f"{n}-{part}" for n, d in TABLE.items() if d.n_first for part in d.parts]
-    _, number = made.split_rate(str(name))
-    tail = f"-r{number}" if number and 0 < float(number) <= 1 else ""
-    names = [n + tail for n in (*TABLE, *parts, *_own(root))]
-    return unknown_name("data set", name, [*names, "folder:PATH", "NAME-r0.1"])
+    tail = f"-r{rate}" if rate and 0 < float(rate) <= 1 else ""
+    names = [n + tail for n in (*TABLE, *parts, *own)]
+    raise unknown_name("data set", name, [*names, "folder:PATH", "NAME-r0.1"])
 
 
-def _find(name: str, root: Path) -> Path | None:
-    """Return the file of root that holds a data set: .npz, cache, .mat or .zip, in this order."""
-    if (root / f"{name}.npz").is_file():
-        return root / f"{name}.npz"
-    if cache.read_note(root, name):
-        return root / "cache" / f"{name}.npz"
-    mats = sorted(root.glob("*.[mM][aA][tT]")) if root.is_dir() else []
-    for path in mats:
-        if path.stem.casefold() in TABLE[name].mat:
-            return path
-    zipped = root / f"{name}.zip"
-    return zipped if name == "cifar10-jpeg" and zipped.is_file() else None
-
-
-def _found(name: str, root: Path) -> str:
-    """Say where a data set of the table is, "" when it is not here."""
+def _find(name: str, root: Path) -> str:
+    """Say where a data set of the table is: .npz, cache, .mat or .zip, in this order; "" if nowhere."""
     if name == "digits":
         return "scikit-learn"
-    made_from = TABLE[name].made_from
-    if made_from:
-        return TABLE[name].how if all(_found(source, root) for source in made_from) else ""
-    return str(_find(name, root) or "")
+    if TABLE[name].made_from:
+        return "" if _missing(name, root) else TABLE[name].how
+    mats = [p for p in sorted(root.glob("*.[mM][aA][tT]")) if p.stem.casefold() in TABLE[name].mat]
+    zipped = [root / f"{name}.zip"] if name == "cifar10-jpeg" else []
+    cached = [root / "cache" / f"{name}.npz"] if cache.read_note(root, name) else []
+    places = (root / f"{name}.npz", *cached, *mats, *zipped)
+    return next((str(path) for path in places if path.is_file()), "")
 
 
-def _check_sources(name: str, root: Path) -> None:
-    """Raise FileNotFoundError, saying what to fetch, when a set is missing that `name` is made from."""
-    missing = [source for source in TABLE[name].made_from if not _found(source, root)]
+def _missing(name: str, root: Path) -> list[str]:
+    """Data sets of the table that have to be fetched before this one can be read."""
+    return [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]
+
+
+def _check_here(name: str, root: Path) -> None:
+    """Raise FileNotFoundError, saying what to fetch, when a data set of the table is not here."""
+    missing = " ".join(_missing(name, root))
     if missing:
         raise FileNotFoundError(
-            f"data set {name!r} is {TABLE[name].how} when it is loaded. Not in the data root {root}: "
-            f"{', '.join(missing)}. Run `python -m reprolib data fetch {' '.join(missing)}`, or set "
-            "REPROLIB_DATA to a folder that has what is missing."
+            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
+            f"`python -m reprolib data fetch {missing}`, or set REPROLIB_DATA to a folder that has it."
         )
 
 
-def _read_part(base: str, part: str, root: Path) -> Images:
-    """Read a data set of the table from the root, or one part of it unless part is ""."""
+def _read(base: str, part: str, root: Path) -> Images:
+    """Read a data set of the table or an own .npz from the root; one part of it unless part is ""."""
+    if base not in TABLE:
+        return cache.read_images(root / f"{base}.npz", base)
+    _check_here(base, root)
     entry, name = TABLE[base], f"{base}-{part}" if part else base
     if entry.made_from:
-        _check_sources(base, root)
-        return made.join([_read_part(s, part, root) for s in entry.made_from], name)
-    images = _read(base, root)
-    if not part:
-        return images
-    if images.n != entry.n:
-        raise ValueError(f"{name!r} needs the {entry.n} images of {base!r}; found {images.n}.")
-    cut = entry.n_first
-    images = images.take(slice(0, cut) if part == entry.parts[0] else slice(cut, None))
-    images.name = name
+        return made.join([_read(s, part, root) for s in entry.made_from], name)
+    images = _read_file(base, Path(_find(base, root)), root)
+    if part:
+        if images.n != entry.n:
+            raise ValueError(f"{name!r} needs the {entry.n} images of {base!r}; found {images.n}.")
+        cut = entry.n_first
+        images = images.take(slice(0, cut) if part == entry.parts[0] else slice(cut, None))
+        images.name = name
     return images
 
 
-def _read(name: str, root: Path) -> Images:
-    """Read a whole data set of the table, or an own .npz, from the root."""
+def _read_file(name: str, path: Path, root: Path) -> Images:
+    """Read a data set of the table from what `_find` found."""
     if name == "digits":
         return Images(*readers.read_digits(), name=name)
-    path = root / f"{name}.npz" if name not in TABLE else _find(name, root)
-    if path is None:
-        raise FileNotFoundError(
-            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
-            f"`python -m reprolib data fetch {name}`, or set REPROLIB_DATA to a folder that has it."
-        )
     if path.suffix.lower() == ".mat":
         return Images(*readers.read_mat(path, TABLE[name].shape[1:]), name=name)
     if path.suffix == ".zip":
@@ -146,12 +121,8 @@ def _read(name: str, root: Path) -> Images:
         return images
     if path.parent.name == "cache":
         note = cache.read_note(root, name)
-        origin = root / note["source"]
-        if (
-            note["source_sha256"]
-            and origin.is_file()
-            and file_sha256(origin) != note["source_sha256"]
-        ):
+        origin, known = root / note["source"], note["source_sha256"]
+        if known and origin.is_file() and file_sha256(origin) != known:
             raise ValueError(
                 f"{origin} changed after {path} was made from it; delete {path} and load again."
             )
@@ -160,21 +131,21 @@ def _read(name: str, root: Path) -> Images:
 
 
 def _subset(images: Images, subset: Any) -> Images:
-    if isinstance(subset, int | np.integer) and not isinstance(subset, bool):
-        if not 1 <= subset <= images.n:
+    """Select k images evenly spaced, a slice or indices, and record it."""
+    n, how = images.n, "chosen"
+    if isinstance(subset, int | np.integer) and not isinstance(subset, bool) and 1 <= subset <= n:
+        subset, how = np.arange(subset) * n // subset, "evenly spaced"
+    elif not isinstance(subset, slice):
+        asked, subset = subset, np.asarray(subset)
+        numbers = subset.ndim == 1 and subset.dtype.kind in "iu" and subset.size > 0
+        if not numbers or subset.min() < 0 or subset.max() >= n:
             raise ValueError(
-                f"subset must be from 1 to the {images.n} images of {images.name!r}; got {subset}."
+                f"subset must be a whole number from 1 to the {n} images of {images.name!r}, a slice, or "
+                f"a non-empty 1-D array of indices from 0 to {n - 1}; got {reprlib.repr(asked)}."
             )
-        return images.take(np.arange(subset) * images.n // subset)
-    if not isinstance(subset, slice):
-        subset = np.asarray(subset)
-        if subset.ndim != 1 or subset.dtype.kind not in "iu" or subset.size == 0:
-            raise ValueError(
-                "subset must be a whole number, a slice or a non-empty 1-D array of indices."
-            )
-        if subset.min() < 0 or subset.max() >= images.n:
-            raise ValueError(f"subset indices must be from 0 to {images.n - 1}.")
-    return images.take(subset)
+    few = images.take(subset)
+    few.transforms["subset"] = f"{few.n} of {n}, {how}"
+    return few
 
 
 def load(
@@ -193,27 +164,17 @@ def load(
     Raises ValueError for an unknown name or a damaged file, FileNotFoundError when the data set is
     not there, saying how to get it.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string such as 'digits'; got {type(name).__name__}.")
     folder = data_root(root)
-    source, r = _rate(name, folder)
-    base, part = _split(source)
+    base, part, r = _resolve(name, folder)
     if name.startswith("folder:"):
         images = readers.read_folder(Path(name.removeprefix("folder:")).expanduser(), size)
-    elif base:
-        images = _read_part(base, part, folder)
-    elif re.fullmatch(r"[\w.+-]+", source) and (folder / f"{source}.npz").is_file():
-        images = _read(source, folder)
     else:
-        raise _unknown(name, folder)
+        images = _read(base, part, folder)
     if r:
         images = made.imbalanced(images, r)
         images.name = name
     if subset is not None:
-        whole, images = images.n, _subset(images, subset)
-        images.transforms["subset"] = f"{images.n} of {whole}, " + (
-            "evenly spaced" if isinstance(subset, int | np.integer) else "chosen"
-        )
+        images = _subset(images, subset)
     if gray:
         images = to_gray(images)
     return images if size is None else resize(images, size)
@@ -225,7 +186,7 @@ def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
     rows = []
     for name, entry in TABLE.items():
         try:
-            found = _found(name, folder)
+            found = _find(name, folder)
         except ValueError as error:  # an unreadable note in the cache must not hide the other rows
             found = f"damaged: {error}"
         row = {"name": name, "what": entry.what, "n": entry.n, "shape": entry.shape, "found": found}
@@ -242,16 +203,16 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     FileNotFoundError for a data set that is made from others, when those have to be fetched.
     """
     folder = data_root(root)
-    base, _ = _split(_rate(name, folder)[0])
-    if not base:
-        raise _unknown(name, folder)
+    base, _, _ = _resolve(name, folder)
+    if base not in TABLE:
+        raise unknown_name("data set to fetch", name, TABLE)
     if base == "digits":
         return "digits: built in, from scikit-learn"
     if TABLE[base].made_from:
-        _check_sources(base, folder)
+        _check_here(base, folder)
         return f"{base}: {TABLE[base].how}, which are here"
     found = _find(base, folder)
-    if found is not None:
+    if found:
         return f"{base}: already there, {found}"
     cache.ensure_writable(folder)
     pixels, labels, source = get(base, folder, TABLE[base].how)
@@ -262,19 +223,14 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
 
 def verify(name: str, root: str | os.PathLike | None = None) -> str:
     """Say in one line whether the arrays of a data set are those that the book used."""
-    folder = data_root(root)
-    source, _ = _rate(name, folder)
-    base, _ = _split(source)
+    base, _, _ = _resolve(name, data_root(root))
     try:
-        images = load(base or source, root=folder)
+        images = load(base, root=root)
     except FileNotFoundError:
-        return f"{name}: missing. Source: {TABLE[base].how if base else 'unknown'}"
+        return f"{name}: missing. Source: {TABLE[base].how if base in TABLE else 'unknown'}"
     except ValueError as error:
-        if not base and "unknown data set" in str(error):
-            raise
         return f"{name}: damaged. {error}"
-    known = KNOWN.get(base)
-    found = images.sha256
+    known, found = KNOWN.get(base), images.sha256
     if not known:
         return f"{name}: readable, {images.n} images; the book holds no hash of it. SHA-256 {found}"
     if found == known:

@@ -1,20 +1,18 @@
-"""Readers of the forms in which data sets circulate: IDX, .mat, CIFAR batches, zips, folders.
+"""Readers of the forms in which data sets circulate: .mat, CIFAR batches, zips, folders.
 
 None runs code from a file: .mat goes through SciPy's reader, the CIFAR batches through an unpickler
 that knows nothing but arrays, images through Pillow.
 """
 
-import gzip
 import io
 import math
 import pickle
-import struct
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from reprolib.data.images import Images, check_size, resize_pixels
+from reprolib.data.images import Images, resize
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -27,26 +25,6 @@ def read_digits() -> Arrays:
 
     digits = load_digits()
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
-
-
-def read_idx(data: bytes, what: str) -> np.ndarray:
-    """Decode an IDX file of unsigned bytes, gzipped or not, into uint8 of the dimensions it states.
-
-    Raises ValueError when it is not IDX of bytes or has another length than it states.
-    """
-    if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
-    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise ValueError(
-            f"{what} is not an IDX file of unsigned bytes (it starts with {data[:4].hex()!r})."
-        )
-    start = 4 + 4 * data[3]
-    shape = struct.unpack(f">{data[3]}I", data[4:start]) if len(data) >= start else ()
-    if not shape or len(data) - start != math.prod(shape):
-        raise ValueError(
-            f"{what} is truncated: {len(data)} bytes do not fit the shape {shape} that it states."
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
 
 
 def _to_uint8(values: np.ndarray, what: str) -> np.ndarray:
@@ -78,21 +56,18 @@ def read_mat(path: Path, image_shape: tuple[int, int] | None = None) -> Arrays:
             f"{path} cannot be read as a .mat ({error}). It is truncated or damaged."
         ) from error
     if "facedat" in content:
-        people = [
-            np.moveaxis(np.asarray(p), 2, 0) for p in content["facedat"].ravel()
-        ]  # each (n_i, h, w)
+        people = [np.moveaxis(p, 2, 0) for p in content["facedat"].ravel()]  # each (n_i, h, w)
         labels = np.repeat(np.arange(len(people)), [len(p) for p in people])
         return _to_uint8(np.concatenate(people), str(path)), labels
-    for features_key, labels_key in (("fea", "gnd"), ("X", "Y"), ("X", "gnd"), ("X", "y")):
-        if features_key in content and labels_key in content:
-            break
-    else:
+    key = "fea" if "fea" in content else "X"
+    names = [name for name in ("gnd", "Y", "y") if name in content]
+    if key not in content or not names:
         keys = ", ".join(k for k in content if not k.startswith("__")) or "none"
         raise ValueError(f"{path} must hold 'fea' and 'gnd', or 'X' and 'Y'; it holds: {keys}.")
-    features, given = content[features_key], np.ravel(content[labels_key])
+    features, given = content[key], np.ravel(content[names[0]])
     if features.ndim != 2 or len(features) != len(given):
         raise ValueError(
-            f"{path}: '{features_key}' {features.shape} must have a row for each of {len(given)} labels."
+            f"{path}: '{key}' {features.shape} must have a row for each of {len(given)} labels."
         )
     n, d = features.shape
     side = math.isqrt(d // 3 if d % 3 == 0 and math.isqrt(d // 3) ** 2 == d // 3 else d)
@@ -127,9 +102,8 @@ class _ArraysOnly(pickle.Unpickler):
 def read_cifar_batch(data: bytes, labels_key: str) -> Arrays:
     """Decode a pickled CIFAR batch to uint8 (n, 3, 32, 32) and labels, running no code from it."""
     batch = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
-    return np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32), np.asarray(
-        batch[labels_key], np.int64
-    )
+    pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32)
+    return pixels, np.asarray(batch[labels_key], np.int64)
 
 
 def _decode(stream: object, what: str) -> np.ndarray:
@@ -175,13 +149,6 @@ def read_class_zip(path: Path) -> Arrays:
     return np.stack(images), labels
 
 
-def _listing(folder: Path) -> tuple[list[Path], list[Path]]:
-    visible = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    return [p for p in visible if p.is_dir()], [
-        p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES
-    ]
-
-
 def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Images:
     """Read anyone's own images: FOLDER/CLASS/image files, or FOLDER/image files without labels.
 
@@ -195,31 +162,34 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
         raise FileNotFoundError(
             f"no folder {folder}; folder:PATH needs the path of a folder of images."
         )
-    classes, files = _listing(folder)
-    owners = [-1] * len(files)
-    for number, sub in enumerate(classes):
-        deeper, inside = _listing(sub)
-        if deeper:
-            raise ValueError(
-                f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper."
-            )
-        files, owners = files + inside, owners + [number] * len(inside)
-    if not files:
+    beside, inside = (
+        [p for p in sorted(folder.glob(pattern)) if "/." not in f"/{p.relative_to(folder)}"]
+        for pattern in ("*", "*/*")
+    )
+    deeper = [p for p in inside if p.is_dir()]
+    if deeper:
+        raise ValueError(
+            f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper."
+        )
+    beside, inside = (
+        [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES] for paths in (beside, inside)
+    )
+    if not beside + inside:
         raise ValueError(
             f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    if len(set(owners)) > 1 and -1 in owners:
+    if beside and inside:
         raise ValueError(
             f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder "
             "(its name is the label), or none."
         )
     decoded, record, shapes = [], {}, {}
-    for file in files:
+    for file in beside + inside:
         image = _decode(file, str(file))
         shapes.setdefault(image.shape[1:], file)
-        if size is not None and image.shape[1:] != check_size(size):
-            image = resize_pixels(image[None], size)[0]
-            record = {"size": list(check_size(size)), "resize": "bilinear, antialiased"}
+        if size is not None:
+            resized = resize(Images(image[None]), size)
+            image, record = resized.pixels[0], record | resized.transforms
         decoded.append(image)
     if size is None and len(shapes) > 1:
         (first, a), (second, b) = list(shapes.items())[:2]
@@ -229,5 +199,5 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
         )
     channels = max(len(i) for i in decoded)
     pixels = np.stack([np.broadcast_to(i, (channels, *i.shape[1:])) for i in decoded])
-    labels = None if owners[0] < 0 else np.unique(owners, return_inverse=True)[1]
+    labels = np.unique([p.parent.name for p in inside], return_inverse=True)[1] if inside else None
     return Images(pixels, labels, name=folder.name, transforms=record)

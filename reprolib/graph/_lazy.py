@@ -7,7 +7,7 @@ refined, until no other can beat it: most pairs are never computed beyond their 
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import replay, tournament
+from reprolib.graph._lists import absorb, replay, tournament
 from reprolib.graph._walks import path_affinity, path_vectors
 from reprolib.graph._zeta import zeta_affinity, zeta_diagonal
 
@@ -56,16 +56,21 @@ def _link(h, c, owner, first, after, before):
 
 
 @njit(cache=True, nogil=True)
-def _evaluate(e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, keep):
-    a, b = min(owner[2 * e], owner[2 * e + 1]), max(owner[2 * e], owner[2 * e + 1])
+def _ends(e, owner):
+    """The clusters of a pair, the smaller first."""
+    return min(owner[2 * e], owner[2 * e + 1]), max(owner[2 * e], owner[2 * e + 1])
+
+
+@njit(cache=True, nogil=True)
+def _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, keep):
+    owner, order, low, high = known
+    a, b = _ends(e, owner)
     order[e] = min(order[e], max_order)
     if kind == PATH:
         value, room = path_affinity(a, b, order[e], z, walk, clusters, state, work)
     else:
         value, room = zeta_affinity(a, b, order[e], z, walk, clusters, state, work, keep)
-    if order[e] == max_order:
-        room = 0.0
-    low[e], high[e] = value, value + room
+    low[e], high[e] = value, value + (room if order[e] < max_order else 0.0)
 
 
 @njit(cache=True, nogil=True)
@@ -92,12 +97,11 @@ def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
         leaves *= 2
     low, high = np.full(leaves, -1.0), np.full(leaves, -1.0)
     order = np.ones(leaves, np.int64)
+    known = (owner, order, low, high)
     for e in range(n_pairs):
         _link(2 * e, pairs[e, 0], owner, first, after, before)
         _link(2 * e + 1, pairs[e, 1], owner, first, after, before)
-        _evaluate(
-            e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, False
-        )
+        _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, False)
     tree = tournament(high, leaves)
 
     merges = np.empty((n_initial - n_target, 2), np.int32)
@@ -116,12 +120,7 @@ def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
                     if high[r] - low[r] > KNOWN * high[r]:
                         e, best = r, -1
                         break
-                    lesser = min(owner[2 * r], owner[2 * r + 1])
-                    best_lesser = min(owner[2 * best], owner[2 * best + 1])
-                    if lesser < best_lesser or (
-                        lesser == best_lesser
-                        and owner[2 * r] + owner[2 * r + 1] < owner[2 * best] + owner[2 * best + 1]
-                    ):
+                    if _ends(r, owner) < _ends(best, owner):
                         best = r
                 if best >= 0:
                     break
@@ -129,9 +128,7 @@ def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
                 best = e
                 break
             order[e] += 1
-            _evaluate(
-                e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, False
-            )
+            _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, False)
             replay(tree, leaves, high, e)
         if best < 0:
             return merges[:done], affinities[:done]
@@ -140,18 +137,10 @@ def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
         room = (high[best] - low[best]) / high[best]
         if room > STATED:
             order[best] += int(np.ceil(np.log(STATED / room) / np.log(z)))
-        _evaluate(
-            best, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, True
-        )
-        a, b = min(owner[2 * best], owner[2 * best + 1]), max(owner[2 * best], owner[2 * best + 1])
+        _evaluate(best, kind, z, known, max_order, walk, clusters, state, work, True)
+        a, b = _ends(best, owner)
         merges[done, 0], merges[done, 1], affinities[done] = a, b, low[best]
-        i = clusters.head[b]
-        while i >= 0:
-            clusters.label[i] = a
-            i = clusters.follow[i]
-        clusters.follow[clusters.tail[a]] = clusters.head[b]
-        clusters.tail[a] = clusters.tail[b]
-        clusters.size[a] += clusters.size[b]
+        absorb(clusters, a, b)
         if kind == PATH:
             path_vectors(a, z, max_order, walk, clusters, state, work)
 
@@ -173,9 +162,7 @@ def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
         while h >= 0:
             e = h // 2
             order[e] = 1
-            _evaluate(
-                e, kind, z, owner, order, low, high, max_order, walk, clusters, state, work, False
-            )
+            _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, False)
             replay(tree, leaves, high, e)
             h = after[h]
     return merges, affinities

@@ -8,6 +8,32 @@ cluster joined to it.
 import numpy as np
 from numba import njit
 
+from reprolib.graph._walks import Clusters
+
+
+def member_lists(labels: np.ndarray) -> Clusters:
+    """The partition of labels int32 (n,) in 0..c-1, members in the order of their indices."""
+    n, size = len(labels), np.bincount(labels)
+    order = np.argsort(labels, kind="stable").astype(np.int32)
+    end = np.cumsum(size)
+    follow = np.full(n, -1, np.int32)
+    follow[order[:-1]] = np.where(labels[order[:-1]] == labels[order[1:]], order[1:], -1)
+    return Clusters(
+        labels.copy(), order[end - size], order[end - 1], follow, size.astype(np.float64)
+    )
+
+
+@njit(cache=True, nogil=True)
+def absorb(clusters, a, b):
+    """Make the members of b members of a."""
+    i = clusters.head[b]
+    while i >= 0:
+        clusters.label[i] = a
+        i = clusters.follow[i]
+    clusters.follow[clusters.tail[a]] = clusters.head[b]
+    clusters.tail[a] = clusters.tail[b]
+    clusters.size[a] += clusters.size[b]
+
 
 @njit(cache=True, nogil=True)
 def compact(start, length, index, values, spare, needed):

@@ -6,13 +6,7 @@ A merge adds two boundaries, rebuilds one row of U from the sum and adds two col
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import (
-    add_row,
-    compact,
-    merge_boundaries,
-    replay,
-    tournament,
-)
+from reprolib.graph._lists import absorb, add_row, compact, merge_boundaries, replay, tournament
 
 EXACT, RELEASED = 0, 1
 SPARE = 4  # room for more at the end of each adjacency list
@@ -58,24 +52,11 @@ def _score(c, start, count, adj_idx, adj_val, size, weight, k_c, n_left, mode, t
 @njit(cache=True, nogil=True)
 def merge_loop(
     start, length, sample, degree, adj_start, adj_len, adj_cap, adj_idx, adj_val,
-    labels, n_target, weight, k_c, mode,
+    clusters, n_target, weight, k_c, mode,
 ):  # fmt: skip
-    """Greedy merges to `n_target` clusters, from the lists of `linkage`: (labels, merges, affinities)."""
-    labels = labels.copy()
-    n, n_initial, end, adj_end = len(labels), len(start), len(sample), len(adj_idx)
-    size = np.zeros(n_initial, np.float64)
-    head = np.full(n_initial, -1, np.int64)
-    tail = np.full(n_initial, -1, np.int64)
-    follow = np.full(n, -1, np.int64)
-    for m in range(n):
-        c = labels[m]
-        size[c] += 1
-        if head[c] < 0:
-            head[c] = m
-        else:
-            follow[tail[c]] = m
-        tail[c] = m
-
+    """Greedy merges to `n_target` clusters: (merges, affinities). Changes `clusters` and the lists."""
+    n_initial, end, adj_end = len(start), len(sample), len(adj_idx)
+    labels, size = clusters.label, clusters.size
     leaves = 1
     while leaves < n_initial:
         leaves *= 2
@@ -105,13 +86,7 @@ def merge_loop(
         done += 1
         n_left -= 1
 
-        m = head[b]
-        while m >= 0:
-            labels[m] = a
-            m = follow[m]
-        follow[tail[a]] = head[b]
-        tail[a] = tail[b]
-        size[a] += size[b]
+        absorb(clusters, a, b)
         scores[b] = -np.inf
         nearest[b] = -1
         replay(tree, leaves, scores, b)
@@ -183,21 +158,14 @@ def merge_loop(
             adj_len[j] = k + 1
             acc[j, 0], acc[j, 1] = 0.0, 0.0
             mark[j] = False
-            scores[j], nearest[j], affinity[j] = _score(
-                j, s, k + 1, adj_idx, adj_val, size, weight, k_c, n_left, mode, top
-            )
-            replay(tree, leaves, scores, j)
-        scores[a], nearest[a], affinity[a] = _score(
-            a, adj_start[a], adj_len[a], adj_idx, adj_val, size, weight, k_c, n_left, mode, top
-        )
-        replay(tree, leaves, scores, a)
+        touched[n_touched] = a
+        changed = touched[: n_touched + 1]
         # the number of neighbours that count changes for all at these two points
         if (mode == EXACT and n_left <= k_c) or (mode == RELEASED and n_left == RELEASED_LOCAL_MIN):
-            for c in range(n_initial):
-                if scores[c] > -np.inf:
-                    s, k = adj_start[c], adj_len[c]
-                    scores[c], nearest[c], affinity[c] = _score(
-                        c, s, k, adj_idx, adj_val, size, weight, k_c, n_left, mode, top
-                    )
-                    replay(tree, leaves, scores, c)
-    return labels, merges[:done], affinities[:done]
+            changed = np.flatnonzero(scores > -np.inf).astype(np.int32)
+        for c in changed:
+            scores[c], nearest[c], affinity[c] = _score(
+                c, adj_start[c], adj_len[c], adj_idx, adj_val, size, weight, k_c, n_left, mode, top
+            )
+            replay(tree, leaves, scores, c)
+    return merges[:done], affinities[:done]

@@ -21,7 +21,8 @@ from scipy import sparse
 
 from reprolib.checks import unknown_name
 from reprolib.graph._lazy import PATH, ZETA, lazy_loop
-from reprolib.graph._walks import Clusters, Walk, Work
+from reprolib.graph._lists import member_lists
+from reprolib.graph._walks import Walk, Work
 from reprolib.graph.digraph import Digraph
 from reprolib.graph.linkage import Linkage, check_partition
 
@@ -43,21 +44,11 @@ def _walk(digraph: Digraph) -> Walk:
     stay = matrix.diagonal()
     steps = (matrix - sparse.diags_array(stay)).tocsr()
     steps.eliminate_zeros()
-    back = steps.T.tocsr()
-    pointers = steps.indptr.astype(np.int64), back.indptr.astype(np.int64)
-    indices = steps.indices.astype(np.int32), back.indices.astype(np.int32)
-    return Walk(pointers[0], indices[0], steps.data, pointers[1], indices[1], back.data, stay)
-
-
-def _clusters(labels: np.ndarray) -> Clusters:
-    n, size = len(labels), np.bincount(labels)
-    order = np.argsort(labels, kind="stable").astype(np.int32)
-    end = np.cumsum(size)
-    follow = np.full(n, -1, np.int32)
-    follow[order[:-1]] = np.where(labels[order[:-1]] == labels[order[1:]], order[1:], -1)
-    return Clusters(
-        labels.copy(), order[end - size], order[end - 1], follow, size.astype(np.float64)
-    )
+    sides = [
+        (side.indptr.astype(np.int64), side.indices.astype(np.int32), side.data)
+        for side in (steps, steps.T.tocsr())
+    ]
+    return Walk(*sides[0], *sides[1], stay)
 
 
 def _joined(walk: Walk, labels: np.ndarray) -> np.ndarray:
@@ -94,18 +85,12 @@ def incremental_linkage(
     if not 0.0 < z <= 0.5:
         raise ValueError(f"z must lie in (0, 0.5], got {z!r}: the walk series converges like z^t")
     labels = check_partition(labels, digraph.n, n_clusters)
-    walk, clusters = _walk(digraph), _clusters(labels)
+    walk, clusters = _walk(digraph), member_lists(labels)
     work = Work(np.zeros((9, digraph.n)), np.empty((9, digraph.n), np.int32))
     max_order = math.ceil(math.log(NEGLIGIBLE) / math.log(z))
+    joined, kind, z = _joined(walk, labels), KINDS[kind], float(z)
     merges, affinities = lazy_loop(
-        _joined(walk, labels),
-        int(n_clusters),
-        KINDS[kind],
-        float(z),
-        max_order,
-        walk,
-        clusters,
-        work,
+        joined, int(n_clusters), kind, z, max_order, walk, clusters, work
     )
     compact = np.unique(clusters.label, return_inverse=True)[1].astype(np.int32)
     return Linkage(compact, merges, affinities)

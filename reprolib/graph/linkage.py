@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from reprolib.checks import unknown_name
+from reprolib.graph._lists import member_lists
 from reprolib.graph._merge import EXACT, RELEASED, SPARE, merge_loop
 from reprolib.graph.digraph import Digraph
 
@@ -54,33 +55,24 @@ def check_partition(labels: np.ndarray, n: int, n_clusters: int) -> np.ndarray:
     return compact.astype(np.int32)
 
 
-def memberships(labels: np.ndarray, n_clusters: int) -> sparse.csr_array:
-    """Which sample belongs to which cluster: sparse 0 or 1, float64 (n, c)."""
-    n = len(labels)
-    return sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, n_clusters))
+def _degrees(digraph: Digraph, labels: np.ndarray) -> tuple[sparse.csr_array, ...]:
+    """Edge weight from, and to, each cluster by sample, sparse (c, n), and U of the pairs (c, c).
 
-
-def degree_tables(
-    weights: sparse.csr_array, labels: np.ndarray, n_clusters: int
-) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """S_out = Y'W and S_in = (WY)', sparse (c, n): edge weight from, and to, each cluster by sample."""
-    members = memberships(labels, n_clusters)
-    return (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
-
-
-def _products(
-    out_degree: sparse.csr_array, in_degree: sparse.csr_array, labels: np.ndarray
-) -> sparse.csr_array:
-    """U of every pair of clusters, sparse float64 (c, c), that of a cluster with itself too."""
-    return out_degree.multiply(in_degree).tocsr() @ memberships(labels, out_degree.shape[0])
+    S_out = Y'W, S_in = (WY)' and U = (S_out * S_in) Y, for the 0 or 1 memberships Y of `labels` in
+    0..c-1. The diagonal of U is left out.
+    """
+    n, weights = digraph.n, digraph.to_csr()
+    shape = (n, int(labels.max()) + 1)
+    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=shape)
+    out_degree, in_degree = (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
+    table = out_degree.multiply(in_degree).tocsr() @ members
+    return out_degree, in_degree, (table - sparse.diags_array(table.diagonal())).tocsr()
 
 
 def _affinity(digraph: Digraph, labels: np.ndarray) -> sparse.csr_array:
-    """Affinity A(i, j) of every pair of clusters, sparse float64 (c, c), not 0 on the diagonal."""
     labels = check_partition(labels, digraph.n, 1)
-    size = np.bincount(labels)
-    table = _products(*degree_tables(digraph.to_csr(), labels, len(size)), labels)
-    scaled = sparse.diags_array(1.0 / np.square(size)) @ table
+    scale = sparse.diags_array(1.0 / np.square(np.bincount(labels)))
+    scaled = scale @ _degrees(digraph, labels)[2]
     return (scaled + scaled.T).tocsr()
 
 
@@ -89,9 +81,7 @@ def degree_affinity(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
 
     Source: paper 002, section 3.3, after Zhang et al. 2012, equation 4.
     """
-    affinity = _affinity(digraph, labels).toarray()
-    np.fill_diagonal(affinity, 0.0)
-    return affinity
+    return _affinity(digraph, labels).toarray()
 
 
 def best_affinities(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
@@ -100,9 +90,7 @@ def best_affinities(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
     Zero where no sample of a cluster is among the neighbours of a sample outside, or none outside is
     among theirs: no merge can ever choose it (paper 002, section 3.3, read off the affinity).
     """
-    affinity = _affinity(digraph, labels)
-    affinity = affinity - sparse.diags_array(affinity.diagonal())
-    return affinity.max(axis=1).toarray().ravel()
+    return _affinity(digraph, labels).max(axis=1).toarray().ravel()
 
 
 def _pairs(first: sparse.csr_array, second: sparse.csr_array) -> tuple[np.ndarray, ...]:
@@ -116,14 +104,12 @@ def _pairs(first: sparse.csr_array, second: sparse.csr_array) -> tuple[np.ndarra
 def _starting_lists(digraph: Digraph, labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """What the merge loop starts from: boundaries and adjacencies of all clusters, as in `_lists`."""
     n_clusters = int(labels.max()) + 1
-    tables = degree_tables(digraph.to_csr(), labels, n_clusters)
-    cluster, sample, degree = _pairs(*tables)
+    out_degree, in_degree, table = _degrees(digraph, labels)
+    cluster, sample, degree = _pairs(out_degree, in_degree)
     outside = labels[sample] != cluster
     length = np.bincount(cluster[outside], minlength=n_clusters)  # (c,)
     boundaries = np.cumsum(length) - length, length, sample[outside], degree[outside]
 
-    table = _products(*tables, labels)
-    table = (table - sparse.diags_array(table.diagonal())).tocsr()
     table.eliminate_zeros()
     cluster, other, values = _pairs(table, table.T.tocsr())
     length = np.bincount(cluster, minlength=n_clusters)
@@ -163,8 +149,9 @@ def graph_degree_linkage(
     # K_c = 1 has no second neighbour, hence no local term
     weight = float(local_weight) if n_neighbor_clusters > 1 else 0.0
     k_c = int(n_neighbor_clusters)
-    final, merges, affinities = merge_loop(
-        *_starting_lists(digraph, labels), labels, int(n_clusters), weight, k_c, MODES[mode]
+    clusters = member_lists(labels)
+    merges, affinities = merge_loop(
+        *_starting_lists(digraph, labels), clusters, int(n_clusters), weight, k_c, MODES[mode]
     )
-    compact = np.unique(final, return_inverse=True)[1].astype(np.int32)
+    compact = np.unique(clusters.label, return_inverse=True)[1].astype(np.int32)
     return Linkage(compact, merges, affinities)

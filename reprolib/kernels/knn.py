@@ -62,11 +62,11 @@ def knn(
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
     tensor = _as_tensor(features)
-    k = _check_neighbors(n_neighbors, tensor.shape[0])
-    _check_values(tensor)
+    k = _check_neighbors(n_neighbors, len(tensor))
     if block_rows is not None and block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
-    if backend == "triton" and not (torch.cuda.is_available() or _interpreted()):
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if backend == "triton" and not (torch.cuda.is_available() or interpreted):
         raise RuntimeError(
             'backend="triton" needs a CUDA device, and torch sees none; '
             'use backend="cpu" or backend="auto"'
@@ -75,7 +75,7 @@ def knn(
     if backend == "triton" or (backend == "auto" and device.type == "cuda" and k <= 64):
         from reprolib.kernels.knn_triton import knn_triton
 
-        squared, indices = knn_triton(tensor if _interpreted() else tensor.cuda(), k)
+        squared, indices = knn_triton(tensor if interpreted else tensor.cuda(), k)
     else:
         found = knn_cpu(tensor.cpu().numpy(), k, block_rows)
         squared, indices = torch.from_numpy(found[0]), torch.from_numpy(found[1])
@@ -115,48 +115,27 @@ def cost(n: int, d: int, k: int, *, itemsize: int = 4) -> dict[str, float]:
     }
 
 
-def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
 def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """The features as contiguous float32 (n, d), checked."""
     if isinstance(features, np.ndarray):
-        if features.dtype.kind not in "fiu":
-            raise TypeError(f"features must hold real numbers, got dtype {features.dtype}")
-        tensor = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+        real = features.dtype.kind in "fiu"
     elif isinstance(features, torch.Tensor):
-        if features.is_complex() or features.dtype == torch.bool:
-            raise TypeError(f"features must hold real numbers, got dtype {features.dtype}")
-        tensor = features.detach().to(torch.float32).contiguous()
+        real = not features.is_complex() and features.dtype != torch.bool
     else:
         raise TypeError(
             f"features must be a numpy array or a torch tensor, got {type(features).__name__}"
         )
-    if tensor.ndim != 2 or tensor.shape[1] == 0:
+    if not real:
+        raise TypeError(f"features must hold real numbers, got dtype {features.dtype}")
+    if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
             "features must be 2-D (samples, features), got shape "
             f"{tuple(features.shape)}; flatten images first"
         )
-    return tensor
-
-
-def _check_neighbors(n_neighbors: int, n: int) -> int:
-    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, (int, np.integer)):
-        raise TypeError(f"n_neighbors must be an integer, got {n_neighbors!r}")
-    k = int(n_neighbors)
-    if k < 1:
-        raise ValueError(f"n_neighbors must be at least 1, got {k}")
-    if n < k + 1:
-        raise ValueError(
-            f"n_neighbors={k} needs at least {k + 1} samples, got {n}: "
-            "lower n_neighbors or pass more samples"
-        )
-    return k
-
-
-def _check_values(tensor: torch.Tensor) -> None:
-    low, high = torch.aminmax(tensor)
-    largest = max(abs(float(low)), abs(float(high)))  # NaN propagates through aminmax
+    if isinstance(features, np.ndarray):
+        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    tensor = features.detach().float().contiguous()
+    largest = float(torch.stack(tensor.aminmax()).abs().max()) if len(tensor) else 0.0
     if not np.isfinite(largest):
         raise ValueError("features hold NaN or infinite values; clean or drop those rows first")
     # A squared distance is at most d (2 max)^2 and must fit float32, with room for the error bound.
@@ -164,3 +143,17 @@ def _check_values(tensor: torch.Tensor) -> None:
         raise ValueError(
             f"features as large as {largest:.3g} overflow float32 when squared; rescale them"
         )
+    return tensor
+
+
+def _check_neighbors(n_neighbors: int, n: int) -> int:
+    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, (int, np.integer)):
+        raise TypeError(f"n_neighbors must be an integer, got {n_neighbors!r}")
+    if n_neighbors < 1:
+        raise ValueError(f"n_neighbors must be at least 1, got {n_neighbors}")
+    if n <= n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} samples, got {n}: "
+            "lower n_neighbors or pass more samples"
+        )
+    return int(n_neighbors)

@@ -112,24 +112,22 @@ def knn_cpu(
     return squared, indices
 
 
-def _prepare(x: np.ndarray, precision: str) -> tuple[torch.Tensor | np.ndarray, Bounds]:
+def _prepare(x: np.ndarray, precision: str) -> tuple[torch.Tensor, Bounds]:
     """Centred rows in the precision of the products, and the bounds that belong to them."""
     n, d = x.shape
     centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     gamma = (d + 8) * UNIT / (1 - (d + 8) * UNIT)
     norms, errors = np.empty(n), np.empty(n)
-    if precision == "bfloat16":
-        z = torch.empty(n, d, dtype=torch.bfloat16)
-        for start in range(0, n, BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
-            z[part] = torch.from_numpy(x[part] - centre)
-            _measure(x[part], centre, z[part].float().numpy(), norms[part], errors[part])
-        # Products come back in bfloat16 too: |p| (1 + u) is the largest value that rounds to p.
-        loss = 2 * UNIT_BF16 * (1 + 2 * UNIT_BF16)
-    else:
-        z = x - centre
-        _measure(x, centre, z, norms, errors)
-        loss = 0.0
+    z = torch.empty(n, d, dtype=getattr(torch, precision))
+    for start in range(0, n, 128):  # few enough for the cache
+        part = slice(start, start + 128)
+        z[part] = torch.from_numpy(x[part] - centre)
+        rounded = z[part].double().numpy()
+        lost = x[part] - centre.astype(np.float64) - rounded
+        norms[part] = np.einsum("nd,nd->n", rounded, rounded)
+        errors[part] = np.sqrt(np.einsum("nd,nd->n", lost, lost))
+    # Products come back in bfloat16 too: |p| (1 + u) is the largest value that rounds to p.
+    loss = 2 * UNIT_BF16 * (1 + 2 * UNIT_BF16) if precision == "bfloat16" else 0.0
     return z, Bounds(
         bias=(norms * (1 - 2 * gamma)).astype(np.float32),
         # The last term stands for underflow: tile instructions flush factors and sums to zero.
@@ -139,38 +137,21 @@ def _prepare(x: np.ndarray, precision: str) -> tuple[torch.Tensor | np.ndarray, 
     )
 
 
-def _product_blocks(z, block) -> Iterator[tuple[int, np.ndarray, int]]:
+def _product_blocks(z: torch.Tensor, block: torch.Tensor) -> Iterator[tuple[int, np.ndarray, int]]:
     """Yield (first column, products as the high bits of a float32, shift that puts them there).
 
     Float32 goes through numpy, since torch may be told to round float32 products to bfloat16.
     """
-    n, rows = z.shape[0], block.shape[0]
-    half = isinstance(z, torch.Tensor)
-    buffer = torch.empty(rows * BLOCK_COLUMNS, dtype=torch.bfloat16 if half else torch.float32)
-    for first in range(0, n, BLOCK_COLUMNS):
+    buffer = torch.empty(len(block) * BLOCK_COLUMNS, dtype=z.dtype)
+    for first in range(0, len(z), BLOCK_COLUMNS):
         columns = z[first : first + BLOCK_COLUMNS]
-        out = buffer[: rows * columns.shape[0]].view(rows, columns.shape[0])
-        if half:
+        out = buffer[: len(block) * len(columns)].view(len(block), len(columns))
+        if z.dtype == torch.bfloat16:
             torch.mm(block, columns.T, out=out)
             yield first, out.view(torch.uint16).numpy(), 16
         else:
-            np.matmul(block, columns.T, out=out.numpy())
+            np.matmul(block.numpy(), columns.numpy().T, out=out.numpy())
             yield first, out.numpy().view(np.uint32), 0
-
-
-@nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _measure(x, centre, z, norms, errors):
-    """Squared norms of z, and the norms of what rounding took from x - centre."""
-    for i in nb.prange(x.shape[0]):
-        total = 0.0
-        lost = 0.0
-        for c in range(x.shape[1]):
-            rounded = np.float64(z[i, c])
-            difference = np.float64(x[i, c]) - np.float64(centre[c]) - rounded
-            total += rounded * rounded
-            lost += difference * difference
-        norms[i] = total
-        errors[i] = math.sqrt(lost)
 
 
 @nb.njit(inline="always")

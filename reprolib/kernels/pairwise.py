@@ -19,13 +19,11 @@ float32.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-TRITON_LIMIT = 128  # clusters of one tile
+from reprolib.kernels.soft_assignment import takes_triton
 
 
 def pairwise_loss(
@@ -70,7 +68,7 @@ def pairwise_loss(
     number = np.float32 if q.dtype == torch.float32 else np.float64
     gamma = min(gamma, float(np.nextafter(number(zeta), number(-np.inf))))
     with torch.no_grad():
-        if _takes_triton(q):
+        if takes_triton(q, q.shape[1]):
             from reprolib.kernels.pairwise_triton import pairwise_triton
 
             found = pairwise_triton(q, similarity, zeta, gamma)
@@ -130,8 +128,3 @@ def _pairwise_blocks(
     # pairs with NaN are told neither way: 0 times the values keeps what is not finite
     loss = loss + 0.0 * (q.sum() + vectors.sum())
     return loss.to(q.dtype), 2.0 * half, *counts
-
-
-def _takes_triton(q: torch.Tensor) -> bool:
-    on_device = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-    return on_device and q.dtype == torch.float32 and q.shape[1] <= TRITON_LIMIT

@@ -25,7 +25,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-TRITON_LIMIT = 128  # centers and features of one tile
+TRITON_LIMIT = 128  # clusters and features of one tile
 
 
 def squared_distances(u: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def fuzzy_memberships(u: torch.Tensor, centers: torch.Tensor, m: float = 1.5) ->
     _check(u, centers)
     if not 1 < m < float("inf"):
         raise ValueError(f"m must be above 1 and finite, got {m}")
-    if _takes_triton(u, centers):
+    if takes_triton(u, *centers.shape):
         from reprolib.kernels.soft_assignment_triton import memberships
 
         return memberships(u, centers, m)
@@ -113,7 +113,7 @@ def dec_loss(
         )
     if target.dtype != u.dtype:
         raise TypeError(f"target is {target.dtype} and u is {u.dtype}; convert one of them")
-    if _takes_triton(u, centers):
+    if takes_triton(u, *centers.shape):
         return _TritonDecLoss.apply(u, centers, target.detach(), alpha)
     log_q = F.log_softmax(_logits(squared_distances(u, centers), alpha), dim=1)
     return F.kl_div(log_q, target.detach(), reduction="batchmean")
@@ -157,9 +157,10 @@ def _logits(squared: torch.Tensor, alpha: float) -> torch.Tensor:
     return torch.log1p(squared / alpha) * (-(alpha + 1.0) / 2.0)
 
 
-def _takes_triton(u: torch.Tensor, centers: torch.Tensor) -> bool:
-    on_device = u.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-    return on_device and u.dtype == torch.float32 and max(centers.shape) <= TRITON_LIMIT
+def takes_triton(rows: torch.Tensor, *sizes: int) -> bool:
+    """Whether these rows go to a Triton kernel: float32 on a device, and the sizes fit one tile."""
+    on_device = rows.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    return on_device and rows.dtype == torch.float32 and max(sizes) <= TRITON_LIMIT
 
 
 def _check(u: torch.Tensor, centers: torch.Tensor) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -15,27 +16,14 @@ SIDES = (16, 32)  # what the convolutions are laid out for
 HALVED_FROM = 20  # pixels a side from which the first convolution halves the image
 
 
-class Side(NamedTuple):
-    """Sizes and settings along one side of the images.
-
-    encoder: pixels after the three convolutions; first: stride and padding of the first; extra: output
-    padding of the first deconvolution; second: kernel and padding of the second, which doubles; middle:
-    pixels after it; last: kernel, stride, padding and output padding of the last.
-    """
-
-    encoder: tuple[int, int, int]
-    first: tuple[int, int]
-    extra: int
-    second: tuple[int, int]
-    middle: int
-    last: tuple[int, int, int, int]
-
-
-def side_sizes(n: int) -> Side:
+def side_sizes(n: int) -> dict[str, int]:
     """Lay out one side of n pixels, 16 <= n <= 32, so that the decoder ends at n again.
 
-    For 28 and 16 pixels these are the values of paper 004, section 6; other sides take the kernels of
-    one of them and change the last deconvolution. Raises ValueError for other n.
+    Returns `flat` and `middle`, the pixels after the encoder and after the second deconvolution, and by
+    layer its settings: stride and padding of the first convolution, output padding of the first
+    deconvolution, kernel and padding of the second, which doubles, and all four of the last. For 28
+    and 16 pixels these are the values of paper 004, section 6; other sides take the kernels of one of
+    them and change the last deconvolution. Raises ValueError for other n.
     """
     if not SIDES[0] <= n <= SIDES[1]:
         raise ValueError(
@@ -45,20 +33,16 @@ def side_sizes(n: int) -> Side:
     small = n < HALVED_FROM
     first = n - 2 if small else (n + 1) // 2
     second = (first + 1) // 2
-    third = (second - 3) // 2 + 1
-    extra = second - (2 * third + 1)
+    flat = (second - 1) // 2
     kernel, padding = (4, 2) if small else (5, 1)
     middle = 2 * (second - 1) - 2 * padding + kernel
     surplus = 2 * (middle - 1) + 4 - n  # of a last deconvolution 4x4 with stride 2, unpadded
     last = (n - middle + 1, 1, 0, 0) if small else (4, 2, (surplus + 1) // 2, surplus % 2)
-    return Side(
-        (first, second, third),
-        (1, 1) if small else (2, 2),
-        extra,
-        (kernel, padding),
-        middle,
-        last,
-    )
+    sizes = {"flat": flat, "middle": middle, "extra": second - (2 * flat + 1)}
+    sizes |= {"first_stride": 2 - small, "first_padding": 2 - small}
+    sizes |= {"second_kernel": kernel, "second_padding": padding}
+    names = ("last_kernel", "last_stride", "last_padding", "last_extra")
+    return sizes | dict(zip(names, last, strict=True))
 
 
 class Bottleneck(nn.Module):
@@ -100,14 +84,12 @@ class ConvAutoencoder(nn.Module):
         super().__init__()
         channels, *pixels = image_shape
         rows, columns = (side_sizes(n) for n in pixels)
+        both = {name: (rows[name], columns[name]) for name in rows}
         a, b, c = WIDTHS
-        self.flat = (c, rows.encoder[2], columns.encoder[2])
-
-        def both(setting: str, index: int) -> tuple[int, int]:
-            return tuple(getattr(side, setting)[index] for side in (rows, columns))
-
+        self.flat = (c, *both["flat"])
+        n_flat = math.prod(self.flat)
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, a, 5, both("first", 0), both("first", 1), bias=False),
+            nn.Conv2d(channels, a, 5, both["first_stride"], both["first_padding"], bias=False),
             nn.BatchNorm2d(a),
             nn.ReLU(inplace=True),
             Bottleneck(a),
@@ -118,18 +100,18 @@ class ConvAutoencoder(nn.Module):
             nn.ReLU(inplace=True),
             Bottleneck(c),
             nn.Flatten(),
-            nn.Linear(c * self.flat[1] * self.flat[2], latent_dim),
+            nn.Linear(n_flat, latent_dim),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, c * self.flat[1] * self.flat[2]),
+            nn.Linear(latent_dim, n_flat),
             nn.ReLU(inplace=True),
             nn.Unflatten(1, self.flat),
-            nn.ConvTranspose2d(c, b, 3, 2, output_padding=(rows.extra, columns.extra)),
+            nn.ConvTranspose2d(c, b, 3, 2, output_padding=both["extra"]),
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(b, a, both("second", 0), 2, both("second", 1)),
+            nn.ConvTranspose2d(b, a, both["second_kernel"], 2, both["second_padding"]),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(
-                a, channels, both("last", 0), both("last", 1), both("last", 2), both("last", 3)
+                a, channels, *(both[f"last_{s}"] for s in ("kernel", "stride", "padding", "extra"))
             ),
         )
         initialise(self, generator)
@@ -165,11 +147,8 @@ class DenseAutoencoder(nn.Module):
         self.decoder = stack(widths[::-1])
         initialise(self, generator)
 
-    encode, decode, forward = (
-        ConvAutoencoder.encode,
-        ConvAutoencoder.decode,
-        ConvAutoencoder.forward,
-    )
+    encode, decode = ConvAutoencoder.encode, ConvAutoencoder.decode
+    forward = ConvAutoencoder.forward
 
 
 class MNet(nn.Module):
@@ -188,14 +167,7 @@ class MNet(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for i in range(n_hidden):
-            layers += [
-                nn.Linear(width if i else latent_dim, width),
-                nn.BatchNorm1d(width),
-                nn.ReLU(inplace=True),
-            ]
-        self.layers = nn.Sequential(*layers, nn.Linear(width, n_clusters))
+        self.layers = stack((latent_dim, *[width] * n_hidden, n_clusters), normalise=True)
         initialise(self, generator)
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
@@ -203,12 +175,13 @@ class MNet(nn.Module):
         return torch.softmax(self.layers(latent), dim=1)
 
 
-def stack(widths: tuple[int, ...]) -> nn.Sequential:
-    """Linear layers of these widths with ReLU between them."""
+def stack(widths: tuple[int, ...], normalise: bool = False) -> nn.Sequential:
+    """Linear layers of these widths, between them batch normalisation if asked for, and ReLU."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
-        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers[:-1])
+    for before, after in pairwise(widths):
+        norm = [nn.BatchNorm1d(after)] if normalise else []
+        layers += [nn.Linear(before, after), *norm, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[: -2 if normalise else -1])
 
 
 def initialise(network: nn.Module, generator: torch.Generator | None) -> None:

@@ -74,9 +74,8 @@ class ConvEmbedding(nn.Module):
         self.norms = nn.ModuleList()
         self.blocks = self.layout(height, width)
         for _ in self.blocks:
-            self.convolutions.append(
-                nn.Conv2d(in_channels, channels, self.kernel, padding=self.padding)
-            )
+            convolution = nn.Conv2d(in_channels, channels, self.kernel, padding=self.padding)
+            self.convolutions.append(convolution)
             self.norms.append(nn.BatchNorm2d(channels))
             in_channels = channels
         flat = channels * self.blocks[-1].height * self.blocks[-1].width
@@ -92,9 +91,8 @@ class ConvEmbedding(nn.Module):
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Outputs of every block and of the inner product layer, before the L2 normalisation."""
         maps = []
-        for convolution, norm, block in zip(
-            self.convolutions, self.norms, self.blocks, strict=True
-        ):
+        layers = zip(self.convolutions, self.norms, self.blocks, strict=True)
+        for convolution, norm, block in layers:
             images = norm(convolution(images))  # (b, channels, h, w)
             if block.pooled:
                 images = F.max_pool2d(images, 2, ceil_mode=True)
@@ -122,11 +120,8 @@ class PatchEmbedding(ConvEmbedding):
     @staticmethod
     def layout(height: int, width: int) -> list[Block]:
         """Blocks for patches of this size."""
-        blocks = []
-        for _ in range(2):
-            height, width = (height + 1) // 2, (width + 1) // 2
-            blocks.append(Block(height, width, pooled=True))
-        return blocks
+        sides = [(-(-height // size), -(-width // size)) for size in (2, 4)]
+        return [Block(*side, pooled=True) for side in sides]
 
 
 @torch.no_grad()

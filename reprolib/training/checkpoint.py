@@ -1,6 +1,5 @@
 """Checkpoints: tensors and a state in one file that survives a kill, read without running code."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+
+from reprolib.files import write_atomically
 
 
 class CheckpointError(RuntimeError):
@@ -21,15 +22,12 @@ def save_checkpoint(path: str | os.PathLike, tensors: dict[str, torch.Tensor], s
     Raises OSError with the folder's name when it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = save(dense, metadata={"state": json.dumps(state)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dense, temporary, metadata={"state": json.dumps(state)})
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        write_atomically(path, lambda stream: stream.write(data))
+    except OSError as error:
         raise OSError(
             f"cannot write {path}: {error}; choose a folder that can be written"
         ) from error

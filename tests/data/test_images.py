@@ -8,15 +8,15 @@ from PIL import Image
 from scipy import sparse
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import array_sha256, check_features, resize, to_gray
-from reprolib.data.load import (
-    Images,
-    LabelsSealedError,
+from reprolib.data.images import (
+    array_sha256,
     as_features,
     as_pixels,
-    load,
-    sealed_labels,
+    check_features,
+    resize,
+    to_gray,
 )
+from reprolib.data.load import Images, LabelsSealedError, load, sealed_labels
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 3, 5, 4), dtype=np.uint8)

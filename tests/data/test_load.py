@@ -85,7 +85,7 @@ def test_unknown_names_offer_the_nearest(root, name, says):
 
 
 def test_only_known_data_sets_can_be_fetched(root):
-    with pytest.raises(ValueError, match="unknown data set 'own'"):
+    with pytest.raises(ValueError, match="unknown data set to fetch 'own'"):
         fetch("own", root)
     with pytest.raises(TypeError, match="string"):
         load(3)

@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 
 from reprolib import load
-from reprolib.data import fetch, readers
+from reprolib.data import fetch
 from reprolib.data.catalogue import TABLE
 from reprolib.data.load import fetch as fetch_named
 
@@ -23,27 +23,6 @@ RNG = np.random.default_rng(0)
 def idx(array):
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     return header + array.astype(np.uint8).tobytes()
-
-
-def test_idx_round_trip_gzipped_or_not():
-    array = RNG.integers(0, 256, (3, 4, 5), dtype=np.uint8)
-    for data in (idx(array), gzip.compress(idx(array))):
-        np.testing.assert_array_equal(readers.read_idx(data, "x"), array)
-
-
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (b"", "not an IDX"),
-        (b"<html>", "not an IDX"),
-        (idx(np.zeros((3, 4)))[:-1], "truncated"),
-        (idx(np.zeros((3, 4)))[:6], "truncated"),
-        (idx(np.zeros((3, 4))) + b"x", "do not fit"),
-    ],
-)
-def test_bad_idx_is_refused(data, says):
-    with pytest.raises(ValueError, match=says):
-        readers.read_idx(data, "x")
 
 
 # --- .mat -----------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_value_counts_and_gradient_equal_the_literal_loss(name, zeta, gamma):
     q, similarity = cases()[name]
     q.requires_grad_()
     found = pairwise_loss(q, similarity, zeta=zeta, gamma=gamma)
-    assert isinstance(found[1], int) and isinstance(found[2], int)
+    assert all(count.ndim == 0 and count.dtype == torch.int64 for count in found[1:])
     check(q, similarity, found, zeta=zeta, gamma=gamma)
 
 

@@ -54,7 +54,7 @@ def test_every_side_comes_back(side):
     network = ConvAutoencoder(images.shape[1:], latent_dim=4, generator=seeded())
     latent, decoded = network(images)
     assert latent.shape == (3, 4) and decoded.shape == images.shape
-    assert sizes(network, images.shape[1:])[4] == side_sizes(side).middle
+    assert sizes(network, images.shape[1:])[4] == side_sizes(side)["middle"]
     decoded.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 

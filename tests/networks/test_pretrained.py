@@ -269,7 +269,7 @@ def test_missing_weights_say_what_to_do(tmp_path):
         ({"images": PIXELS[:, :1]}, "three channels.*clustered as they are"),
         ({"images": PIXELS.transpose(0, 2, 3, 1)}, "channels first"),
         ({"images": PIXELS[:0]}, "at least 1 images are needed"),
-        ({"images": PIXELS.reshape(7, -1)}, "Rows of flattened pixels"),
+        ({"images": PIXELS.reshape(7, -1)}, "rows of flattened pixels"),
     ],
 )
 def test_bad_input_is_refused(tmp_path, options, says):

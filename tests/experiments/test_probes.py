@@ -1,0 +1,284 @@
+"""Behaviours: today's are those of probes.yml; each of a table of mutations is seen; the rules of ageing."""
+
+import inspect
+import textwrap
+
+import pytest
+import yaml
+
+from reprolib.__main__ import main
+from reprolib.experiments import outputs, paper, probes, records
+from reprolib.methods import autoencoder, dcss, dec, jule, vade
+from reprolib.studies import codes
+from reprolib.training.trainer import Run
+
+NAMES = outputs.known()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_behaves_as_its_records_were_made(name):
+    found = probes.differences(probes.behaviours()[name][-1], outputs.compute(name))
+    assert not found, probes.advice(name, found)
+
+
+def test_file_and_code_know_the_same_names():
+    assert sorted(probes.behaviours(), key=str.lower) == NAMES
+
+
+def test_every_record_names_known_behaviours_and_none_is_stale():
+    for entry in [r for p in paper.papers() for r in records.load_records(p)]:
+        assert set(entry["behaviours"]) <= set(NAMES), entry["path"]
+        assert not records.is_stale(entry), entry["path"]
+
+
+def test_counts_are_neither_none_nor_all():
+    for name, entries in probes.behaviours().items():
+        numbers = entries[-1]["numbers"]
+        for key in ("phase 2, similar", "phase 2, dissimilar"):
+            assert all(0 < share < 1 for share in numbers.get(key, [])), (name, key)
+        triplets = [v for k, v in numbers.items() if k.endswith("n_triplets")]
+        assert all(0 < count < 30 * 29 * 20 for part in triplets for count in part), name
+
+
+# What a mutation changes: id, whose behaviour must tell it, where, old text, new text
+NET = '{"params": list(encoder.parameters()), "lr": m.encoder_rate},'
+PAIRS = "found = pairwise_loss(q, similarity, zeta=model.zeta, gamma=model.gamma)"
+MUTATIONS = [
+    ("JULE/paper", jule.Period, "step", 'sgd.param_groups[0]["lr"] = rate', "pass"),
+    ("JULE/paper", jule.Period, "begin", "if self.model.decay_restarts:", "if False:"),
+    ("JULE/released", jule.Period, "begin", "if self.model.decay_restarts:", "if True:"),
+    ("JULE/paper", jule.Period, "build", "weight_decay=model.weight_decay,", ""),
+    ("JULE/paper", jule.Period, "build", "dampening=model.dampening,", ""),
+    ("JULE/paper", jule.Period, "build", "momentum=model.momentum,", "momentum=0.8,"),
+    ("JULE/paper", jule.Period, "step", "(model.loss_scale * loss)", "loss"),
+    ("JULE/paper", jule.Period, "end", "model.n_neighbors, model.bandwidth", "model.n_neighbors"),
+    ("JULE/paper", jule.JULE, "cluster_again", ", self.bandwidth", ""),
+    ("JULE/printed", jule.Period, "begin", ", model.bandwidth", ""),
+    ("JULE/paper", jule.JULE, "link", "local_weight=self.local_weight,", ""),
+    ("JULE/paper", jule.JULE, "link", "n_neighbor_clusters=self.n_neighbor_clusters,", ""),
+    ("JULE/released", jule.JULE, "link", "mode=self.linkage_mode,", ""),
+    (
+        "JULE/released",
+        jule,
+        "features_of",
+        "statistics=model.feature_statistics",
+        'statistics="running"',
+    ),
+    ("JULE/released", jule.Period, "step", 'model.gradient == "released"', "False"),
+    ("JULE/paper", jule.Period, "step", "margin=model.margin", "margin=model.margin + 0.002"),
+    ("JULE/paper", jule.Period, "step", "gamma=model.gamma", "gamma=1.0"),
+    ("JULE/paper", jule.Period, "step", "model.n_negatives,", "model.n_negatives + 1,"),
+    ("JULE/paper", Run, "_restore", 'state["numbers"]', 'state["numbers"] | {"step": 0}'),
+    ("JULE/paper", Run, "_restore", "optimizer.state[parameter][key] = value.to(place)", "pass"),
+    ("JULE/paper", Run, "_restore", 'self.generator.set_state(tensors["generator"])', "pass"),
+    ("JULE/paper", Run, "autocast", "enabled=half", "enabled=False"),
+    ("DCSS/joint", Run, "autocast", "enabled=half", "enabled=False"),
+    ("DCSS/released", dcss.PerCluster, "optimizer", ", momentum=MOMENTUM", ""),
+    ("DCSS/joint", dcss.PerCluster, "step", " ** model.m ", " "),
+    ("DCSS/paper", dcss.PerCluster, "step", ' or model.memberships == "each run"', ""),
+    (
+        "DCSS/joint",
+        dcss.PerCluster,
+        "step",
+        "+ model.alpha * centering)",
+        "+ 1.05 * model.alpha * centering)",
+    ),
+    ("DCSS/joint", dcss.PerCluster, "end_epoch", "self.run.epoch %", "(self.run.epoch + 1) %"),
+    (
+        "DCSS/joint",
+        dcss.PerCluster,
+        "optimizer",
+        "Adam(weights, lr=rate)",
+        "Adam(weights, lr=10 * rate)",
+    ),
+    ("DCSS/joint", dcss, "refresh_centers", "centers, m) ** m", "centers, m)"),
+    ("DCSS/joint", dcss.Pairs, "end_epoch", "<= self.model.u_epochs", "< 0"),
+    ("DCSS/joint", dcss.Pairs, "end_epoch", "<= self.model.u_epochs", "< self.model.u_epochs"),
+    ("DCSS/joint", dcss.Pairs, "build", NET, ""),
+    ("DCSS/joint", dcss.Pairs, "build", "m.encoder_rate", "m.mnet_rate"),
+    ("DCSS/joint", dcss.Pairs, "step", "self.centers.detach(), model.m", "self.centers.detach()"),
+    ("DCSS/joint", dcss.Pairs, "step", "zeta=model.zeta", "zeta=model.zeta + 0.01"),
+    (
+        "DCSS/joint",
+        dcss.Pairs,
+        "step",
+        PAIRS,
+        f"{PAIRS}; found = (found[0] - (1 - q.square().sum(1)).sum(), *found[1:])",
+    ),
+    ("DCSS/joint", dcss.Pairs, "step", "run.epoch < model.u_epochs", "True"),
+    ("DCSS/released", dcss.Pairs, "step", "if model.clip:", "if False:"),
+    ("DEC", autoencoder.FromKMeans, "begin", "n_init=STARTS", "n_init=1"),
+    ("DEC", autoencoder.FromKMeans, "begin", "random_state=self.run.seed", "random_state=0"),
+    ("DEC", Run, "_shared_file", "{self.fingerprint(stage.shared)[:16]}", "shared"),
+    (
+        "DEC",
+        Run,
+        "fingerprint",
+        "for k in (known if names is None else names)",
+        'for k in known if k != "random_state"',
+    ),
+    ("AEKMeans", autoencoder.Pretrain, "build", "lr=model.pretrain_rate", "lr=1e-3"),
+    (
+        "AEKMeans",
+        autoencoder.Pretrain,
+        "build",
+        "lr=model.pretrain_rate",
+        "lr=10 * model.pretrain_rate",
+    ),
+    ("AEKMeans", autoencoder.Pretrain, "build", "rate)", "rate, betas=(0.9, 0.99))"),
+    ("DEC", dec.OneLoss, "optimizer", "lr=self.model.learning_rate", "lr=1e-4"),
+    ("DEC", dec.OneLoss, "optimizer", "lr=self", "lr=10 * self"),
+    (
+        "DEC",
+        dec.Target,
+        "losses",
+        "latent = encode(self.run, inputs)",
+        "self.begin_epoch(); latent = encode(self.run, inputs)",
+    ),
+    ("DEC", dec, "target_distribution", "q / frequency", "q"),
+    ("DCN", dec.RunningMeans, "after_step", 'kept["counts"] = after', "pass"),
+    ("DCN", dec.RunningMeans, "losses", "self.weight / 2", "self.weight"),
+    (
+        "IDEC",
+        dec.TargetAndReconstruction,
+        "losses",
+        "self.weight * clustering",
+        "1.05 * self.weight * clustering",
+    ),
+    ("DKM", dec.Softmin, "losses", "-self.inverse_temperature", "-500"),
+    ("VaDE", vade, "mixture_divergence", " - log_weights", ""),
+    ("VaDE", vade, "mixture_divergence", " - (1 + log_variance).sum(1) / 2", ""),
+    ("VaDE", vade, "mixture_divergence", "energy / 2 + log_gamma", "energy / 2"),
+    ("VaDE", vade, "reconstruction_cost", "error.sum(1) * torch.exp(-log_noise)", "error.sum(1)"),
+    ("VaDE", vade.NegativeELBO, "losses", "noise * torch.exp(log_variance / 2)", "0 * noise"),
+    ("codes", codes, "learn_codebook", "ITERATIONS", "1"),
+    ("codes", codes, "normalise_contrast", "variance + CONTRAST", "variance + 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "function", "old", "new"),
+    MUTATIONS,
+    ids=[f"{i}-{m[0]}-{m[2]}" for i, m in enumerate(MUTATIONS)],
+)
+def test_sees_a_mutation(name, owner, function, old, new, monkeypatch):
+    whole = getattr(owner, function)
+    source = textwrap.dedent(inspect.getsource(whole))
+    assert source.count(old) == 1, f"the mutation of {function} must be written anew: {old}"
+    scope = dict(inspect.unwrap(whole).__globals__)
+    exec(compile(source.replace(old, new), "mutated", "exec"), scope)
+    monkeypatch.setattr(owner, function, scope[function])
+    assert probes.differences(probes.behaviours()[name][-1], outputs.compute(name))
+
+
+def test_sees_that_seeds_share_a_pretraining(monkeypatch):
+    kept = tuple(k for k in autoencoder.Pretrain.shared if k != "random_state")
+    monkeypatch.setattr(autoencoder.Pretrain, "shared", kept)
+    found = probes.differences(probes.behaviours()["DEC"][-1], outputs.compute("DEC"))
+    assert any("1 files of 2 seeds" in line for line in found)
+
+
+# The rules
+
+
+def behaviour(loss=1.0, labels="aabb"):
+    numbers = {"loss": [loss, 2.0], "n_triplets": 40, "bfloat16, loss": loss}
+    return {"plan": {"labels": labels, "rates": [0.1]}, "numbers": numbers}
+
+
+@pytest.mark.parametrize(
+    ("changed", "seen"),
+    [
+        (behaviour(), []),
+        (behaviour(loss=1.001), []),
+        (behaviour(loss=1.003), ["loss[0]"]),
+        (behaviour(loss=1.06), ["loss[0]", "bfloat16, loss"]),
+        (behaviour(labels="bbaa"), []),
+        (behaviour(labels="abbb"), ["labels"]),
+        (behaviour() | {"plan": {"labels": "aabb", "rates": [0.1001]}}, ["rates[0]"]),
+        (behaviour() | {"plan": {"labels": "aabb"}}, ["rates[0]"]),
+        (behaviour() | {"numbers": behaviour()["numbers"] | {"n_triplets": 41}}, ["n_triplets"]),
+        (behaviour() | {"numbers": behaviour()["numbers"] | {"more": 1.0}}, ["more"]),
+        (behaviour(loss=float("nan")), ["loss[0]", "bfloat16, loss"]),
+    ],
+)
+def test_differences(changed, seen):
+    found = probes.differences(behaviour(), changed)
+    assert [line.split(":")[0] for line in found] == seen
+    assert all("before" in line and "now" in line for line in found)
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A probes.yml of two methods with comments."""
+    path = tmp_path / "probes.yml"
+    monkeypatch.setattr(probes, "PROBES", path)
+    entry = {"id": 1, "since": "a5b42c2", "why": "as the records were made"} | behaviour()
+    text = "# the head\n"
+    for name in ("DEC", "KMeans"):
+        text = probes.with_entry(text, name, entry)
+    path.write_text(text.replace("KMeans:", "# of the second\nKMeans:"))
+    return path
+
+
+def test_accept_appends_and_keeps_the_rest(book):
+    before = book.read_text().splitlines()
+    entry = probes.accept("DEC", "a  wanted\nchange", compute=lambda name: behaviour(loss=2.0))
+    after = book.read_text().splitlines()
+    assert [line for line in after if line in before] and after[0] == "# the head"
+    added = after.index("# of the second") - before.index("# of the second")
+    start = before.index("# of the second")
+    assert after[:start] == before[:start] and after[start + added :] == before[start:]
+    found = yaml.safe_load(book.read_text())
+    assert found["DEC"][-1] == entry and [e["id"] for e in found["DEC"]] == [1, 2]
+    assert entry["why"] == "a wanted change" and entry["numbers"]["loss"] == [2.0, 2.0]
+    assert len(found["KMeans"]) == 1
+
+
+def test_only_that_methods_records_age(book):
+    of_dec, of_both = (
+        {"behaviours": {n: 1 for n in names}} for names in (["DEC"], ["DEC", "KMeans"])
+    )
+    of_kmeans = {"behaviours": {"KMeans": 1}}
+    assert not any(map(probes.is_stale, (of_dec, of_both, of_kmeans)))
+    probes.accept("DEC", "meant", compute=lambda name: behaviour(loss=2.0))
+    assert [probes.is_stale(e) for e in (of_dec, of_both, of_kmeans)] == [True, True, False]
+    assert probes.latest("DEC", "KMeans") == {"DEC": 2, "KMeans": 1}
+
+
+def test_accept_adds_a_new_method(book):
+    probes.accept("DKM", "new", compute=lambda name: behaviour())
+    assert probes.latest("DKM") == {"DKM": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "message"),
+    [("DECC", "x", "DEC"), ("DEC", " ", "say why"), ("DEC", "x", "behaves as before")],
+)
+def test_accept_refuses(book, name, why, message):
+    before = book.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        probes.accept(name, why, compute=lambda name: behaviour())
+    assert book.read_bytes() == before
+
+
+def test_unknown_names_are_told(book):
+    with pytest.raises(ValueError, match="KMeans"):
+        probes.latest("KMean")
+    assert probes.is_stale({"behaviours": {"Gone": 1}})
+    told = dict(probes.changes(compute=lambda name: behaviour()))
+    assert told["DEC"] == [] and "not in book/probes.yml" in told["IDEC"][0]
+    assert 'probe accept IDEC --why "..."' in probes.advice("IDEC", told["IDEC"])
+
+
+def test_report_counts_what_changed(book, monkeypatch, capsys):
+    monkeypatch.setattr(outputs, "compute", lambda name: behaviour(loss=2.0))
+    assert probes.report_changes(["DEC"]) == 1
+    assert "loss[0]: 1.0 before, 2.0 now" in capsys.readouterr().out
+
+
+def test_commands_name_what_is_wrong(capsys):
+    assert main(["probe", "accept", "JULE/papr", "--why", "x"]) == 2
+    assert "JULE/paper" in capsys.readouterr().err
+    assert main(["replay", "jule", "--sample", "0"]) == 2
+    assert "at least 1" in capsys.readouterr().err

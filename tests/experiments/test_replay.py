@@ -1,0 +1,112 @@
+"""Replays: what is drawn, what is compared, what is written."""
+
+import numpy as np
+import pytest
+
+from reprolib.data import load as datasets
+from reprolib.experiments import probes, records, replay
+from reprolib.methods import KMeans
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """Records of K-means on digits, seeds 0 and 1, seed 2 with a label changed, and one on features."""
+    monkeypatch.setattr(records, "BOOK", tmp_path)
+    monkeypatch.setattr(replay, "REPLAYS", tmp_path / "replays.yml")
+    replay.REPLAYS.write_text("# the head\n")
+    images = datasets.load("digits", size=16, subset=300)
+    for seed, learned in ((0, {}), (1, {}), (2, {}), (0, {"learned_on": "coil20"})):
+        labels = KMeans(10, n_init=2, random_state=seed).fit(images).labels_
+        if seed == 2:
+            labels[0] = (labels[0] + 1) % 10
+        records.record(
+            paper="jule",
+            method="KMeans",
+            images=images,
+            dataset="digits",
+            profile="smoke",
+            parameters={"n_clusters": 10, "n_init": 2} | learned,
+            random_state=seed,
+            assignments={"labels": labels},
+            code={"commit": None, "dirty": None, "behaviours": {"KMeans": 1}},
+            tag="features" if learned else "main",
+        )
+    # as profiles.yml need not load it so
+    monkeypatch.setattr(
+        replay, "profile_entry", lambda *names: {"load": {"size": 16, "subset": 300}}
+    )
+    return tmp_path
+
+
+def by_seed(seed):
+    (entry,) = records.load_records("jule", random_state=seed, tag="main")
+    return entry
+
+
+def test_equal_labels_and_the_agreement_of_the_seeds(book):
+    row = replay.replay(by_seed(0))
+    found = row["results"]["labels"]
+    assert found["equal"] and found["same"] == found["ari"] == 1
+    assert 0 < found["between_seeds"] < 1
+    assert found["then"] == found["now"]
+    assert row["record"] == "jule/KMeans-digits-smoke-main-seed0"
+    assert row["machine"]["threads"] == by_seed(0)["machine"]["threads"]
+
+
+def test_one_other_label(book):
+    found = replay.replay(by_seed(2))["results"]["labels"]
+    assert not found["equal"] and found["same"] == round(299 / 300, 4) and found["ari"] < 1
+
+
+def test_run_appends_and_tells(book, capsys):
+    first = replay.run("jule", 1, method="KMeans")
+    second = replay.run("jule", 3, dataset="digits", seed=1)
+    assert replay.replays() == first + second
+    assert replay.REPLAYS.read_text().startswith("# the head\n")
+    told = capsys.readouterr().out
+    assert "1 records of jule are of features" in told and "equal labels" in told
+
+
+def test_draws_repeat_and_leave_models_out(book):
+    drawn = replay.draw("jule", 2, seed=5)
+    assert drawn == replay.draw("jule", 2, seed=5)
+    assert len({entry["path"] for entry in drawn}) == 2
+    assert not any(map(replay.needs_model, replay.draw("jule", 100)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample": 0}, "at least 1"),
+        ({"sample": 1, "method": "KMean"}, "KMeans"),
+        ({"sample": 1, "dataset": "digit"}, "digits"),
+        ({"sample": 1, "method": "ACGDL"}, "with records"),
+    ],
+)
+def test_draw_refuses(book, options, message):
+    with pytest.raises(ValueError, match=message):
+        replay.draw("jule", **options)
+
+
+def test_refuses_other_data_and_features(book, monkeypatch):
+    (entry,) = records.load_records("jule", tag="features")
+    with pytest.raises(ValueError, match="model that is not here"):
+        replay.replay(entry)
+    monkeypatch.setattr(replay, "profile_entry", lambda *names: {"load": {"subset": 300}})
+    with pytest.raises(ValueError, match="another version"):
+        replay.replay(by_seed(0))
+
+
+def test_committed_replays_are_of_committed_records():
+    known = {replay.name_of(r) for p in ("jule", "dcss") for r in records.load_records(p)}
+    for row in replay.replays():
+        assert row["record"] in known
+        for found in row["results"].values():
+            assert not found["equal"] or np.isclose(found["ari"], 1)
+
+
+def test_rows_stay_one_line_a_key():
+    row = {"date": "2026-01-01", "results": {"q": {"equal": True, "ari": 1.0}}}
+    assert replay.as_text(row).count("\n") == 3
+    assert replay.yaml.safe_load(replay.as_text(row)) == [row]
+    assert probes.BOOK == replay.REPLAYS.parent
