@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -145,16 +146,18 @@ def results(paper: str, profile: str | None) -> None:
     print(*overview(Paper(paper), profile), sep="\n\n")
 
 
-@cli.command(
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-@click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF reprolib.bench.run]")
-def bench(rest: Sequence[str]) -> int:
-    """Time the kernels against the roofline."""
-    from reprolib.bench import run as timed
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--quick", is_flag=True, help="the built-in digits, few repeats")
+@click.option("--json", type=click.Path(path_type=Path), help="also write the results there")
+def bench(names: Sequence[str], quick: bool, json: Path | None) -> None:
+    """Time the kernels against the roofline.
 
-    return int(timed.main(list(rest)) or 0)
+    NAME: knn, scaling, methods (these three by default), growth, family, accuracy, checkpoints.
+    """
+    from reprolib.bench.run import run
+
+    run(names, quick, json)
 
 
 @cli.group(invoke_without_command=True)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -130,12 +131,15 @@ def test_the_packages_own_names_come_at_first_use():
         reprolib.lood  # noqa: B018
 
 
-def test_what_follows_bench_goes_to_it_untouched(monkeypatch):
+def test_bench_runs_what_is_named_and_tells_the_names(capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr(bench, "main", seen.append)
-    assert cli.main(["bench", "knn", "--quick", "--json", "a.json"]) == 0
+    monkeypatch.setattr(bench, "run", lambda *given: seen.append(given))
+    assert cli.main(["bench", "knn", "family", "--quick", "--json", "a.json"]) == 0
+    assert cli.main(["bench"]) == 0
+    assert seen == [(("knn", "family"), True, Path("a.json")), ((), False, None)]
     assert cli.main(["bench", "--help"]) == 0
-    assert seen == [["knn", "--quick", "--json", "a.json"], ["--help"]]
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in bench.BENCHES)
 
 
 def test_a_data_set_that_is_not_here_exits_1_and_says_how_to_get_it(capsys, monkeypatch, tmp_path):

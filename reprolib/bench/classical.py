@@ -1,197 +1,149 @@
-"""Time and memory of the classical clustering methods over n, beside public peers: part of `bench`.
+"""The k-NN graph and the classical clustering methods beside public peers, over n: parts of `bench`.
 
-All in one process and on the same unit rows. A method is left out from the size on where its growth so
-far, carried on once more, would take it past LIMIT.
+All in one process and on the same unit rows. Each of ours is set beside one peer, the graph also beside its
+floor, the products alone.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import importlib.util
-import time
-import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering, SpectralClustering
 from sklearn.neighbors import NearestNeighbors
 
+from reprolib.bench.timing import Work, gemm_ceiling, grow, measure, spaced_rows, told
 from reprolib.checks import check_memory
-from reprolib.kernels.knn import knn
+from reprolib.data.load import load
+from reprolib.graph.digraph import knn_digraph, one_link_clusters
+from reprolib.graph.linkage import graph_degree_linkage
+from reprolib.kernels.knn import cost, knn
+from reprolib.kernels.knn_cpu import default_precision
 from reprolib.methods import ACGDL, ACPIC, SCLS, SCNJW, ACLink, ACZell
+from reprolib.methods.base import Estimator, unit_rows
+from reprolib.report.tables import Table
 
 N_NEIGHBORS = 20
 N_CLUSTERS = 10
-LIMIT = 300.0  # seconds
-SHORT = 5.0  # seconds: what is worth repeating
-REPEATS = 3
 
-Work = Callable[[np.ndarray], object]
-# our methods, and the peer that each is set beside
-BESIDE = {
-    "k-NN graph": "k-NN graph, faiss IndexFlatL2",
-    "AC-GDL": "average linkage on the graph, scikit-learn",
-    "AC-PIC": "average linkage on the graph, scikit-learn",
-    "AC-Zell": "average linkage on the graph, scikit-learn",
-    "AC-Link": "average linkage, fastcluster",
-    "SC-NJW": "spectral clustering, scikit-learn",
-    "SC-LS": "spectral clustering, scikit-learn",
+
+def _fit(method: type[Estimator]) -> Work:
+    return lambda x: method(N_CLUSTERS).fit(x)
+
+
+def _brute(x: np.ndarray) -> NearestNeighbors:
+    return NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute").fit(x)
+
+
+def _faiss(x: np.ndarray) -> None:
+    import faiss
+
+    index = faiss.IndexFlatL2(x.shape[1])
+    index.add(x)
+    index.search(x, N_NEIGHBORS + 1)  # one more: its lists hold the row itself
+
+
+def _linkage_on_graph(x: np.ndarray) -> None:
+    graph = _brute(x).kneighbors_graph()
+    AgglomerativeClustering(N_CLUSTERS, linkage="average", connectivity=graph).fit(x)
+
+
+def _spectral(x: np.ndarray) -> None:
+    graph = {"affinity": "nearest_neighbors", "n_neighbors": N_NEIGHBORS}
+    SpectralClustering(N_CLUSTERS, assign_labels="cluster_qr", random_state=0, **graph).fit(x)
+
+
+def _fastcluster(x: np.ndarray) -> None:
+    import fastcluster
+
+    n = len(x)
+    check_memory(8 * n * (n - 1), f"average linkage of {n} rows", "use a graph")
+    fastcluster.linkage(x, "average", preserve_input=False)
+
+
+FAISS, AVERAGE = "k-NN graph, faiss IndexFlatL2", "average linkage, fastcluster"
+ON_GRAPH = "average linkage on the graph, scikit-learn"
+SPECTRAL = "spectral clustering, scikit-learn"
+# ours, each with the peer that it is set beside, and the peers
+OURS: dict[str, tuple[Work, str]] = {
+    "k-NN graph": (lambda x: knn(x, N_NEIGHBORS), FAISS),
+    "AC-GDL": (_fit(ACGDL), ON_GRAPH),
+    "AC-PIC": (_fit(ACPIC), ON_GRAPH),
+    "AC-Zell": (_fit(ACZell), ON_GRAPH),
+    "AC-Link": (_fit(ACLink), AVERAGE),
+    "SC-LS": (_fit(SCLS), SPECTRAL),
+    "SC-NJW": (_fit(SCNJW), SPECTRAL),
 }
+PEERS: dict[str, Work] = {
+    "k-NN graph, scikit-learn": lambda x: _brute(x).kneighbors(),
+    FAISS: _faiss,
+    ON_GRAPH: _linkage_on_graph,
+    SPECTRAL: _spectral,
+    AVERAGE: _fastcluster,
+}
+WORKS = {name: work for name, (work, _) in OURS.items()} | PEERS
 
 
-def measure(features: np.ndarray, sizes: Sequence[int]) -> dict[str, dict[str, dict]]:
-    """Run every method and peer on evenly spaced rows of `features` (n, d), for each of `sizes`.
+def beside_peers(
+    dataset: str, *, only: str = "", halved: bool = False
+) -> dict[str, dict[str, dict]]:
+    """Seconds and memory of WORKS on a data set, as `timing.grow` returns them; printed with ratios.
 
-    Returns {name: {str(n): {"seconds": s, "peak_mb": MiB above the start, or None off Linux}}}. An entry
-    {"left_out": why} stands where a method was not run.
+    only: how the names of the works begin; halved: over n, every second, fourth ... row left out, until a
+    work takes too long.
     """
-    works = _methods() | _peers()
-    rows: dict[str, dict[str, dict]] = {name: {} for name in works}
-    for work in works.values():
-        _run(work, features[:: max(1, len(features) // 300)])  # compiles and imports
-    for n in sizes:
-        part = spaced_rows(features, n)
-        for name, work in works.items():
-            rows[name][str(n)] = found = _measured(work, part, list(rows[name].values()))
-            print(f"n = {n:6,}  {name:44} {_told(found)}", flush=True)
+    features = unit_features(dataset)
+    n, d = features.shape
+    sizes = [size for size in _halves(n) if size > 20 * N_NEIGHBORS] if halved else [n]
+    works = {name: work for name, work in WORKS.items() if name.startswith(only)}
+    rows = grow(works, features, sizes)
+    lines = []
+    for name, entries in rows.items():
+        peer = OURS[name][1] if name in OURS else ""
+        entry, beside = entries[str(n)], rows.get(peer, {}).get(str(n), {})
+        both = "seconds" in entry and "seconds" in beside
+        ratio = f"{entry['seconds'] / beside['seconds']:.2f} x {peer}" if both else ""
+        lines.append([name, *told(entry), ratio])
+    print(f"\n{Table(['', 'time', 'peak memory', 'beside'], lines, f'n = {n:,}, d = {d}')}")
+    for precision in dict.fromkeys([default_precision(n, d), "float32"]):
+        floor = cost(n, d, N_NEIGHBORS)["flops"] / gemm_ceiling(d, precision)
+        seconds = rows["k-NN graph"][str(n)].get("seconds", np.nan)
+        print(f"floor of the graph, {precision}: {floor:.4f} s, fraction {floor / seconds:.2f}")
     return rows
 
 
-def spaced_rows(features: np.ndarray, n: int) -> np.ndarray:
-    """n evenly spaced rows of `features`, contiguous."""
-    return np.ascontiguousarray(features[np.arange(n) * len(features) // n])
+def scaling(dataset: str = "mnist") -> dict[str, float]:
+    """Seconds of the graph and of the merges of AC-GDL over n, every second, fourth ... row left out.
+
+    Keys "graph n=..." and "merges n=...".
+    """
+    features = unit_features(dataset)
+    rows: dict[str, float] = {}
+    for n in _halves(len(features)):
+        part = spaced_rows(features, n)
+        graph = knn_digraph(part, N_NEIGHBORS)
+        initial = one_link_clusters(graph.indices[:, 0])
+        works = {
+            "graph": partial(knn_digraph, part, N_NEIGHBORS),
+            "merges": partial(graph_degree_linkage, graph, initial, N_CLUSTERS),
+        }
+        rows |= {f"{name} n={n}": entry["seconds"] for name, entry in measure(works).items()}
+    lines = [[name, f"{seconds:.4f} s"] for name, seconds in rows.items()]
+    print(f"\n{Table(['AC-GDL', 'time'], lines)}")
+    return rows
 
 
-def compare(rows: dict[str, dict[str, dict]], n: int, floor: float) -> None:
-    """Print, for each of our methods, its ratio to its peer and to the floor of the graph in seconds."""
-    print(
-        f"\nn = {n:,}: seconds, times those of the peer; the graph's products alone take {floor:.2f} s"
-    )
-    for name, peer in BESIDE.items():
-        ours, theirs = (
-            rows.get(which, {}).get(str(n), {}).get("seconds") for which in (name, peer)
-        )
-        if ours is not None:
-            ratio = f"{ours / theirs:6.2f} x {peer}" if theirs else f"  no number of {peer}"
-            print(f"{name:12} {ours:9.3f} s {ratio}")
-
-
-def _methods() -> dict[str, Work]:
-    own = {
-        "AC-GDL": ACGDL,
-        "AC-PIC": ACPIC,
-        "AC-Zell": ACZell,
-        "AC-Link": ACLink,
-        "SC-LS": SCLS,
-        "SC-NJW": SCNJW,
-    }
-    fits = {name: lambda x, make=make: make(N_CLUSTERS).fit(x) for name, make in own.items()}
-    return {"k-NN graph": lambda x: knn(x, N_NEIGHBORS)} | fits
-
-
-def graph_peers() -> dict[str, Work]:
-    """Peers of the k-NN graph, by name; says so where one is not installed."""
-    brute = NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute")
-    peers: dict[str, Work] = {"k-NN graph, scikit-learn": lambda x: brute.fit(x).kneighbors()}
-    if not _installed("faiss"):
-        return peers
-    import faiss
-
-    def flat(x: np.ndarray) -> None:
-        index = faiss.IndexFlatL2(x.shape[1])
-        index.add(x)
-        index.search(x, N_NEIGHBORS + 1)  # one more: its lists hold the row itself
-
-    return peers | {"k-NN graph, faiss IndexFlatL2": flat}
-
-
-def _installed(name: str) -> bool:
-    there = importlib.util.find_spec(name) is not None
-    if not there:
-        print(f"{name} is not installed; it is left out")
-    return there
-
-
-def _peers() -> dict[str, Work]:
-    brute = NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute")
-
-    def linkage_on_graph(x: np.ndarray) -> object:
-        graph = brute.fit(x).kneighbors_graph()
-        return AgglomerativeClustering(N_CLUSTERS, linkage="average", connectivity=graph).fit(x)
-
-    def spectral(x: np.ndarray) -> object:
-        return SpectralClustering(
-            N_CLUSTERS,
-            affinity="nearest_neighbors",
-            n_neighbors=N_NEIGHBORS,
-            assign_labels="cluster_qr",
-            random_state=0,
-        ).fit(x)
-
-    peers = graph_peers() | {
-        "average linkage on the graph, scikit-learn": linkage_on_graph,
-        "spectral clustering, scikit-learn": spectral,
-    }
-    if _installed("fastcluster"):
-        import fastcluster
-
-        def average(x: np.ndarray) -> object:
-            n = len(x)
-            check_memory(8 * n * (n - 1), f"average linkage of {n} rows", "use a graph")
-            return fastcluster.linkage(x, "average", preserve_input=False)
-
-        peers["average linkage, fastcluster"] = average
-    return peers
-
-
-def _measured(work: Work, features: np.ndarray, before: Sequence[dict]) -> dict:
-    if before and "left_out" in before[-1]:
-        return before[-1]
-    if len(before) > 1:
-        expected = before[-1]["seconds"] ** 2 / before[-2]["seconds"]
-        if expected > LIMIT:
-            return {"left_out": f"{len(features)} rows would take some {expected:.0f} s"}
-    seconds, peak = [], None
-    while not seconds or (len(seconds) < REPEATS and seconds[-1] < SHORT):
-        start = _reset_peak()
-        began = time.perf_counter()
-        try:
-            _run(work, features)
-        except MemoryError as error:
-            return {"left_out": str(error)}
-        seconds.append(time.perf_counter() - began)
-        if peak is None and start is not None:
-            peak = round(max(_status("VmHWM") - start, 0.0), 1)
-    return {"seconds": min(seconds), "peak_mb": peak}
-
-
-def _run(work: Work, features: np.ndarray) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # disconnected graphs, few rows: the same for all
-        work(features)
-
-
-def _reset_peak() -> float | None:
-    """Set this process's peak back to what it holds now, in MiB; None where the system cannot."""
-    gc.collect()
+def unit_features(dataset: str) -> np.ndarray:
+    """Unit rows float32 (n, d) of the images where the data root has them, else of the digits."""
     try:
-        # what others have freed would be used again, and count for nothing
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-    except (AttributeError, OSError):
-        return None
+        return unit_rows(load(dataset))
+    except (OSError, ValueError) as error:
+        print(f"{dataset} is not there ({error}); digits instead")
+        return unit_rows(load("digits"))
 
 
-def _status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
-def _told(found: dict) -> str:
-    if "left_out" in found:
-        return f"left out: {found['left_out']}"
-    peak = "" if found["peak_mb"] is None else f"  {found['peak_mb']:9.1f} MiB"
-    return f"{found['seconds']:9.3f} s{peak}"
+def _halves(n: int) -> list[int]:
+    sizes = [n]
+    while sizes[0] >= 1_000:
+        sizes.insert(0, sizes[0] // 2)
+    return sizes

@@ -18,9 +18,12 @@ import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -30,13 +33,12 @@ from reprolib import metrics
 from reprolib.experiments import records
 from reprolib.experiments import run as experiment
 from reprolib.methods.dec import pixel_error
-from reprolib.report.tables import NOT_RUN, Table, spread
-from reprolib.training.trainer import ROWS, Run, Stage
+from reprolib.report.tables import Table, spread
+from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
 
 METHODS = ("DEC", "IDEC", "DCN", "DKM")
 SEEDS = 3
 RESULT = "u"  # a method's own training, without MNet
-
 
 # what ClustPy has: weights of its clustering loss and of the reconstruction
 WEIGHTS = {
@@ -52,38 +54,30 @@ WEIGHTS = {
 def measure(
     dataset: str = "usps", profile: str = "cpu", *, n_seeds: int = SEEDS
 ) -> dict[str, Any] | None:
-    """ACC of ClustPy's methods on a data set, a number a seed; None, after a line, without ClustPy.
+    """ACC of ClustPy's methods on a data set, printed as a table; None, after a line, without ClustPy.
 
     Returns {"clustpy": its version, "dataset", "profile", "acc": {method: [ACC of each seed]}}.
     """
     installed = version()
     if installed is None:
         return None
-    found: dict[str, list[float]] = {name: [] for name in METHODS}
-    with tqdm(total=len(METHODS) * n_seeds, unit="run") as bar:
-        for name in METHODS:
-            for seed in range(n_seeds):
-                bar.set_description(f"{name}, seed {seed}")
-                found[name].append(_accuracy(name, dataset, profile, seed))
-                bar.update()
-    return {"clustpy": installed, "dataset": dataset, "profile": profile, "acc": found}
+    scores: dict[str, list[float]] = {name: [] for name in METHODS}
+    for name, seed in tqdm(list(product(METHODS, range(n_seeds))), unit="run"):
+        scores[name].append(_accuracy(name, dataset, profile, seed))
+    found = {"clustpy": installed, "dataset": dataset, "profile": profile, "acc": scores}
+    print(f"\n{table(found)}")
+    return found
 
 
 def table(found: dict[str, Any]) -> Table:
     """What `measure` found, beside the records of the same methods on the same data set."""
     rows = []
-    for name, scores in found["acc"].items():
-        ours = [
-            entry["metrics"][RESULT]["acc"]
-            for entry in records.load_records(
-                "dcss",
-                dataset=found["dataset"],
-                profile=found["profile"],
-                method=name,
-                tag="main",
-            )
-        ]
-        rows.append([name, _told(ours), _told(scores)])
+    place = {key: found[key] for key in ("dataset", "profile")}
+    for name, theirs in found["acc"].items():
+        entries = records.load_records("dcss", method=name, tag="main", **place)
+        ours = [entry["metrics"][RESULT]["acc"] for entry in entries]
+        both = (pd.Series(scores, dtype=float) for scores in (ours, theirs))
+        rows.append([name, *(spread(scores.mean(), scores.std()) for scores in both)])
     head = ["ACC", "here", f"ClustPy {found['clustpy']}"]
     return Table(head, rows, f"{found['dataset']}, profile {found['profile']}")
 
@@ -98,19 +92,19 @@ def _accuracy(name: str, dataset: str, profile: str, seed: int) -> float:
     own.build()
     own.begin()  # k-means
     network, module = module_of(name, own)
-    half = model.precision == "bfloat16"
-    network.encode, network.decode = _cast(network.encode, half), _cast(network.decode, half)
-    parameters = [*network.parameters(), *module.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=model.learning_rate)
-    fit(name, network, module, _Batches(run, model.batch_size), model.phase1_epochs, optimizer)
+    network.encode = _in_precision(run, network.encode)
+    network.decode = _in_precision(run, network.decode)
+    fit(name, network, module, _Batches(own), model.phase1_epochs, _adam(own, network, module))
     return metrics.accuracy(images.labels, _labels(network, module, run.inputs))
 
 
-def _cast(part: Callable[..., torch.Tensor], half: bool) -> Callable[..., torch.Tensor]:
-    """As ours: products of a network in bfloat16, what it returns and all losses in float32."""
+def _in_precision(
+    run: Run, part: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """As ours: products of a network in the run's precision, what it returns and all losses in float32."""
 
     def cast(inputs: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with run.autocast():
             return part(inputs).float()
 
     return cast
@@ -119,30 +113,20 @@ def _cast(part: Callable[..., torch.Tensor], half: bool) -> Callable[..., torch.
 class _Batches:
     """Shuffled batches as ClustPy reads them, anew each epoch: [indices (b,), inputs (b, ...)]."""
 
-    def __init__(self, run: Run, size: int) -> None:
-        self.inputs, self.size, self.generator = run.inputs, size, run.generator
-
-    def __len__(self) -> int:
-        return -(-len(self.inputs) // self.size)
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        order = torch.randperm(len(self.inputs), generator=self.generator)
-        return ([batch, self.inputs[batch]] for batch in order.split(self.size))
+        return ([batch, self.stage.run.inputs[batch]] for batch in self.stage.batches())
 
 
 @torch.no_grad()
-def _labels(network: torch.nn.Module, module: torch.nn.Module, inputs: torch.Tensor) -> np.ndarray:
+def _labels(network: nn.Module, module: nn.Module, inputs: torch.Tensor) -> np.ndarray:
     network.eval()
     latent = torch.cat([network.encode(part) for part in inputs.split(ROWS)])
     if not latent.isfinite().all():
         raise FloatingPointError("ClustPy's latent vectors are no numbers: lower the learning rate")
     return module.predict_hard(latent).numpy()
-
-
-def _told(scores: list[float]) -> str:
-    if not scores:
-        return NOT_RUN
-    return spread(float(np.mean(scores)), float(np.std(scores, ddof=1)) if scores[1:] else None)
 
 
 def version() -> str | None:
@@ -189,28 +173,22 @@ def module_of(name: str, stage: Stage) -> tuple[nn.Module, nn.Module]:
     """ClustPy's network and clustering module of a method, copies of what a run of ours starts with."""
     from clustpy.deep import dcn, dec, dkm, vade
 
-    modules = stage.run.modules
-
-    def centers() -> np.ndarray:
-        return stage.centers.detach().numpy().copy()
-
-    def mixture() -> nn.Module:
-        ours = modules["mixture"]
-        weights, variances = ours.log_weights.exp(), ours.log_variances.exp()
-        sizes = (len(weights), stage.model.latent_dim)
-        return vade._VaDE_Module(
-            *sizes, *(x.detach().numpy() for x in (weights, stage.centers, variances))
-        )
-
+    run = stage.run
+    if name == "VaDE":
+        ours = run.modules["mixture"]
+        mixture = ours.log_weights.exp(), stage.centers, ours.log_variances.exp()
+        return vae_of(stage), vade._VaDE_Module(*stage.centers.shape, *map(as_numpy, mixture))
+    network = network_of(run.modules["network"])
+    if name == "AE pretraining":
+        return network, nn.Module()
+    centers = as_numpy(stage.centers)
     makes = {
-        "DEC": lambda: dec._DEC_Module(centers(), 1.0),
-        "IDEC": lambda: dec._DEC_Module(centers(), 1.0),
-        "DCN": lambda: dcn._DCN_Module(stage.run.tensors["assigned"].int().numpy(), centers()),
-        "DKM": lambda: dkm._DKM_Module(centers(), [stage.inverse_temperature]),
-        "VaDE": mixture,
+        "DEC": lambda: dec._DEC_Module(centers, 1.0),
+        "IDEC": lambda: dec._DEC_Module(centers, 1.0),
+        "DCN": lambda: dcn._DCN_Module(as_numpy(run.tensors["assigned"].int()), centers),
+        "DKM": lambda: dkm._DKM_Module(centers, [stage.inverse_temperature]),
     }
-    network = vae_of(stage) if name == "VaDE" else network_of(modules["network"])
-    return network, makes[name]() if name in makes else nn.Module()
+    return network, makes[name]()
 
 
 def fit(
@@ -226,25 +204,21 @@ def fit(
     # the weights of both are for a sum over pixels; ClustPy's own error is that sum
     error = pixel_error if name in ("DCN", "DKM") else F.mse_loss
     with contextlib.redirect_stderr(io.StringIO()):
-        module.fit(network, *loaders, epochs, torch.device("cpu"), optimizer, error, *WEIGHTS[name])
+        if WEIGHTS[name]:
+            options = epochs, torch.device("cpu"), optimizer, error, *WEIGHTS[name]
+            module.fit(network, *loaders, *options)
+        else:  # one optimizer for all calls, so that none but the first allocates
+            given = {"optimizer_class": lambda params: optimizer, "ssl_loss_fn": error}
+            network.fit(epochs, {}, dataloader=loader, **given)
 
 
 def step(name: str, stage: Stage, batch: torch.Tensor) -> Callable[[], None]:
     """ClustPy's step of a method on samples `batch` (b,), from copies of what a run of ours starts with."""
     network, module = module_of(name, stage)
-    parameters = [*network.parameters(), *module.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=1e-4)
     loader = [[batch, stage.run.inputs[batch]]]
+    return partial(fit, name, network, module, loader, 1, _adam(stage, network, module))
 
-    def take() -> None:
-        if WEIGHTS[name]:
-            fit(name, network, module, loader, 1, optimizer)
-            return
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-            # one optimizer for all calls, so that none but the first allocates
-            network.fit(
-                1, {}, dataloader=loader, optimizer_class=lambda params: optimizer,
-                ssl_loss_fn=F.mse_loss,
-            )  # fmt: skip
 
-    return take
+def _adam(stage: Stage, *parts: nn.Module) -> torch.optim.Optimizer:
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    return torch.optim.Adam(parameters, lr=stage.model.learning_rate)

@@ -7,15 +7,15 @@ product.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from reprolib.bench import clustpy
+from reprolib.bench import clustpy, timing
 from reprolib.methods.autoencoder import PHASE_1, PHASE_2, PRETRAIN
 from reprolib.methods.dcss import DCSS
 from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
@@ -42,28 +42,23 @@ MEMBERS: dict[str, tuple[type, str, dict[str, Any]]] = {
     "MNet, phase 2": (DCSS, PHASE_2, {}),
 }
 
-Step = Callable[[], object]
-
 QUICK = {"sides": SIDES[:1], "size": 16, "repeats": 1}
 OF_FLOOR = "share of floor"
 HEAD = ("", "float32, ms", OF_FLOOR, "bfloat16, ms", OF_FLOOR, "ClustPy, ms", "times ours")
 
 
 def measure(
-    rates: Mapping[str, float],
-    *,
-    sides: tuple[int, ...] = SIDES,
-    size: int = BATCH,
-    repeats: int = 10,
+    *, sides: tuple[int, ...] = SIDES, size: int = BATCH, repeats: int = 11
 ) -> dict[str, Any]:
     """Seconds of a step of every member on a batch of `size` random images, for each of `sides` pixels.
 
-    `rates`: FLOP/s of the matrix product by precision. Returns {"clustpy": its version or None,
-    "batch": size, "rates": rates, "steps": {"16x16": {name: {"float32": s, "bfloat16": s,
-    "clustpy": s or None, "flops": of our step}}}}; a time is the smallest of `repeats`. On the CPU.
+    Returns {"clustpy": its version or None, "batch": size, "rates": FLOP/s of the matrix product by
+    precision, "steps": {"16x16": {name: {"float32": s, "bfloat16": s, "clustpy": s or None, "flops": of
+    our step}}}}; a time is the smallest of `repeats`. On the CPU. Prints a table for each of `sides`.
     """
     version = clustpy.version()
-    found = {"clustpy": version, "batch": size, "rates": dict(rates), "steps": {}}
+    rates = {precision: timing.gemm_ceiling(WIDTH, precision) for precision in PRECISIONS}
+    found = {"clustpy": version, "batch": size, "rates": rates, "steps": {}}
     for side in sides:
         pixels = (BATCHES * size, side, side)
         images = np.random.default_rng(0).integers(0, 256, pixels, dtype=np.uint8)
@@ -95,18 +90,11 @@ def _measured(
     """The row of one member; `beside`: ClustPy too, where it has the method."""
     batch = torch.arange(size)
     stages = {precision: start(name, images, size, precision) for precision in PRECISIONS}
-    works = {p: lambda stage=stage: stage.step(batch) for p, stage in stages.items()}
+    works = {p: partial(stage.step, batch) for p, stage in stages.items()}
     if beside and name in clustpy.WEIGHTS:
         works["clustpy"] = clustpy.step(name, stages["float32"], batch)
     flops = count_flops(works["float32"])
-    seconds = dict.fromkeys(works, float("inf"))
-    for repeat in range(repeats + 1):
-        turn = 1 if repeat % 2 else -1  # who comes after whom matters a little to caches
-        for which, work in list(works.items())[::turn]:
-            began = time.perf_counter()
-            work()
-            if repeat:  # the first one allocates
-                seconds[which] = min(seconds[which], time.perf_counter() - began)
+    seconds = {k: entry["seconds"] for k, entry in timing.measure(works, repeats).items()}
     return {"clustpy": None, **seconds, "flops": flops}
 
 
@@ -126,7 +114,7 @@ def start(name: str, images: np.ndarray, size: int, precision: str) -> Stage:
     return stage
 
 
-def count_flops(work: Step) -> int:
+def count_flops(work: Callable[[], object]) -> int:
     """FLOPs of the products and convolutions of a call, backward passes included."""
     with FlopCounterMode(display=False) as counter:
         work()

@@ -30,9 +30,8 @@ from reprolib.studies.patch_network import (
     PatchEmbedding,
     layer_representation,
     learn_patch_network,
-    load_patch_network,
-    save_patch_network,
 )
+from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 WHITENED = "whitened"  # the patches themselves: the column "K-means" of Table 8
 REPRESENTATIONS = (WHITENED, *LAYERS)
@@ -87,13 +86,10 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         self.coef_, self.intercept_ = weights[:, :d], weights[:, d]
         return self
 
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Signed distances, up to scale, float32 (n, classes)."""
-        return check_features(X, min_samples=1) @ self.coef_.T + self.intercept_
-
     def predict(self, X: Any) -> np.ndarray:
-        """Class of the largest decision value (n,)."""
-        return self.classes_[self.decision_function(X).argmax(1)]
+        """Class of the largest signed distance, up to scale (n,)."""
+        values = check_features(X, min_samples=1) @ self.coef_.T + self.intercept_  # (n, classes)
+        return self.classes_[values.argmax(1)]
 
 
 def standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +128,6 @@ def classify(
     representations: Sequence[str] = (WHITENED, "conv1", "conv2", "conv1&2"),
     n_codes: int = 1600,
     n_patches: int = 40_000,
-    size: int = PATCH,
     network: PatchEmbedding | None = None,
     random_state: int = 0,
     device: str = "auto",
@@ -168,25 +163,22 @@ def classify(
         )
     order = np.random.default_rng(random_state).permutation(train.n)[: max(sizes)]
     labelled, labels, truth = train.take(order), train.labels[order], test.labels
-    shape = (train.shape[1], size, size)
+    shape = (train.shape[1], PATCH, PATCH)
     shared: dict[str, float] = {}
     rows = []
     with sealed_labels():
         with _step(shared, "whitening"):
-            whitening, patches = whitened_patches(
-                train, n_patches, size=size, random_state=random_state
-            )
+            whitening, patches = whitened_patches(train, n_patches, random_state=random_state)
         for name in representations:
             represent = layer_representation(network, name, shape) if name in LAYERS else None
             seconds = dict(shared)
             with _step(seconds, "codebook"):
-                vectors = patches
-                if represent:
-                    vectors = torch.cat([represent(part) for part in patches.split(PATCH_ROWS)])
+                parts = patches.split(PATCH_ROWS)
+                vectors = torch.cat([represent(p) for p in parts]) if represent else patches
                 codes = learn_codebook(vectors, n_codes, random_state=random_state)
             with _step(seconds, "encoding"):
                 features, unseen = (
-                    encode(images, whitening, codes, size=size, represent=represent, device=device)
+                    encode(images, whitening, codes, represent=represent, device=device)
                     for images in (labelled, test)
                 )  # (n, 4 n_codes)
             for n_train in sizes:
@@ -194,16 +186,9 @@ def classify(
                     first, second = standardise(features[:n_train], unseen)
                     svm = choose_svm(first, labels[:n_train])
                     predicted = svm.predict(second)
-                rows.append(
-                    {
-                        "representation": name,
-                        "n_train": int(n_train),
-                        "C": svm.C,
-                        "accuracy": float(np.mean(predicted == truth)),
-                        "predicted": predicted,
-                        "seconds": dict(seconds),
-                    }
-                )
+                row = {"representation": name, "n_train": int(n_train), "C": svm.C}
+                row |= {"accuracy": float(np.mean(predicted == truth)), "predicted": predicted}
+                rows.append(row | {"seconds": dict(seconds)})
     return rows
 
 
@@ -256,42 +241,37 @@ class PatchCodes(BaseEstimator):
             learned = [{"stage": "network"} | about]
         unseen = Images(X.pixels, np.zeros(X.n, int), name=X.name)  # no label of X is used
         options = {k: getattr(self, k) for k in ("n_codes", "n_patches", "random_state", "device")}
-        names = [self.representation]
-        rows = classify(
-            train, unseen, self.sizes, representations=names, network=network, **options
-        )
+        options |= {"representations": [self.representation], "network": network}
+        rows = classify(train, unseen, self.sizes, **options)
         about = {"name": self.train, "n": train.n, "shape": train.shape, "sha256": train.sha256}
-        took = rows[0]["seconds"]
-        self.history_ = [
-            *learned,
-            {"stage": "whitening", "seconds": took["whitening"], "train": about},
-            *({"stage": step, "seconds": took[step]} for step in ("codebook", "encoding")),
-            *(
-                {"stage": "svm", "seconds": r["seconds"]["svm"]}
-                | {k: r[k] for k in ("n_train", "C")}
-                for r in rows
-            ),
-        ]
+        told = [("whitening", rows[0], {"train": about})]
+        told += [(step, rows[0], {}) for step in ("codebook", "encoding")]
+        told += [("svm", row, {k: row[k] for k in ("n_train", "C")}) for row in rows]
+        steps = [{"stage": s, "seconds": row["seconds"][s]} | more for s, row, more in told]
+        self.history_ = learned + steps
         self.results_ = {f"n{r['n_train']}": r["predicted"].astype(np.int32) for r in rows}
         return self
 
     def _patch_network(self, train: Images, shared: Any) -> tuple[PatchEmbedding, dict[str, Any]]:
         """The CNN of patches, with `seconds` and the mean `losses` of its epochs: found, or learned."""
         seed = {"n_clusters": self.n_clusters, "random_state": self.random_state}
+        model = JULE(**self.network, **seed, device=self.device, verbose=True)
         setting = [train.sha256, self.n_patches, self.network | seed]
         key = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:16]
         path = Path(shared) / f"patches-{key}.safetensors" if shared else None
+        shape = (train.shape[1], PATCH, PATCH)
         if path and path.exists():
-            return load_patch_network(path)
+            tensors, state = load_checkpoint(path)
+            network = PatchEmbedding(shape, model.embedding_dim, model.channels)
+            network.load_state_dict(tensors)
+            return network.eval(), state["about"]
         began = time.perf_counter()
-        model = JULE(**self.network, **seed, device=self.device, verbose=True)
         _, patches = whitened_patches(train, self.n_patches, random_state=self.random_state)
-        shape = (len(patches), train.shape[1], PATCH, PATCH)
-        network, epochs = learn_patch_network(patches.view(shape).numpy(), model)
+        network, epochs = learn_patch_network(patches.view(-1, *shape).numpy(), model)
         losses = [round(epoch["loss"], 5) for epoch in epochs]
         about = {"seconds": round(time.perf_counter() - began, 3), "losses": losses}
         if path:
-            save_patch_network(network, path, about)
+            save_checkpoint(path, network.state_dict(), {"about": about})
         return network, about
 
 
@@ -311,12 +291,11 @@ def gains(entries: Iterable[Mapping[str, Any]], name: str, than: str) -> dict[in
 
     Returns an array for each number of labelled images of `name`; empty where the other is missing.
     """
-    found = accuracies(entries)
-    pairs = {n: (ours, found.get(than, {}).get(n, {})) for n, ours in found.get(name, {}).items()}
-    return {
-        n: np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
-        for n, (ours, theirs) in pairs.items()
-    }
+    found, gained = accuracies(entries), {}
+    for n, ours in found.get(name, {}).items():
+        theirs = found.get(than, {}).get(n, {})
+        gained[n] = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
+    return gained
 
 
 @contextmanager

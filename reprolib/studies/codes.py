@@ -5,11 +5,11 @@ and codebook stands a learned representation of the patches (`reprolib.studies.p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
@@ -26,8 +26,7 @@ BLOCK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 Representation = Callable[[torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Whitening:
+class Whitening(NamedTuple):
     """Contrast normalisation, then ZCA: `mean` (d,) and the symmetric `matrix` (d, d)."""
 
     mean: torch.Tensor
@@ -36,9 +35,6 @@ class Whitening:
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
         """Whitened float32 (m, d) of raw patches (m, d); a constant patch carries no contrast."""
         return (normalise_contrast(patches) - self.mean) @ self.matrix
-
-    def to(self, device: torch.device) -> "Whitening":
-        return Whitening(self.mean.to(device), self.matrix.to(device))
 
 
 def sample_patches(
@@ -53,15 +49,11 @@ def sample_patches(
     pixels = _checked_pixels(images, size)
     if n_patches < 2:
         raise ValueError(f"n_patches must be at least 2, got {n_patches}")
-    n, channels, height, width = pixels.shape
+    windows = sliding_window_view(pixels, (size, size), axis=(2, 3))  # (n, c, rows, columns, s, s)
+    n, _, rows, columns = windows.shape[:4]
     rng = np.random.default_rng(random_state)
-    image = rng.integers(n, size=n_patches)[:, None, None, None]
-    top = rng.integers(height - size + 1, size=n_patches)[:, None, None, None]
-    left = rng.integers(width - size + 1, size=n_patches)[:, None, None, None]
-    side = np.arange(size)
-    drawn = pixels[
-        image, np.arange(channels)[:, None, None], top + side[:, None], left + side
-    ]  # (m, c, s, s)
+    image, top, left = (rng.integers(count, size=n_patches) for count in (n, rows, columns))
+    drawn = windows[image, :, top, left]  # (m, c, s, s)
     return torch.from_numpy(drawn.reshape(n_patches, -1).astype(np.float32))
 
 
@@ -166,7 +158,7 @@ def encode(
                 f"{channels} channels and patches of {channels * size**2}"
             )
         place = pick_device(device)
-        whitening, codes = whitening.to(place), codes.to(place)
+        whitening, codes = Whitening(*(x.to(place) for x in whitening)), codes.to(place)
         quadrant = quadrants(rows, columns).to(place)  # (4, l)
         block = max(1, BLOCK_BYTES[place.type] // (4 * rows * columns * len(codes)))
         features = np.empty((n, 4 * len(codes)), np.float32)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import clone
+from sklearn.preprocessing import normalize
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,16 +48,13 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     A row of zeros has cosine 0. Raises ValueError for shapes that differ or values that are not finite.
     """
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.ndim != 2 or first.shape != second.shape:
+    if np.shape(first) != np.shape(second):
         raise ValueError(
-            f"features of pairs must be two arrays of one shape (n, d); got {first.shape} and {second.shape}"
+            "features of pairs must be two arrays of one shape (n, d); "
+            f"got {np.shape(first)} and {np.shape(second)}"
         )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError("features of pairs must be finite")
-    product = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    dots = np.einsum("nd,nd->n", first, second)
-    return np.divide(dots, product, out=np.zeros_like(dots), where=product > 0)
+    first, second = (normalize(np.asarray(rows, np.float64)) for rows in (first, second))
+    return np.einsum("nd,nd->n", first, second)
 
 
 def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
@@ -168,13 +167,9 @@ class FineTune(Stage):
         nn.init.normal_(head.weight, 0.0, 0.01, generator=run.generator)
         nn.init.zeros_(head.bias)
         weights = [*network.parameters(), *run.module("head", head).parameters()]
-        sgd = torch.optim.SGD(
-            weights,
-            lr=model.learning_rate,
-            momentum=model.momentum,
-            weight_decay=model.weight_decay,
-        )
-        run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
+        options = {"momentum": model.momentum, "weight_decay": model.weight_decay}
+        run.optimizers = {"sgd": torch.optim.SGD(weights, lr=model.learning_rate, **options)}
+        run.numbers["step"] = 0
 
     def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         run, model = self.run, self.model
@@ -216,23 +211,18 @@ def verify_faces(
     for n_train in sizes:
         drawn = train.take(order[:n_train])
         for row in ("Supervised", "OURS"):
-            network, labels = _start(row, drawn, model)
-            network = fine_tune(network, drawn, labels, model)
+            if row == "OURS":
+                with sealed_labels():
+                    fitted = clone(model).fit(drawn)
+                start, labels = fitted.network_, fitted.labels_
+            else:
+                sizes_of = model.embedding_dim, model.channels, model.scale_init
+                generator = torch.Generator().manual_seed(model.random_state)
+                start = ConvEmbedding(drawn.shape[1:], *sizes_of, generator)
+                labels = drawn.labels
+            network = fine_tune(start, drawn, labels, model)
             first, second = (embed(network, to_float_images(images)) for images in pairs[:2])
             scores = cosine_similarity(first, second)
             result = verify(scores, pairs.same, pairs.folds)._asdict()
             rows.append({"row": row, "n_train": int(n_train), "scores": scores} | result)
     return rows
-
-
-def _start(row: str, drawn: Images, model: JULE) -> tuple[ConvEmbedding, np.ndarray]:
-    """The network before fine-tuning, and the labels to tune it on."""
-    if row == "OURS":
-        with sealed_labels():
-            fitted = copy.deepcopy(model).fit(drawn)
-        return fitted.network_, fitted.labels_
-    generator = torch.Generator().manual_seed(model.random_state)
-    network = ConvEmbedding(
-        drawn.shape[1:], model.embedding_dim, model.channels, model.scale_init, generator
-    )
-    return network, drawn.labels

@@ -1,7 +1,5 @@
 """JULE on patches: the small CNN of paper 002, section 4.3, and its layers as representations."""
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ from reprolib.methods.base import check_counts
 from reprolib.methods.jule import JULE
 from reprolib.networks.embedding import ConvEmbedding, PatchEmbedding
 from reprolib.studies.codes import Representation
-from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 # the columns of Table 8, and the inner product layer that the text says performs poorly
 LAYERS = {"conv1": (0,), "conv2": (1,), "conv1&2": (0, 1), "ip": (2,)}
@@ -47,26 +44,6 @@ def learn_patch_network(
     """
     fitted = PatchJULE(**model.get_params()).fit(patches)
     return fitted.network_.eval(), fitted.history_
-
-
-def save_patch_network(
-    network: PatchEmbedding, path: str | os.PathLike, about: Mapping[str, Any]
-) -> None:
-    """Write the network and what is known about it, JSON-ready, to one safetensors file, atomically."""
-    built = {
-        "image_shape": list(network.image_shape),
-        "channels": network.convolutions[0].out_channels,
-        "embedding_dim": network.inner_product.out_features,
-    }
-    save_checkpoint(path, network.state_dict(), {"network": built, "about": dict(about)})
-
-
-def load_patch_network(path: str | os.PathLike) -> tuple[PatchEmbedding, dict[str, Any]]:
-    """Read what `save_patch_network` wrote, the network ready to use; CheckpointError when damaged."""
-    tensors, state = load_checkpoint(path)
-    network = PatchEmbedding(**state["network"])
-    network.load_state_dict(tensors)
-    return network.eval(), state["about"]
 
 
 def layer_representation(

@@ -67,7 +67,8 @@ def smallest_product_together(first: ArrayLike, second: ArrayLike, n_clusters: i
     Source: paper 004, equations 20 and 26, in Corollary 1.3 and Theorem 3.
     """
     first, second = _maxima(first, second)
-    _check_clusters(n_clusters)
+    if n_clusters < 2:
+        raise ValueError(f"n_clusters must be at least 2, got {n_clusters}")
     if min(first.min(), second.min()) < (1.0 - 1e-12) / n_clusters:
         raise ValueError(f"the maximum of {n_clusters} values that sum to one is at least 1/K")
     product = first * second
@@ -121,7 +122,6 @@ def shared_neighbor_product(zeta: ArrayLike, n_clusters: int) -> np.ndarray:
     Source: paper 004, Theorem 3 (equation 28), which asks for zeta > 2/3.
     """
     (zeta,) = _maxima(zeta)
-    _check_clusters(n_clusters)
     high = np.maximum(zeta, 0.5)
     return np.where(zeta > 0.5, smallest_product_together(high, high, n_clusters), 0.0)
 
@@ -155,8 +155,3 @@ def _maxima(*values: ArrayLike) -> list[np.ndarray]:
     if not all(((array > 0) & (array <= 1)).all() for array in arrays):
         raise ValueError("maxima and zeta must lie in (0, 1]")
     return list(arrays)
-
-
-def _check_clusters(n_clusters: int) -> None:
-    if n_clusters < 2:
-        raise ValueError(f"n_clusters must be at least 2, got {n_clusters}")

@@ -23,9 +23,9 @@ def no_clustpy(monkeypatch):
 
 
 def test_quick_bench_runs_every_member_without_clustpy(no_clustpy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "gemm_ceiling", lambda d, precision: RATES[precision])
+    monkeypatch.setattr(steps.timing, "gemm_ceiling", lambda d, precision: RATES[precision])
     path = tmp_path / "bench.json"
-    assert bench.main(["family", "--quick", "--json", str(path)]) == 0
+    bench.run(["family"], True, path)
     found = json.loads(path.read_text())["results"]["family"]
     assert (found["clustpy"], found["batch"], found["rates"]) == (None, SIZE, RATES)
     assert list(found["steps"]) == ["16x16"]

@@ -6,67 +6,73 @@ true labels. Here the pretraining of our records runs again and k-means looks at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.cluster import KMeans
 from tqdm import tqdm
 
 from reprolib import metrics
 from reprolib.experiments import run as experiment
-from reprolib.methods.autoencoder import PRETRAIN
-from reprolib.methods.dec import AEKMeansRun
+from reprolib.methods.autoencoder import STARTS, Pretrain, latent_vectors
 from reprolib.report.figures import MARKERS, PALETTE10
 from reprolib.report.tables import Table, signed, spread
+from reprolib.training.trainer import Run, as_numpy
 
 DATASETS = ("usps", "mnist-test")
 SEEDS = 3
 
 
-class WatchedRun(AEKMeansRun):
-    """A pretraining that keeps the labels of k-means after each of its epochs."""
+class Watched(Pretrain):
+    """A pretraining that keeps the labels of k-means after each of its epochs, and takes over no other."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self.watched: list[np.ndarray] = []
-        super().__init__(*arguments)
+    shared = ()
 
-    def _train_epoch(self, stage: str) -> dict[str, Any]:
-        entry = super()._train_epoch(stage)
-        if stage == PRETRAIN:
-            self.watched.append(self.kmeans())
-        return entry
+    def __init__(self, run: Run, epochs: int) -> None:
+        super().__init__(run, epochs)
+        self.labels: list[np.ndarray] = []
+
+    def end_epoch(self) -> None:
+        means = KMeans(self.model.n_clusters, n_init=STARTS, random_state=self.run.seed)
+        self.labels.append(means.fit_predict(as_numpy(latent_vectors(self.run))))
 
 
 def measure(
-    datasets: tuple[str, ...] = DATASETS, profile: str = "cpu", *, n_seeds: int = SEEDS
+    datasets: Sequence[str] = DATASETS, profile: str = "cpu", *, n_seeds: int = SEEDS
 ) -> dict[str, Any]:
-    """ACC of AE + k-means after each epoch of the pretraining.
+    """ACC of AE + k-means after each epoch of the pretraining, printed as a table.
 
     Returns {"profile", "acc": {data set: for each seed a list, one number an epoch}}.
     """
-    found: dict[str, list[list[float]]] = {dataset: [] for dataset in datasets}
-    with tqdm(total=len(datasets) * n_seeds, unit="run") as bar:
-        for dataset in datasets:
-            for seed in range(n_seeds):
-                bar.set_description(f"{dataset}, seed {seed}")
-                found[dataset].append(_over_epochs(dataset, profile, seed))
-                bar.update()
-    return {"profile": profile, "acc": found}
+    scores: dict[str, list[list[float]]] = {dataset: [] for dataset in datasets}
+    for dataset, seed in tqdm(list(product(datasets, range(n_seeds))), unit="run"):
+        given = {"dataset": dataset, "profile": profile, "random_state": seed}
+        plan = experiment.plan("dcss", given | {"method": "AEKMeans"})
+        model, images = plan.estimator(), plan.images()
+        run = Run(model, model.inputs(plan.inputs(images)))
+        watched = Watched(run, model.pretrain_epochs)
+        run.train([watched])
+        scores[dataset].append([metrics.accuracy(images.labels, x) for x in watched.labels])
+    found = {"profile": profile, "acc": scores}
+    print(f"\n{table(found, {})}")
+    return found
 
 
 def table(found: Mapping[str, Any], names: Mapping[str, str]) -> Table:
     """The last epoch, the best one by labels, and their difference: means over seeds."""
     rows = []
     for dataset, runs in found["acc"].items():
-        last, best = (np.array([pick(run) for run in runs]) for pick in (lambda run: run[-1], max))
+        last, best = pd.Series([run[-1] for run in runs]), pd.Series([max(run) for run in runs])
+        gain = best - last
         epochs = ", ".join(str(1 + int(np.argmax(run))) for run in runs)
-        told = [
-            form(*_moments(x))
-            for form, x in ((spread, last), (spread, best), (signed, best - last))
-        ]
-        rows.append([names.get(dataset, dataset), *told, f"{epochs} of {len(runs[0])}"])
+        told = [spread(x.mean(), x.std()) for x in (last, best)]
+        told += [signed(gain.mean(), gain.std()), f"{epochs} of {len(runs[0])}"]
+        rows.append([names.get(dataset, dataset), *told])
     head = ["AE + k-means, ACC", "last epoch", "best epoch", "labels would buy", "chosen epochs"]
     return Table(head, rows)
 
@@ -84,17 +90,3 @@ def figure(found: Mapping[str, Any], names: Mapping[str, str]) -> Figure:
     grid[0, 0].set_ylabel("ACC of k-means")
     grid[0, 0].legend()
     return drawn
-
-
-def _over_epochs(dataset: str, profile: str, seed: int) -> list[float]:
-    given = {"dataset": dataset, "profile": profile, "method": "AEKMeans", "random_state": seed}
-    plan = experiment.plan("dcss", given)
-    model, images = plan.estimator(), plan.images()
-    model.phase2_epochs = 0
-    run = WatchedRun(model, plan.inputs(images), None, None, None)
-    run.train()
-    return [metrics.accuracy(images.labels, labels) for labels in run.watched]
-
-
-def _moments(values: np.ndarray) -> tuple[float, float | None]:
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None

@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 
+from reprolib.bench import checkpoint_choice
 from reprolib.bench import run as bench
 from reprolib.experiments import run
 from reprolib.metrics import accuracy
-from reprolib.studies import checkpoint_choice
 
 SMOKE = {"dataset": "digits", "profile": "smoke"}
 
 
-def test_looking_at_every_epoch_changes_none():
-    found = checkpoint_choice.measure(("digits",), "smoke", n_seeds=1)["acc"]["digits"][0]
+def test_looking_at_every_epoch_changes_none(capsys):
+    found = bench.run(["checkpoints"], quick=True)["checkpoints"]
+    assert found["profile"] == "smoke" and "best epoch" in capsys.readouterr().out
+    found = found["acc"]["digits"][0]
     plan = run.plan("dcss", SMOKE | {"method": "AEKMeans"})
     images, model = plan.images(), plan.estimator()
     model.phase2_epochs = 0
@@ -44,8 +46,3 @@ def test_the_figure_marks_the_best_epoch():
     line, ring = panels[0].lines
     np.testing.assert_allclose(line.get_ydata(), [0.5, 0.9, 0.7])
     assert ring.get_xdata().tolist() == [2] and ring.get_ydata().tolist() == [0.9]
-
-
-def test_bench_runs_it(capsys):
-    found = bench.bench_checkpoint_choice(quick=True)
-    assert found["profile"] == "smoke" and "best epoch" in capsys.readouterr().out
