@@ -1,6 +1,7 @@
 """Checks of input that modules share; each message says what was expected and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +39,7 @@ def check_memory(needed: int, what: str, instead: str) -> None:
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return
-    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-    available = int(fields["MemAvailable"].split()[0]) * 1024
+    available = int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) * 1024
     if needed > available:
         raise MemoryError(
             f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are "

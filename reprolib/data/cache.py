@@ -129,11 +129,19 @@ def read_note(root: Path, name: str) -> dict | None:
 
 
 def verified(root: Path, name: str) -> Path | None:
-    """Path of what is cached under a name, None if not there; ValueError on a wrong checksum."""
+    """Path of what is cached under a name, None if not there.
+
+    Raises ValueError on a wrong checksum, and when the file it was made from has changed since.
+    """
     note = read_note(root, name)
     if note is None:
         return None
     path, _ = _paths(root, name)
+    origin, known = root / note.get("source", ""), note.get("source_sha256")
+    if known and origin.is_file() and file_sha256(origin) != known:
+        raise ValueError(
+            f"{origin} changed after {path} was made from it; delete {path} and load again."
+        )
     found = file_sha256(path)
     if found != note["file_sha256"]:
         raise ValueError(

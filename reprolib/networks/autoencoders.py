@@ -50,23 +50,35 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.inside = nn.Sequential(
-            nn.Conv2d(channels, INNER, 1, bias=False),
-            nn.BatchNorm2d(INNER),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(INNER, INNER, 3, padding=1, bias=False),
-            nn.BatchNorm2d(INNER),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(INNER, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        layers: list[nn.Module] = []
+        for before, after, kernel in (channels, INNER, 1), (INNER, INNER, 3), (INNER, channels, 1):
+            convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.inside = nn.Sequential(*layers[:-1])
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (b, c, h, w) to maps of the same shape."""
         return F.relu(maps + self.inside(maps))
 
 
-class ConvAutoencoder(nn.Module):
+class Autoencoder(nn.Module):
+    """An `encoder` and a `decoder`, one after the other."""
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Latent vectors u float32 (b, latent_dim)."""
+        return self.encoder(images)
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """Reconstructed inputs (b, ...) of latent vectors (b, latent_dim)."""
+        return self.decoder(latent)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latent vectors and reconstructions."""
+        latent = self.encode(images)
+        return latent, self.decode(latent)
+
+
+class ConvAutoencoder(Autoencoder):
     """Asymmetric autoencoder of paper 004, figure 12: images (b, c, h, w) of 16 to 32 pixels a side.
 
     Encoder: convolutions to 32, 64 and 128 channels, each with a bottleneck layer, then `latent_dim` linear
@@ -117,21 +129,8 @@ class ConvAutoencoder(nn.Module):
         initialise(self, generator)
         self.to(memory_format=torch.channels_last)
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Latent vectors u float32 (b, latent_dim)."""
-        return self.encoder(images)
 
-    def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Reconstructed images (b, c, h, w) of latent vectors (b, latent_dim)."""
-        return self.decoder(latent)
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latent vectors and reconstructions."""
-        latent = self.encode(images)
-        return latent, self.decode(latent)
-
-
-class DenseAutoencoder(nn.Module):
+class DenseAutoencoder(Autoencoder):
     """Symmetric fully connected autoencoder d-500-500-2000-latent_dim (paper 004, section 5).
 
     For feature vectors (b, d), ReLU between the layers, linear latent vectors and outputs. Starts as
@@ -146,9 +145,6 @@ class DenseAutoencoder(nn.Module):
         self.encoder = stack(widths)
         self.decoder = stack(widths[::-1])
         initialise(self, generator)
-
-    encode, decode = ConvAutoencoder.encode, ConvAutoencoder.decode
-    forward = ConvAutoencoder.forward
 
 
 class MNet(nn.Module):

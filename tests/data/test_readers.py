@@ -7,6 +7,7 @@ import pickle
 import struct
 import subprocess
 import tarfile
+import types
 
 import numpy as np
 import pytest
@@ -183,6 +184,33 @@ def test_a_failing_tool_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch.subprocess, "run", lambda *a, **k: done)
     with pytest.raises(RuntimeError, match="`apt-get download.*E: Unable to locate package"):
         fetch._debian("fashion-mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "option", "values", "labels"),
+    [
+        ("usps", "USPS", "train", (True, False), "targets"),
+        ("stl10", "STL10", "split", ("train", "test"), "labels"),
+    ],
+)
+def test_torchvision_gives_train_then_test(
+    tmp_path, monkeypatch, name, kind, option, values, labels
+):
+    parts = {
+        value: RNG.integers(0, 256, (n, 4, 4), dtype=np.uint8)
+        for value, n in zip(values, (3, 2), strict=True)
+    }
+
+    def made(folder, *, download, **options):
+        value = options[option]
+        numbers = [values.index(value)] * len(parts[value])
+        return types.SimpleNamespace(data=parts[value], **{labels: numbers})
+
+    monkeypatch.setattr(f"torchvision.datasets.{kind}", made)
+    assert "5 images from torchvision" in fetch_named(name, tmp_path)
+    images = load(name, root=tmp_path)
+    np.testing.assert_array_equal(images.pixels[:, 0], np.concatenate([*parts.values()]))
+    assert list(images.labels) == [0, 0, 0, 1, 1]
 
 
 class Python2Pickler(pickle._Pickler):
