@@ -136,18 +136,19 @@ class Plan:
 
     def record(self, model: Any, images: Any, monitor: Any, seconds: Mapping[str, float]) -> Path:
         """Write the record of a fitted method, return its path, and drop the checkpoint."""
-        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state", "code")
+        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state")
         path = records.record(
-            **{name: getattr(self, name) for name in names},
-            parameters=self.recorded,
-            images=images,
-            assignments=model.results_,
-            history=monitor.rows(model.history_),
+            self.runs,
+            images,
+            model.results_,
+            code=self.code,
             seconds=seconds,
+            history=monitor.rows(model.history_),
             arrays=monitor.arrays,
-            task=getattr(model, "task", "clustering"),
             device=self.parameters.get("device", "auto"),
-            root=self.runs,
+            parameters=self.recorded,
+            task=getattr(model, "task", "clustering"),
+            **{name: getattr(self, name) for name in names},
         )
         for file in (self.checkpoint, self.checkpoint.with_suffix(".log")):
             file.unlink(missing_ok=True)
@@ -204,7 +205,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
                 f"{', '.join(changed)}: not the setting of profile {place[1]!r}, whose records carry the "
                 f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
-    named = f"{method}/{variant}" if len(papers.variants_of(method)) > 1 else method
+    named = f"{method}/{variant}" if len(papers.estimator_class(method).VARIANTS) > 1 else method
     makers = getattr(papers.estimator_class(method), "behaviours", [named])
     return Plan(
         **{k: values[k] for k in ("variant", "dataset", "profile", "random_state")},
