@@ -143,7 +143,7 @@ def test_half_steps_are_what_keeps_it_from_rising():
 def test_objective_falls_on_float32_images(weight):
     X = unit_rows(load("digits", subset=300))
     L = weight * nmf.neighbor_laplacian(X, 5) if weight else sp.csr_array((300, 300))
-    U, V = nmf._centroid_start(X, 10, 0)
+    U, V = NMFLP(10, max_iter=0)._start(X, 10, L, 0)
     double = [a.astype(np.float64) for a in (X, U, V)]
     objectives = [nmf.lp_objective(*double, L)]
     for _ in range(40):
