@@ -100,17 +100,12 @@ class Paper:
         metric = metric or metrics[0]
         if metric not in metrics:
             raise unknown_name(f"metric of {table}", metric, metrics)
-        place = metrics.index(metric)
-        return [
-            row
-            | {
-                "values": {
-                    name: value[place] if isinstance(value, list) else value
-                    for name, value in row["values"].items()
-                }
-            }
-            for row in self.published[table]["rows"]
-        ]
+
+        def pick(value: Any) -> float | None:
+            return value[metrics.index(metric)] if isinstance(value, list) else value
+
+        rows = self.published[table]["rows"]
+        return [row | {"values": {k: pick(v) for k, v in row["values"].items()}} for row in rows]
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:

@@ -204,11 +204,8 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     """
     values = _checked(SETTINGS | {k: v for k, v in given.items() if k in SETTINGS})
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
-    known = papers.methods(paper)
-    method, variant, tag = values["method"] or known[0], values["variant"], values["tag"]
-    if method not in known:
-        raise unknown_name(f"method of {paper}", method, known)
-    known = papers.signature(method)
+    method = values["method"] or papers.methods(paper)[0]
+    known, variant, tag = papers.signature(method), values["variant"], values["tag"]
     for name in overrides:
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, {*known, *SETTINGS})

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse import csgraph
 from scipy.special import kl_div, xlogy
 from sklearn.cluster import KMeans as LloydKMeans
-from sklearn.utils import Tags
+from sklearn.utils import Tags, gen_batches
 
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
@@ -17,7 +17,7 @@ from reprolib.methods.base import Count, Weight, parameters, unit_rows
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 TRIAL_ITERATIONS = 10
-_BLOCK = 2048
+BLOCK_ROWS = 2048  # to multiply without a second (n, d) array
 _FLOOR = 1e-10
 _LOG_FLOOR = 1e-30
 _SOLVE_TOLERANCE = 1e-7
@@ -114,7 +114,7 @@ def lp_objective(X: np.ndarray, U: np.ndarray, V: np.ndarray, laplacian: sp.csr_
     """Divergence of X (n, d) from V U' plus half the sum of v' L log v; L (n, n) holds its weight."""
     parts = [
         kl_div(X[rows], np.maximum(V[rows] @ U.T, _FLOOR)).sum(dtype=np.float64)
-        for rows in row_blocks(len(X))
+        for rows in gen_batches(len(X), BLOCK_ROWS)
     ]
     return float(sum(parts) + _penalty(V, laplacian))
 
@@ -128,12 +128,14 @@ def lp_step(
     edges both are the multiplicative updates of Lee and Seung (2001).
     """
     shift = np.maximum(U.sum(0, dtype=np.float64), _FLOOR)  # (k,)
-    Y = np.concatenate([V[r] * (_ratio(X[r], U, V[r]) @ U) for r in row_blocks(len(X))])  # (n, k)
+    Y = np.concatenate(
+        [V[r] * (_ratio(X[r], U, V[r]) @ U) for r in gen_batches(len(X), BLOCK_ROWS)]
+    )  # (n, k)
     if laplacian.nnz:
         V = _smooth(X, U, V, Y.astype(np.float64), shift, laplacian)
     else:
         V = (Y / shift).astype(X.dtype)
-    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in row_blocks(len(X)))  # (d, k)
+    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in gen_batches(len(X), BLOCK_ROWS))  # (d, k)
     return U * (pull / np.maximum(V.sum(0, dtype=np.float64), _FLOOR)).astype(X.dtype), V
 
 
@@ -193,11 +195,6 @@ def _penalty(V: np.ndarray, laplacian: sp.csr_array) -> float:
 
 def _ratio(X: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     return X / np.maximum(V @ U.T, _FLOOR)
-
-
-def row_blocks(n: int) -> list[slice]:
-    """Slices of n rows small enough to multiply without a second (n, d) array."""
-    return [slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)]
 
 
 def _nonnegative(features: np.ndarray, negative: str) -> np.ndarray:

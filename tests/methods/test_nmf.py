@@ -83,7 +83,7 @@ def test_objective_is_the_literal_one(weight):
 @pytest.mark.parametrize("weight", [0.0, 0.3, 100.0])
 @pytest.mark.parametrize("block", [2048, 7])
 def test_step_is_the_literal_one(weight, block, monkeypatch):
-    monkeypatch.setattr(nmf, "_BLOCK", block)
+    monkeypatch.setattr(nmf, "BLOCK_ROWS", block)
     X, U, V, W = start(2)
     L = weight * sp.csr_array(np.diag(W.sum(1)) - W)
     for _ in range(3):
