@@ -308,7 +308,14 @@ def resolve(
     for name, value in [pair for layer in [*layers, overrides or {}] for pair in layer.items()]:
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, known)
-        merged[name] = _typed(method, name, value, known[name])
+        expected = type(known[name])
+        value = float(value) if expected is float and type(value) is int else value
+        if not (known[name] is None or value is None or type(value) is expected):
+            raise TypeError(
+                f"{name} of {method} must be {expected.__name__}, like {known[name]!r}; "
+                f"got {value!r} ({type(value).__name__})."
+            )
+        merged[name] = value
     if "n_clusters" not in merged:
         raise ValueError(
             f"the number of clusters of {dataset!r} is not known: add -p n_clusters=..."
@@ -340,19 +347,6 @@ def estimator_class(method: str) -> type:
     if method not in estimators():
         raise unknown_name("method", method, estimators())
     return estimators()[method]
-
-
-def _typed(method: str, name: str, value: Any, default: Any) -> Any:
-    """Check a value against the type of the default; whole numbers may stand for floats."""
-    expected = type(default)
-    if expected is float and type(value) is int:
-        return float(value)
-    if default is None or value is None or type(value) is expected:
-        return value
-    raise TypeError(
-        f"{name} of {method} must be {expected.__name__}, like {default!r}; "
-        f"got {value!r} ({type(value).__name__})."
-    )
 
 
 @lru_cache(maxsize=32)

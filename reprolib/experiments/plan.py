@@ -202,7 +202,14 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     on-<data set>-<layer>. Raises ValueError for unknown names, TypeError for wrong types, and ValueError
     when the tag "main", kept for the profile's own setting, is asked for with another one.
     """
-    values = _checked(SETTINGS | {k: v for k, v in given.items() if k in SETTINGS})
+    values = SETTINGS | {k: v for k, v in given.items() if k in SETTINGS}
+    for name, value in values.items():
+        if name == "random_state":
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
+        elif not isinstance(value, str) and not (value is SETTINGS[name] is None):
+            what = "text or None" if SETTINGS[name] is None else "text"
+            raise TypeError(f"{name} must be {what}; got {value!r}.")
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
     method = values["method"] or papers.methods(paper)[0]
     known, variant, tag = papers.signature(method), values["variant"], values["tag"]
@@ -229,15 +236,15 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
             )
     named = f"{method}/{variant}" if len(papers.estimator_class(method).VARIANTS) > 1 else method
     makers = getattr(papers.estimator_class(method), "behaviours", [named])
-    decided = {"paper": paper, "method": method, "tag": tag, "features": features}
+    values |= {"paper": paper, "method": method, "tag": tag, "features": features}
+    runs = _runs_folder(paper, place[1], values.pop("runs_dir"))
     return Plan(
-        **decided,
-        **{k: values[k] for k in ("variant", "dataset", "profile", "random_state")},
+        **values,
         parameters=parameters,
         load=dict(entry.get("load") or {}),
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
-        runs=_runs_folder(paper, place[1], values["runs_dir"]),
+        runs=runs,
         code=records.code_state(*makers, *feature_makers),
     )
 
@@ -281,17 +288,6 @@ def given(page: Mapping[str, Any]) -> dict[str, Any]:
     if twice := sorted(found.keys() & parameters.keys()):
         raise ValueError(f"{', '.join(twice)} stands in `parameters` and beside it: set it once.")
     return found | parameters
-
-
-def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    for name, value in values.items():
-        if name == "random_state":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
-        elif not isinstance(value, str) and not (value is SETTINGS[name] is None):
-            what = "text or None" if SETTINGS[name] is None else "text"
-            raise TypeError(f"{name} must be {what}; got {value!r}.")
-    return values
 
 
 def _runs_folder(paper: str, profile: str, runs_dir: str | None) -> Path:

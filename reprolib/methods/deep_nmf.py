@@ -93,14 +93,11 @@ def descend(
                 target = _inverse(before.T @ before) @ (before.T @ target)  # (k_i-1, k_i)
             bases[i] = target @ _inverse(tail.T @ gram @ tail)
         whole = reduce(np.matmul, bases)  # (d, k_m)
-        H = _square_root_rule(H, X @ whole.astype(X.dtype), (whole.T @ whole).astype(X.dtype))
+        A, B = X @ whole.astype(X.dtype), (whole.T @ whole).astype(X.dtype)
+        above = np.maximum(A, 0) + H @ np.maximum(-B, 0)
+        below = np.maximum(-A, 0) + H @ np.maximum(B, 0)
+        H = H * np.sqrt(above / np.maximum(below, _FLOOR))
     return bases, H, errors
-
-
-def _square_root_rule(H: np.ndarray, A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    above = np.maximum(A, 0) + H @ np.maximum(-B, 0)
-    below = np.maximum(-A, 0) + H @ np.maximum(B, 0)
-    return H * np.sqrt(above / np.maximum(below, _FLOOR))
 
 
 def _cross(A: np.ndarray, B: np.ndarray, dtype: type | None = None) -> np.ndarray:
