@@ -14,9 +14,7 @@ import yaml
 
 from reprolib.checks import unknown_name
 
-BAD_USAGE = 2
-FAILED = 1
-STOPPED = 130
+FAILED, BAD_USAGE, STOPPED = 1, 2, 130
 ACTIONS = ("list", "fetch", "verify")
 
 
@@ -90,7 +88,7 @@ def data(action: str, names: Sequence[str], root: str | None) -> int:
     for name in names or [row["name"] for row in rows if row["found"]]:
         try:
             print(getattr(load, action)(name, root=root))
-        except (OSError, ConnectionError) as error:
+        except OSError as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
     return FAILED if failed else 0
@@ -119,8 +117,6 @@ def run(
     from reprolib.experiments.records import read, told
 
     given = parse_parameters(parameters)
-    if seeds < 1 or jobs < 1:
-        raise ValueError(f"--seeds and --jobs must be at least 1; got {seeds}, {jobs}.")
     options = {"jobs": jobs, "force": force, "runs_dir": given.pop("runs_dir", None)}
     # a queue or a service stops with SIGTERM: end the notebooks too, as after ctrl-c
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -203,25 +199,17 @@ def doctor() -> None:
     print(report())
 
 
-def _usage(error: click.UsageError) -> str:
-    """What click says of wrong usage; a misspelt option is answered with the nearest valid ones."""
-    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-        valid = [n for p in error.ctx.command.params for n in p.opts if n.startswith("-")]
-        return str(unknown_name(f"argument of {error.ctx.info_name}", error.option_name, valid))
-    return error.format_message() + (f"\n{error.ctx.get_usage()}" if error.ctx else "")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 asked for wrongly."""
-    args = None if argv is None else list(argv)
     try:
-        return cli.main(args, prog_name="reprolib", standalone_mode=False) or 0
+        return cli.main(argv, prog_name="reprolib", standalone_mode=False) or 0
     except click.Abort:
         said, status = "stopped; the same command goes on from the checkpoint", STOPPED
     except OSError as error:
         said, status = error, FAILED
     except click.UsageError as error:
-        said, status = _usage(error), BAD_USAGE
+        usage = f"\n{error.ctx.get_usage()}" if error.ctx else ""
+        said, status = error.format_message() + usage, BAD_USAGE
     except (ValueError, TypeError) as error:
         said, status = error, BAD_USAGE
     print(f"reprolib: {said}", file=sys.stderr)

@@ -90,7 +90,7 @@ def test_misspelt_names_stop_with_the_nearest_and_exit_2(capsys, argv, named):
         (["doctor", "now"], "unexpected extra argument (now)"),
         (["run", "jule", "-p", "gamma"], "-p takes name=value"),
         (["run", "jule", "-p", "gamma=1", "-p", "gamma=2"], "given twice"),
-        (["run", "jule", "--seeds", "0"], "at least 1"),
+        (["run", "jule", "--seeds", "0"], "at least one seed"),
         (["run", "jule", "--seeds", "many"], "not a valid integer"),
         (["run", "jule", "-p", "gamma=[1"], "not a value that YAML can read"),
     ],

@@ -36,8 +36,10 @@ def report() -> str:
         *(line for paper in papers() for line in _runs(paper, found)),
         "",
         "programs",
-        *(_program(names, without) for names, without in PROGRAMS.items()),
     ]
+    for names, without in PROGRAMS.items():
+        path = next((p for name in names if (p := shutil.which(name))), None)
+        lines.append(f"  {names[0]:<11} {path or 'not found: ' + without}")
     return "\n".join(lines)
 
 
@@ -62,8 +64,3 @@ def _base(name: str, found: set[str]) -> bool:
     """Tell whether a data set, or the whole that it is a split of, is here."""
     name, _ = split_rate(name)
     return name in found or name.rpartition("-")[0] in found
-
-
-def _program(names: tuple[str, ...], without: str) -> str:
-    path = next((p for name in names if (p := shutil.which(name))), None)
-    return f"  {names[0]:<11} {path or 'not found: ' + without}"

@@ -9,10 +9,9 @@ differ, `runs` the records; `book/claims.yml` what all papers claim.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,10 @@ import yaml
 
 from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments import records
-from reprolib.experiments.probes import REPOSITORY
+from reprolib.experiments.probes import LOADER
+from reprolib.experiments.records import BOOK
 
-BOOK = REPOSITORY / "book"
 NAMES = ("smoke", "cpu", "paper")
-# as safe, and ten times as fast, where PyYAML was built with libyaml
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
 ABOUT = ("load", "source", "reduced", "features", "others")
@@ -38,29 +34,17 @@ METRICS = {
     "nmi_arithmetic": "NMI (arithmetic)",
     "nmi_max": "NMI (max)",
 }
-RUN = {"method", "result", "variant", "tag"}  # what of ours a printed row is compared with
-
-METHODS = {
-    "JULE": "reprolib.methods.jule",
-    "ACGDL": "reprolib.methods.agglomerative",
-    "ACPIC": "reprolib.methods.agglomerative",
-    "ACZell": "reprolib.methods.agglomerative",
-    "KMeans": "reprolib.methods.classical",
-    "ACLink": "reprolib.methods.classical",
-    "SCNJW": "reprolib.methods.spectral",
-    "NCuts": "reprolib.methods.spectral",
-    "SCST": "reprolib.methods.self_tuning",
-    "SCLS": "reprolib.methods.self_tuning",
-    "NMFLP": "reprolib.methods.nmf",
-    "NMFD": "reprolib.methods.deep_nmf",
-    "DCSS": "reprolib.methods.dcss",
-    "AEKMeans": "reprolib.methods.dec",
-    "DEC": "reprolib.methods.dec",
-    "IDEC": "reprolib.methods.dec",
-    "DCN": "reprolib.methods.dec",
-    "DKM": "reprolib.methods.dec",
-    "VaDE": "reprolib.methods.vade",
-    "PatchCodes": "reprolib.studies.classify",
+# Keys of an entry in the files: those it needs, and those it may have
+KEYS = {
+    "tables": ({"id", "title", "source", "metrics", "rows"}, {"note"}),
+    "row of tables": (
+        {"name", "values"},
+        {"method", "result", "variant", "tag", "reported", "note"},  # a run of ours to compare with
+    ),
+    "others": ({"id", "title", "source", "columns", "rows"}, {"note"}),
+    "row of others": ({"name", "values"}, {"parameter"}),
+    "deviation": ({"id", "topic", "paper", "released", "ours", "why"}, {"effect", "runs", "base"}),
+    "claim": ({"claim", "where"}, {"check", "open"}),
 }
 
 
@@ -86,8 +70,7 @@ class Paper:
 
     def select(self, task: str = "clustering", **filters: Any) -> list[dict[str, Any]]:
         """Return the records of a task that match every filter, as `records.load_records` takes them."""
-        wanted = {"task": task, **filters}.items()
-        return [e for e in self.records if all(records.matches(e, *pair) for pair in wanted)]
+        return [e for e in self.records if records.matches(e, {"task": task, **filters})]
 
     @cached_property
     def profiles(self) -> dict[str, Any]:
@@ -104,17 +87,7 @@ class Paper:
         numbers that the table quotes from other papers. Raises ValueError, naming the row, when a key is
         missing, unknown or holds no number.
         """
-        found = {}
-        for entry in self._printed.get("tables", []):
-            where = f"published.yml, {entry.get('id', 'no id')}"
-            check_keys(where, entry, {"id", "title", "source", "metrics", "rows"}, {"note"})
-            for metric in entry["metrics"]:
-                if metric not in METRICS:
-                    raise unknown_name(f"metric of {where}", metric, METRICS)
-            for row in entry["rows"]:
-                _check_row(f"{where}, row {row.get('name')!r}", row, len(entry["metrics"]))
-            found[entry["id"]] = entry
-        return found
+        return self._tables("tables")
 
     def printed(self, table: str, metric: str | None = None) -> list[dict[str, Any]]:
         """Return a table's rows with the numbers of one metric, by default its first.
@@ -127,11 +100,12 @@ class Paper:
         metric = metric or metrics[0]
         if metric not in metrics:
             raise unknown_name(f"metric of {table}", metric, metrics)
-        place = metrics.index(metric)
-        return [
-            row | {"values": {d: _pick(value, place) for d, value in row["values"].items()}}
-            for row in self.published[table]["rows"]
-        ]
+
+        def pick(value: Any) -> float | None:
+            return value[metrics.index(metric)] if isinstance(value, list) else value
+
+        rows = self.published[table]["rows"]
+        return [row | {"values": {k: pick(v) for k, v in row["values"].items()}} for row in rows]
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
@@ -141,19 +115,7 @@ class Paper:
         the paper prints none), a row optionally the `parameter` that it sets. Raises ValueError, naming
         the row, for missing or unknown keys and for a row of another length.
         """
-        found = {}
-        for entry in self._printed.get("others", []):
-            where = f"published.yml, {entry.get('id', 'no id')}"
-            check_keys(where, entry, {"id", "title", "source", "columns", "rows"}, {"note"})
-            for row in entry["rows"]:
-                place = f"{where}, row {row.get('name')!r}"
-                check_keys(place, row, {"name", "values"}, {"parameter"})
-                if len(row["values"]) != len(entry["columns"]):
-                    raise ValueError(
-                        f"{place}: {len(row['values'])} values for {len(entry['columns'])} columns."
-                    )
-            found[entry["id"]] = entry
-        return found
+        return self._tables("others")
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -181,10 +143,10 @@ class Paper:
         entries = []
         for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
             where = f"deviations.yml, {entry.get('id', 'no id')}"
-            keys = {"id", "topic", "paper", "released", "ours", "why"}
-            check_keys(where, entry, keys, {"effect", "runs", "base"})
-            if wrong := [key for key in keys if not isinstance(entry[key], str)]:
-                raise ValueError(f"{where}: {', '.join(sorted(wrong))} must be text; quote it.")
+            needed, optional = KEYS["deviation"]
+            check_keys(where, entry, needed, optional)
+            if wrong := sorted(key for key in needed if not isinstance(entry[key], str)):
+                raise ValueError(f"{where}: {', '.join(wrong)} must be text; quote it.")
             if not ("runs" in entry or "effect" in entry):
                 raise ValueError(
                     f"{where}: give `runs`, tags that measure it, or `effect`, in words."
@@ -209,6 +171,26 @@ class Paper:
         path = self.folder / "published.yml"
         return load_yaml(path) if path.is_file() else {}
 
+    def _tables(self, kind: str) -> dict[str, dict[str, Any]]:
+        found = {}
+        for entry in self._printed.get(kind, []):
+            where = f"published.yml, {entry.get('id', 'no id')}"
+            check_keys(where, entry, *KEYS[kind])
+            for metric in entry.get("metrics", []):
+                if metric not in METRICS:
+                    raise unknown_name(f"metric of {where}", metric, METRICS)
+            for row in entry["rows"]:
+                place = f"{where}, row {row.get('name')!r}"
+                check_keys(place, row, *KEYS[f"row of {kind}"])
+                if kind == "tables":
+                    _check_numbers(place, row, len(entry["metrics"]))
+                elif len(row["values"]) != len(entry["columns"]):
+                    raise ValueError(
+                        f"{place}: {len(row['values'])} values for {len(entry['columns'])} columns."
+                    )
+            found[entry["id"]] = entry
+        return found
+
 
 def claimed() -> list[dict[str, Any]]:
     """Read book/claims.yml: papers with `id`, `number`, `cite`, `title` and `claims`.
@@ -219,7 +201,7 @@ def claimed() -> list[dict[str, Any]]:
     for paper in found:
         for entry in paper["claims"]:
             where = f"claims.yml, {paper['id']}, {entry.get('claim', '?')!r}"
-            check_keys(where, entry, {"claim", "where"}, {"check", "open"})
+            check_keys(where, entry, *KEYS["claim"])
     return found
 
 
@@ -311,7 +293,7 @@ def resolve(
     method = method or declared["method"]
     if method not in methods(paper):
         raise unknown_name(f"method of {paper}", method, methods(paper))
-    known, variants = signature(method), variants_of(method)
+    known, variants = signature(method), estimator_class(method).VARIANTS
     if variant not in variants:
         raise unknown_name(f"variant of {method}", variant, variants)
     entry = profile_entry(paper, dataset, profile)
@@ -326,18 +308,20 @@ def resolve(
     for name, value in [pair for layer in [*layers, overrides or {}] for pair in layer.items()]:
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, known)
-        merged[name] = _typed(method, name, value, known[name])
+        expected = type(known[name])
+        value = float(value) if expected is float and type(value) is int else value
+        if not (known[name] is None or value is None or type(value) is expected):
+            raise TypeError(
+                f"{name} of {method} must be {expected.__name__}, like {known[name]!r}; "
+                f"got {value!r} ({type(value).__name__})."
+            )
+        merged[name] = value
     if "n_clusters" not in merged:
         raise ValueError(
             f"the number of clusters of {dataset!r} is not known: add -p n_clusters=..."
         )
     chosen = {name: value for name, value in merged.items() if value is not None}
     return known | variants[variant] | chosen
-
-
-def variants_of(method: str) -> dict[str, dict[str, Any]]:
-    """Return what each named variant of a method overrides; without any, only {"paper": {}}."""
-    return estimator_class(method).VARIANTS
 
 
 def signature(method: str) -> dict[str, Any]:
@@ -349,26 +333,20 @@ def signature(method: str) -> dict[str, Any]:
     return {k: p.default for k, p in found.items() if k != "random_state"}
 
 
+@cache
+def estimators() -> dict[str, type]:
+    """Return the estimator classes by name; torch is imported with them, so only when asked for."""
+    from reprolib import methods
+    from reprolib.studies.classify import PatchCodes
+
+    return {name: getattr(methods, name) for name in methods.__all__} | {"PatchCodes": PatchCodes}
+
+
 def estimator_class(method: str) -> type:
     """Return the estimator class of a method's name. Raises ValueError for an unknown one."""
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    return getattr(importlib.import_module(METHODS[method]), method)
-
-
-def _typed(method: str, name: str, value: Any, default: Any) -> Any:
-    """Check a value against the type of the default; whole numbers may stand for floats."""
-    if default is None or value is None:
-        return value
-    expected = type(default)
-    if expected is float and type(value) is int:
-        return float(value)
-    if type(value) is not expected:
-        raise TypeError(
-            f"{name} of {method} must be {expected.__name__}, like {default!r}; "
-            f"got {value!r} ({type(value).__name__})."
-        )
-    return value
+    if method not in estimators():
+        raise unknown_name("method", method, estimators())
+    return estimators()[method]
 
 
 @lru_cache(maxsize=32)
@@ -376,15 +354,10 @@ def _read(path: Path, mtime_ns: int) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
 
 
-def _check_row(where: str, row: Mapping[str, Any], n_metrics: int) -> None:
-    check_keys(where, row, {"name", "values"}, RUN | {"reported", "note"})
+def _check_numbers(where: str, row: Mapping[str, Any], n_metrics: int) -> None:
     for dataset, value in [*row["values"].items(), *row.get("reported", {}).items()]:
         each = value if isinstance(value, list) else [value] * n_metrics
         if len(each) != n_metrics:
             raise ValueError(f"{where}: {dataset} holds {len(each)} numbers, not {n_metrics}.")
         if any(number is not None and not isinstance(number, int | float) for number in each):
             raise ValueError(f"{where}: {dataset} holds {value!r}, not a number.")
-
-
-def _pick(value: Any, place: int) -> float | None:
-    return value[place] if isinstance(value, list) else value

@@ -1,6 +1,8 @@
 """The plan of one run: data set, method, parameters and files, decided before anything runs.
 
-The page `book/<paper>/run.md` and the command `reprolib run` share it.
+The page `book/<paper>/run.md` and the command `reprolib run` share it. Its setting `features` says what
+the method sees: "pixels", the name of an ImageNet network, or jule/DATASET/LAYER: that layer of the JULE
+model that was fitted on that data set (paper 002, section 4.2.1).
 """
 
 from __future__ import annotations
@@ -18,11 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from reprolib.checks import unknown_name
-from reprolib.experiments import features as seen
+from reprolib.data import load as datasets
 from reprolib.experiments import paper as papers
 from reprolib.experiments import records
+from reprolib.methods.jule import JULE, LAYERS
+from reprolib.networks.pretrained import NETWORKS, resnet_features
 from reprolib.training.checkpoint import load_checkpoint
 from reprolib.training.monitor import Log, seconds_by_stage
+from reprolib.training.trainer import NO_RESULT
+
+PIXELS = "pixels"
 
 # What a page chooses beside `parameters`, the hyper-parameters that differ from the profile's. None: the
 # paper's own method; the profile's features, else pixels; the folder of the paper's records
@@ -36,16 +43,14 @@ SETTINGS = {
     "features": None,
     "runs_dir": None,
 }
-# Parameters of a method that change how it runs, not what comes out
-NO_RESULT = ("device", "verbose")
 
 
 @dataclass(frozen=True)
 class Plan:
     """One run, fully decided: what is computed, with which parameters, into which files.
 
-    parameters: all of the method's but random_state; load: keywords of `datasets.load`; features: see
-    features.py; source: who prescribes the setting; reduced: what was reduced against the paper; runs:
+    parameters: all of the method's but random_state; load: keywords of `load`; features: as the
+    setting; source: who prescribes the setting; reduced: what was reduced against the paper; runs:
     folder of the records; code: `records.code_state` at planning.
     """
 
@@ -71,13 +76,13 @@ class Plan:
     @property
     def recorded(self) -> dict[str, Any]:
         """The parameters that determine the result, as they stand in the record."""
-        features = {} if self.features == seen.PIXELS else {"features": self.features}
+        features = {} if self.features == PIXELS else {"features": self.features}
         return {k: v for k, v in self.parameters.items() if k not in NO_RESULT} | features
 
     @property
     def takes_seed(self) -> bool:
         """Tell whether the result depends on `random_state`, its own or that of learned features."""
-        return bool(self._seed or seen.learned(self.features))
+        return bool(self._seed or learned(self.features))
 
     @property
     def _seed(self) -> dict[str, int]:
@@ -98,11 +103,32 @@ class Plan:
 
     def images(self) -> Any:
         """Load the data set as the profile says, and as the model of learned features takes it."""
-        return seen.images(self)
+        if not learned(self.features):
+            return datasets.load(self.dataset, **self.load)
+        channels, *size = self._jule().input_shape_
+        fitting = {"size": tuple(size), "gray": channels == 1}
+        return datasets.load(self.dataset, **self.load | fitting)
 
     def inputs(self, images: Any) -> Any:
         """What the method is fitted on: the images, or their `features` float32 (n, d)."""
-        return seen.compute(self, images)
+        if self.features == PIXELS:
+            return images
+        if found := learned(self.features):
+            return self._jule().represent(images, found[1])
+        how = {k: self.parameters[k] for k in ("precision", "device") if k in self.parameters}
+        return resnet_features(images, self.features, **how)
+
+    def _jule(self) -> JULE:
+        dataset, profile, seed = learned(self.features)[0], self.profile, self.random_state
+        own = self.paper == "jule"
+        folder = self.shared if own else papers.paper_folder("jule") / "runs" / "models"
+        path = folder / f"{records.stem('JULE', dataset, profile, 'main', seed)}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no model {path}: models stay on the machine that fitted them. Fit it with `python -m "
+                f"reprolib run jule -p dataset={dataset} -p profile={profile} --seeds {seed + 1} --force`"
+            )
+        return JULE.load(path)
 
     def estimator(self) -> Any:
         """Build the method, not fitted."""
@@ -136,18 +162,19 @@ class Plan:
 
     def record(self, model: Any, images: Any, monitor: Any, seconds: Mapping[str, float]) -> Path:
         """Write the record of a fitted method, return its path, and drop the checkpoint."""
-        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state", "code")
+        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state")
         path = records.record(
-            **{name: getattr(self, name) for name in names},
-            parameters=self.recorded,
-            images=images,
-            assignments=model.results_,
-            history=monitor.rows(model.history_),
+            self.runs,
+            images,
+            model.results_,
+            code=self.code,
             seconds=seconds,
+            history=monitor.rows(model.history_),
             arrays=monitor.arrays,
-            task=getattr(model, "task", "clustering"),
             device=self.parameters.get("device", "auto"),
-            root=self.runs,
+            parameters=self.recorded,
+            task=getattr(model, "task", "clustering"),
+            **{name: getattr(self, name) for name in names},
         )
         for file in (self.checkpoint, self.checkpoint.with_suffix(".log")):
             file.unlink(missing_ok=True)
@@ -164,8 +191,7 @@ class Plan:
 
     def is_finished(self) -> bool:
         """Tell whether the run need not be done again: its record is there and not stale."""
-        entry = self.finished_record()
-        return entry is not None and not records.is_stale(entry)
+        return (entry := self.finished_record()) is not None and not records.is_stale(entry)
 
 
 def plan(paper: str, given: Mapping[str, Any]) -> Plan:
@@ -176,49 +202,72 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     on-<data set>-<layer>. Raises ValueError for unknown names, TypeError for wrong types, and ValueError
     when the tag "main", kept for the profile's own setting, is asked for with another one.
     """
-    values = _checked(SETTINGS | {k: v for k, v in given.items() if k in SETTINGS})
+    values = SETTINGS | {k: v for k, v in given.items() if k in SETTINGS}
+    for name, value in values.items():
+        if name == "random_state":
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
+        elif not isinstance(value, str) and not (value is SETTINGS[name] is None):
+            what = "text or None" if SETTINGS[name] is None else "text"
+            raise TypeError(f"{name} must be {what}; got {value!r}.")
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
-    own, *others = papers.methods(paper)
-    method, variant, tag = values["method"] or own, values["variant"], values["tag"]
-    if method not in (own, *others):
-        raise unknown_name(f"method of {paper}", method, (own, *others))
-    known = papers.signature(method)
+    method = values["method"] or papers.methods(paper)[0]
+    known, variant, tag = papers.signature(method), values["variant"], values["tag"]
     for name in overrides:
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, {*known, *SETTINGS})
     place = values["dataset"], values["profile"]
     entry = papers.profile_entry(paper, *place)
-    usual = {"variant": "paper", "features": entry.get("features", seen.PIXELS)}
+    usual = {"variant": "paper", "features": entry.get("features", PIXELS)}
     features = values["features"] or usual["features"]
-    feature_makers, learned = seen.check(features, method, place[1]), seen.learned(features)
+    feature_makers, other = _feature_makers(features, method, place[1]), learned(features)
     parameters = papers.resolve(paper, *place, overrides, method=method, variant=variant)
     unnamed = tag == SETTINGS["tag"]
-    tag = "on-{}-{}".format(*learned) if unnamed and learned else tag
+    tag = "on-{}-{}".format(*other) if unnamed and other else tag
     if unnamed and not place[0].startswith("folder:"):
         # another run must not take the files of the profile's own setting
         usual |= papers.resolve(paper, *place, method=method)
-        asked = {"variant": variant} if learned else {"variant": variant, "features": features}
+        asked = {"variant": variant} | ({} if other else {"features": features})
         asked |= {k: parameters[k] for k in overrides if k not in NO_RESULT}
         if changed := [name for name, value in asked.items() if value != usual[name]]:
             raise ValueError(
                 f"{', '.join(changed)}: not the setting of profile {place[1]!r}, whose records carry the "
                 f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
-    named = f"{method}/{variant}" if len(papers.variants_of(method)) > 1 else method
+    named = f"{method}/{variant}" if len(papers.estimator_class(method).VARIANTS) > 1 else method
     makers = getattr(papers.estimator_class(method), "behaviours", [named])
+    values |= {"paper": paper, "method": method, "tag": tag, "features": features}
+    runs = _runs_folder(paper, place[1], values.pop("runs_dir"))
     return Plan(
-        **{k: values[k] for k in ("variant", "dataset", "profile", "random_state")},
-        paper=paper,
-        method=method,
-        tag=tag,
-        features=features,
+        **values,
         parameters=parameters,
         load=dict(entry.get("load") or {}),
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
-        runs=_runs_folder(paper, place[1], values["runs_dir"]),
+        runs=runs,
         code=records.code_state(*makers, *feature_makers),
     )
+
+
+def learned(features: str) -> tuple[str, str] | None:
+    """Data set and layer of features jule/DATASET/LAYER; None for others."""
+    dataset, _, layer = features.removeprefix("jule/").rpartition("/")
+    return (dataset, layer) if features.startswith("jule/") else None
+
+
+def _feature_makers(features: str, method: str, profile: str) -> list[str]:
+    """Behaviours that features hang on; ValueError for unknown ones and a method that needs images."""
+    if features == PIXELS:
+        return []
+    if found := learned(features):
+        papers.profile_entry("jule", found[0], profile)
+        if found[1] not in LAYERS:
+            raise unknown_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
+    elif features not in NETWORKS:
+        raise unknown_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
+    if method == "JULE":
+        raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
+    return ["represent", "JULE/paper"] if found else ["resnet_features"]
 
 
 def given(page: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,17 +288,6 @@ def given(page: Mapping[str, Any]) -> dict[str, Any]:
     if twice := sorted(found.keys() & parameters.keys()):
         raise ValueError(f"{', '.join(twice)} stands in `parameters` and beside it: set it once.")
     return found | parameters
-
-
-def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    for name, value in values.items():
-        if name == "random_state":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
-        elif not isinstance(value, str) and not (value is SETTINGS[name] is None):
-            what = "text or None" if SETTINGS[name] is None else "text"
-            raise TypeError(f"{name} must be {what}; got {value!r}.")
-    return values
 
 
 def _runs_folder(paper: str, profile: str, runs_dir: str | None) -> Path:

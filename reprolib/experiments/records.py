@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reprolib import metrics
-from reprolib.checks import unknown_name
+from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments.machine import commit, machine, peak_memory_mb
 from reprolib.experiments.probes import REPOSITORY, latest
 from reprolib.experiments.probes import is_stale as is_stale
@@ -25,6 +25,9 @@ from reprolib.files import write_atomically
 SCHEMA = 3
 BOOK = REPOSITORY / "book"
 DECIMALS = 6
+# What a record says of its run, in the order of the file; `dataset` is told with its images
+SETTING = "paper method variant dataset profile tag task parameters random_state".split()
+USUAL = {"variant": "paper", "tag": "main", "task": "clustering"}
 
 
 def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -> str:
@@ -45,74 +48,60 @@ def code_state(*names: str) -> dict[str, Any]:
 
 
 def record(
-    *,
-    paper: str,
-    method: str,
+    root: Path,
     images: Any,
-    dataset: str,
-    profile: str,
-    parameters: Mapping[str, Any],
-    random_state: int,
     assignments: Mapping[str, np.ndarray],
+    *,
     code: Mapping[str, Any],
-    variant: str = "paper",
-    tag: str = "main",
-    task: str = "clustering",
+    seconds: Mapping[str, float],
     history: Sequence[Mapping[str, Any]] = (),
-    seconds: Mapping[str, float] | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
     device: str = "auto",
-    root: Path | None = None,
+    **setting: Any,
 ) -> Path:
-    """Write one run's record and return the path of its JSON file.
+    """Write one run's record into the folder `root` and return the path of its JSON file.
 
     images: the `Images` of the run, with n, shape, sha256, transforms and labels (or None: then no
-    metric is stored); dataset: its name; assignments: cluster ids int (n,) by result name, as in
-    {"SF": ..., "RC": ...}; code: `code_state` of the method, taken before the run; task: what the ids
-    are, a "clustering" or the classes of a "classification"; history: one dict a row; seconds: by step;
-    arrays: more arrays for figures, stored as they are; device: "auto" for the machine's; root: folder for
-    the files, default book/<paper>/runs.
-    Raises ValueError when an assignment does not fit the data set or a name is taken twice, OSError when
-    the folder cannot be written.
+    metric is stored); assignments: cluster ids int (n,) by result name, as in {"SF": ..., "RC": ...};
+    code: `code_state` of the method, taken before the run; seconds: by step; history: one dict a row;
+    arrays: more arrays for figures, stored as they are; device: "auto" for the machine's; setting: the
+    keys of SETTING, those of USUAL if not usual: dataset, its name; task, what the ids are, a
+    "clustering" or the classes of a "classification".
+    Raises ValueError when an assignment does not fit the data set, a name is taken twice or a setting is
+    missing or unknown, OSError when the folder cannot be written.
     The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that is there
     and agrees with its .npz is a finished run.
     """
-    labels = None if images.labels is None else np.asarray(images.labels)
+    setting = USUAL | setting
+    check_keys("a record", setting, set(SETTING), set())
     stored = {name: _compact(name, ids, images.n) for name, ids in assignments.items()}
     if not stored:
         raise ValueError(
             "assignments is empty; pass at least one result, as in {'labels': labels}."
         )
-    extra = dict(arrays or {})
+    extra, labels, scores = dict(arrays or {}), images.labels, {}
     if clash := sorted(set(extra) & (set(stored) | {"y"}) | ({"y"} & set(stored))):
         raise ValueError(f"array names {clash} are taken by assignments or labels; rename them.")
     if labels is not None:
         stored["y"] = _compact("y", labels, images.n)
+        scores = {k: _scores(setting["task"], labels, v) for k, v in assignments.items()}
     packed = io.BytesIO()
     np.savez_compressed(packed, **stored, **extra)
-    folder = Path(root) if root is not None else BOOK / paper / "runs"
-    name, described = stem(method, dataset, profile, tag, random_state), machine()
-    scores = {} if labels is None else {k: _scores(task, labels, v) for k, v in assignments.items()}
+    named = {k: setting[k] for k in ("method", "dataset", "profile", "tag", "random_state")}
+    name, described = stem(**named), machine()
+    about = {
+        "name": setting["dataset"],
+        "n": images.n,
+        "shape": list(images.shape),
+        "sha256": images.sha256,
+        "transforms": images.transforms,
+    }
     entry = {
         "schema": SCHEMA,
-        "paper": paper,
-        "method": method,
-        "variant": variant,
-        "dataset": {
-            "name": dataset,
-            "n": int(images.n),
-            "shape": [int(s) for s in images.shape],
-            "sha256": images.sha256,
-            "transforms": dict(images.transforms),
-        },
-        "profile": profile,
-        "tag": tag,
-        "task": task,
-        "parameters": dict(parameters),
-        "random_state": int(random_state),
+        **{key: about if key == "dataset" else setting[key] for key in SETTING},
         "metrics": scores,
-        "history": [dict(row) for row in history],
-        "seconds": {k: round(float(v), 3) for k, v in (seconds or {}).items()},
+        "history": list(history),
+        "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
         "peak_memory_mb": peak_memory_mb(),
         "device": described.pop("device") if device == "auto" else device,
         "versions": described.pop("versions"),
@@ -122,10 +111,10 @@ def record(
         "assignment_sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
     }
     text = as_text(entry)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"{name}.npz", lambda stream: stream.write(packed.getvalue()))
-    write_atomically(folder / f"{name}.json", lambda stream: stream.write(text.encode()))
-    return folder / f"{name}.json"
+    root.mkdir(parents=True, exist_ok=True)
+    write_atomically(root / f"{name}.npz", lambda stream: stream.write(packed.getvalue()))
+    write_atomically(root / f"{name}.json", lambda stream: stream.write(text.encode()))
+    return root / f"{name}.json"
 
 
 def as_text(entry: Mapping[str, Any]) -> str:
@@ -149,18 +138,13 @@ def load_records(
 ) -> list[dict]:
     """Read a paper's records, sorted by file name, keeping those that match every filter.
 
-    task: as for `record`, None for all; filters: `key=value` or `key=[values]` on top-level keys; `dataset`
+    task: None for all; filters: `key=value` or `key=[values]` on top-level keys; `dataset`
     matches the data set's name. root: folder of the records, default book/<paper>/runs. Each record gets a
     key `path`. Raises ValueError for a file that is not a record of this schema, or an unknown key.
     """
-    folder = Path(root) if root is not None else BOOK / paper / "runs"
+    folder = BOOK / paper / "runs" if root is None else root
     filters |= {} if task is None else {"task": task}
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        entry = read(path)
-        if all(matches(entry, key, wanted) for key, wanted in filters.items()):
-            found.append(entry)
-    return found
+    return [e for e in map(read, sorted(folder.glob("*.json"))) if matches(e, filters)]
 
 
 def load_arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -235,28 +219,25 @@ def read(path: Path) -> dict:
         entry = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); restore it from git.") from error
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        found = entry.get("schema") if isinstance(entry, dict) else None
+    found = entry.get("schema") if isinstance(entry, dict) else None
+    if found != SCHEMA:
         raise ValueError(f"{path} is not a run record of schema {SCHEMA} (found {found!r}).")
     return entry | {"path": str(path)}
 
 
-def _value(entry: Mapping[str, Any], key: str) -> Any:
-    if key not in entry:
-        raise unknown_name("record key", key, entry)
-    return entry[key]["name"] if key == "dataset" else entry[key]
-
-
-def matches(entry: Mapping[str, Any], key: str, wanted: Any) -> bool:
-    """Tell whether a record's `key` is, or is among, what is wanted; the `dataset` goes by its name."""
-    value = _value(entry, key)
-    return value in wanted if isinstance(wanted, list | tuple | set) else value == wanted
+def matches(entry: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
+    """Tell whether each key named is, or is among, what is wanted; the `dataset` goes by its name."""
+    for key, wanted in filters.items():
+        if key not in entry:
+            raise unknown_name("record key", key, entry)
+        value = entry[key]["name"] if key == "dataset" else entry[key]
+        if value not in (wanted if isinstance(wanted, list | tuple | set) else [wanted]):
+            return False
+    return True
 
 
 def _plain(value: Any) -> Any:
     """Turn numpy scalars and arrays inside a record into JSON."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
     raise TypeError(f"a record cannot hold a {type(value).__name__}: {value!r}")

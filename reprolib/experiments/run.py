@@ -8,20 +8,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from reprolib.experiments.paper import paper_folder
-from reprolib.experiments.plan import SETTINGS, Plan, given, plan
+from reprolib.experiments.plan import SETTINGS, Plan, plan
+from reprolib.experiments.plan import given as given
 from reprolib.experiments.probes import REPOSITORY
-from reprolib.experiments.records import read, told
-
-__all__ = ["Plan", "RunFailed", "given", "plan", "read", "run", "told"]
+from reprolib.experiments.records import read as read
+from reprolib.experiments.records import told as told
 
 POLL_SECONDS = 0.25
 
@@ -66,11 +64,8 @@ def run(
     return [p.runs / f"{p.stem}.json" for p in plans]
 
 
-@dataclass
-class _Running:
-    plan: Plan
-    process: subprocess.Popen
-    log: Path
+def _log(item: Plan) -> Path:
+    return item.runs / "executed" / f"{item.stem}.log"
 
 
 def _execute(
@@ -80,58 +75,51 @@ def _execute(
     from tqdm import tqdm
 
     queue, failures, running, shown = list(waiting), [], [], ""
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reprolib-")))
-        total = done + len(queue)
-        bar = stack.enter_context(tqdm(total=total, initial=done, unit="seed", disable=not show))
-        stack.callback(_stop, running)
-        while queue or running:
-            while queue and len(running) < jobs:
-                running.append(_start(queue.pop(0), asked, scratch, jobs))
-            for item in [r for r in running if r.process.poll() is not None]:
-                running.remove(item)
-                failures += _outcome(item)
-                bar.update(1)
-            note = "; ".join(filter(None, (_epochs(r.log) for r in running)))
-            if note != shown:
-                bar.set_postfix_str(shown := note)
-            time.sleep(POLL_SECONDS)
+    bar = tqdm(total=done + len(queue), initial=done, unit="seed", disable=not show)
+    with tempfile.TemporaryDirectory(prefix="reprolib-") as scratch, bar:
+        try:
+            while queue or running:
+                while queue and len(running) < jobs:
+                    running.append((queue[0], _start(queue.pop(0), asked, Path(scratch), jobs)))
+                for item, process in running[:]:
+                    if process.poll() is not None:
+                        running.remove((item, process))
+                        failures += _outcome(item, process.returncode)
+                        bar.update(1)
+                note = "; ".join(filter(None, (_epochs(_log(item)) for item, _ in running)))
+                if note != shown:
+                    bar.set_postfix_str(shown := note)
+                time.sleep(POLL_SECONDS)
+        finally:
+            for _, process in running:
+                process.terminate()
+                process.wait()
     return failures
 
 
-def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> _Running:
+def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> subprocess.Popen:
     import jupytext
     import nbformat
 
     # as a file: given a notebook object, papermill copies its whole source into the result's metadata
     notebook = scratch / f"{item.stem}.ipynb"
     nbformat.write(jupytext.read(paper_folder(item.paper) / "run.md"), notebook)
-    executed = item.runs / "executed"
-    executed.mkdir(parents=True, exist_ok=True)
-    log = executed / f"{item.stem}.log"
     sent = {k: v for k, v in asked.items() if k in SETTINGS} | {"random_state": item.random_state}
-    sent["parameters"] = {k: v for k, v in asked.items() if k not in SETTINGS}
-    if "verbose" in item.parameters:
-        sent["parameters"] = {"verbose": True} | sent[
-            "parameters"
-        ]  # its progress bar is the postfix
+    chosen = {k: v for k, v in asked.items() if k not in SETTINGS}
+    # the progress bar of a verbose method is the postfix of ours
+    usual = {"verbose": True} if "verbose" in item.parameters else {}
+    log = _log(item)
+    log.parent.mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, "-m", "papermill", str(notebook), str(executed / f"{item.stem}.ipynb")),
-        *("--parameters_yaml", yaml.safe_dump(sent)),
+        *(sys.executable, "-m", "papermill", str(notebook), str(log.with_suffix(".ipynb"))),
+        *("--parameters_yaml", yaml.safe_dump(sent | {"parameters": usual | chosen})),
         *("--cwd", str(paper_folder(item.paper)), "--kernel", "python3"),
         *("--log-output", "--no-progress-bar"),
     ]
     with log.open("wb") as stream:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=_environment(jobs)
         )
-    return _Running(item, process, log)
-
-
-def _stop(running: Iterable[_Running]) -> None:
-    for item in running:
-        item.process.terminate()
-        item.process.wait()
 
 
 def _environment(jobs: int) -> dict[str, str]:
@@ -147,17 +135,16 @@ def _environment(jobs: int) -> dict[str, str]:
     return environment
 
 
-def _outcome(item: _Running) -> list[str]:
+def _outcome(item: Plan, status: int) -> list[str]:
     """Say what went wrong with a process that has ended: nothing, or one message."""
-    status = item.process.returncode
     # not `is_finished`: code that changed while the run went on makes it stale, not failed
-    if status == 0 and item.plan.finished_record():
+    if status == 0 and item.finished_record():
         return []
-    said = [n for n in _tail(item.log) if n and not n.startswith(("Ending", "Executing"))]
+    said = [n for n in _tail(_log(item)) if n and not n.startswith(("Ending", "Executing"))]
     reason = said[-1] if said else f"exit status {status}"
     if status == 0:
         reason = "the page ended without writing its record"
-    return [f"{item.plan.stem}: {reason}\n  log: {item.log}"]
+    return [f"{item.stem}: {reason}\n  log: {_log(item)}"]
 
 
 def _epochs(log: Path) -> str:

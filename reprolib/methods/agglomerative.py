@@ -10,7 +10,7 @@ from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.incremental import incremental_linkage
 from reprolib.graph.linkage import Linkage
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
-from reprolib.methods.base import parameters
+from reprolib.methods.base import Count, parameters
 from reprolib.methods.classical import ClassicalEstimator
 
 
@@ -22,7 +22,7 @@ class GraphAgglomeration(ClassicalEstimator):
     when `n_clusters` is more than the initial clusters.
     """
 
-    n_neighbors: int = 20  # K_s, paper 002, equation 4
+    n_neighbors: Count = 20  # K_s, paper 002, equation 4
     bandwidth: float = 1.0  # a
 
     def _n_neighbors_used(self) -> int:

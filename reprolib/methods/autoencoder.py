@@ -19,7 +19,15 @@ from reprolib.data.images import (
     to_float_images,
 )
 from reprolib.kernels.soft_assignment import squared_distances
-from reprolib.methods.base import TrainedEstimator, check_counts, parameters
+from reprolib.methods.base import (
+    BatchSize,
+    Count,
+    Natural,
+    Positive,
+    TrainedEstimator,
+    check_counts,
+    parameters,
+)
 from reprolib.networks.autoencoders import SIDES, Centers, build_autoencoder
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
@@ -51,20 +59,13 @@ class AutoencoderMethod(TrainedEstimator):
     (n, latent_dim) the latent vectors u; `centers_` float32 (n_clusters, latent_dim).
     """
 
-    latent_dim: int = 10
-    pretrain_epochs: int = 200
-    pretrain_rate: float = 1e-3
-    batch_size: int = 256
-    phase1_epochs: int = 150
+    latent_dim: Count = 10
+    pretrain_epochs: Natural = 200
+    pretrain_rate: Positive = 1e-3
+    batch_size: BatchSize = 256
+    phase1_epochs: Natural = 150
 
     RESULTS: ClassVar = {"ae": "AE + k-means", "u": "u", "q": "q"}
-    RANGES: ClassVar = TrainedEstimator.RANGES | {
-        "latent_dim": 1,
-        "pretrain_epochs": 0,
-        "pretrain_rate": (0, "above"),
-        "batch_size": 2,
-        "phase1_epochs": 0,
-    }
     STAGE: ClassVar[type[Stage]]  # the method's own
 
     def inputs(self, X: Any) -> torch.Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,12 @@ from reprolib.training.trainer import Run, Stage, under
 
 # Of an estimator: a field a parameter, keyword only, `n_clusters` of the base excepted
 parameters = dataclass(eq=False, repr=False, kw_only=True)
+# Types of parameters with a lowest value
+Natural = Annotated[int, "at least", 0]
+Count = Annotated[int, "at least", 1]
+BatchSize = Annotated[int, "at least", 2]  # statistics of one sample are undefined
+Weight = Annotated[float, "at least", 0]
+Positive = Annotated[float, "above", 0]
 SEEDS = 2**31 - 1  # what a RandomState draws a seed below
 
 
@@ -38,13 +44,11 @@ class Estimator(ClusterMixin, BaseEstimator):
     (n,), `results_`, the named assignments that RESULTS lists, and `history_`, one dict an epoch.
     """
 
-    n_clusters: int = 10
+    n_clusters: Count = 10
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
     # name of a result: what tables and charts call it
     RESULTS: ClassVar[dict[str, str]] = {"labels": ""}
-    # lowest value of a parameter; a strict bound is a pair (value, "above")
-    RANGES: ClassVar[dict[str, float | tuple[float, str]]] = {"n_clusters": 1}
     # the result that `labels_` holds; by default the last one
     MAIN: ClassVar[str] = ""
     trains: ClassVar[bool] = False
@@ -52,14 +56,13 @@ class Estimator(ClusterMixin, BaseEstimator):
     def check_parameters(self) -> None:
         """Raise TypeError or ValueError for a parameter of the wrong type, choice or range, naming it."""
         hints = _hints(type(self))
-        for field in fields(self):
-            _check(field.name, getattr(self, field.name), hints[field.name])
-        for name, bound in self.RANGES.items():
-            lowest, strict = bound if isinstance(bound, tuple) else (bound, "")
-            value = getattr(self, name)
-            if value < lowest or (strict and value == lowest):
-                wanted = f"above {lowest}" if strict else f"at least {lowest}"
-                raise ValueError(f"{name} must be {wanted}, got {value}")
+        for name in (field.name for field in fields(self)):
+            value, hint, bound = getattr(self, name), hints[name], ()
+            if typing.get_origin(hint) is Annotated:
+                hint, *bound = typing.get_args(hint)
+            _check(name, value, hint)
+            if bound and (value < bound[1] or bound == ["above", value]):
+                raise ValueError(f"{name} must be {bound[0]} {bound[1]}, got {value}")
 
     def seed(self) -> int:
         """The whole number that starts every generator; a RandomState or None draws one."""
@@ -168,8 +171,8 @@ class TrainedEstimator(TransformerMixin, Estimator):
     def load(cls, path: str | os.PathLike) -> Self:
         """Read a model that `save` wrote. Raises CheckpointError when it is damaged or another class's."""
         tensors, state = load_checkpoint(path)
-        if not isinstance(state, dict) or state.get("class") != cls.__name__:
-            found = state.get("class") if isinstance(state, dict) else None
+        found = state.get("class") if isinstance(state, dict) else None
+        if found != cls.__name__:
             raise CheckpointError(
                 f"{path} holds no {cls.__name__} but {found or 'a file of another kind'}: load it by that class"
             )
@@ -208,12 +211,8 @@ def unit_rows(X: object) -> np.ndarray:
 
 def check_counts(n: int, n_clusters: int, n_neighbors: int) -> None:
     """ValueError when `n` samples cannot have `n_clusters` clusters or `n_neighbors` neighbours."""
-    if n_clusters < 1:
-        raise ValueError(f"n_clusters must be at least 1, got {n_clusters}")
     if n_clusters > n:
         raise ValueError(f"n_clusters={n_clusters} is more than the {n} images: ask for fewer")
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be at least 1, got {n_neighbors}")
     if n_neighbors >= n:
         raise ValueError(
             f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} images, got {n}: "
@@ -223,7 +222,7 @@ def check_counts(n: int, n_clusters: int, n_neighbors: int) -> None:
 
 @lru_cache(maxsize=64)
 def _hints(estimator: type) -> dict[str, Any]:
-    return typing.get_type_hints(estimator)
+    return typing.get_type_hints(estimator, include_extras=True)
 
 
 def _check(name: str, value: Any, hint: Any) -> None:
@@ -235,26 +234,22 @@ def _check(name: str, value: Any, hint: Any) -> None:
     kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if any(_fits(value, kind) for kind in kinds):
         return
-    wanted = " or ".join(
-        KIND_NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds
-    )
+    wanted = " or ".join(KINDS.get(k, (k, getattr(k, "__name__", str(k))))[1] for k in kinds)
     raise TypeError(f"{name} must be {wanted}; got {value!r} ({type(value).__name__})")
 
 
-KIND_NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
+KINDS = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a finite number"),
+    bool: (bool, "True or False"),
+    str: (str, "text"),
+}
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    if kind is int:
-        return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
-    if kind is float:
-        return (
-            isinstance(value, Real)
-            and not isinstance(value, bool | np.bool_)
-            and math.isfinite(value)
-        )
-    if kind is bool:
-        return isinstance(value, bool | np.bool_)
     if typing.get_origin(kind) is tuple:
         return isinstance(value, Sequence) and not isinstance(value, str)
-    return isinstance(value, kind)
+    if isinstance(value, bool | np.bool_):  # True is an Integral
+        return kind is bool
+    fits = isinstance(value, KINDS.get(kind, (kind,))[0])
+    return fits and (kind is not float or math.isfinite(value))

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans as LloydKMeans
 
 from reprolib.checks import check_memory
 from reprolib.data.images import sealed_labels
-from reprolib.methods.base import Estimator, check_counts, parameters, unit_rows
+from reprolib.methods.base import Count, Estimator, check_counts, parameters, unit_rows
 
 
 class ClassicalEstimator(Estimator):
@@ -45,10 +45,8 @@ class KMeans(ClassicalEstimator):
     implementation or a number of starts.
     """
 
-    n_init: int = 10
+    n_init: Count = 10
     random_state: int | np.random.RandomState | None = 0
-
-    RANGES = Estimator.RANGES | {"n_init": 1}
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
         return kmeans_labels(features, self.n_clusters, self.seed(), n_init=self.n_init)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
@@ -18,7 +18,7 @@ from reprolib.methods.autoencoder import (
     latent_vectors,
     reconstruct,
 )
-from reprolib.methods.base import parameters
+from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight, parameters
 from reprolib.networks.autoencoders import MNet
 from reprolib.training.trainer import Run, Stage
 
@@ -134,28 +134,16 @@ class Pairs(Clustering):
 class WithPairs(AutoencoderMethod):
     """A method that ends with MNet on its latent space, if it has `phase2_epochs` (paper 004, Table 3)."""
 
-    phase2_epochs: int = 0  # MaxIter_2
-    m: float = 1.5  # fuzziness
-    u_epochs: int = 5  # T_2: pairs are told by p for so many epochs, then by q
+    phase2_epochs: Natural = 0  # MaxIter_2
+    m: Annotated[float, "above", 1] = 1.5  # fuzziness
+    u_epochs: Natural = 5  # T_2: pairs are told by p for so many epochs, then by q
     zeta: float = 0.8  # similar from here on
-    gamma: float = 0.2  # dissimilar up to here
-    mnet_width: int = 128
-    mnet_hidden: int = 3
-    mnet_rate: float = 1e-3
-    encoder_rate: float = 1e-5
-    clip: float = 0.0  # of q, to 0 or 1
-
-    RANGES: ClassVar = AutoencoderMethod.RANGES | {
-        "phase2_epochs": 0,
-        "m": (1, "above"),
-        "u_epochs": 0,
-        "gamma": 0,
-        "mnet_width": 1,
-        "mnet_hidden": 0,
-        "mnet_rate": (0, "above"),
-        "encoder_rate": 0,
-        "clip": 0,
-    }
+    gamma: Weight = 0.2  # dissimilar up to here
+    mnet_width: Count = 128
+    mnet_hidden: Natural = 3
+    mnet_rate: Positive = 1e-3
+    encoder_rate: Weight = 1e-5
+    clip: Weight = 0.0  # of q, to 0 or 1
 
     def check_parameters(self) -> None:
         super().check_parameters()
@@ -180,14 +168,14 @@ class DCSS(WithPairs):
     the K passes in one step, K times cheaper.
     """
 
-    phase1_epochs: int = 200  # MaxIter_1
-    phase2_epochs: int = 20  # MaxIter_2
-    batch_size: int = 500
-    alpha: float = 0.1  # weight of the centering loss
-    center_interval: int = 2  # T_1
+    phase1_epochs: Natural = 200  # MaxIter_1
+    phase2_epochs: Natural = 20  # MaxIter_2
+    batch_size: BatchSize = 500
+    alpha: Weight = 0.1  # weight of the centering loss
+    center_interval: Count = 2  # T_1
     passes: Literal["successive", "joint"] = "successive"
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 1e-5
+    learning_rate: Positive = 1e-5
     memberships: Literal["each run", "each batch"] = "each run"
 
     STAGE: ClassVar = PerCluster
@@ -201,9 +189,4 @@ class DCSS(WithPairs):
             "clip": 0.01,
         },
         "joint": {"passes": "joint"},
-    }
-    RANGES: ClassVar = WithPairs.RANGES | {
-        "alpha": 0,
-        "center_interval": 1,
-        "learning_rate": (0, "above"),
     }

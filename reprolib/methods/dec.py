@@ -19,7 +19,7 @@ from reprolib.kernels.soft_assignment import (
     target_distribution,
 )
 from reprolib.methods.autoencoder import PHASE_1, FromKMeans, encode, latent_vectors, reconstruct
-from reprolib.methods.base import parameters
+from reprolib.methods.base import Positive, parameters
 from reprolib.methods.dcss import WithPairs
 from reprolib.training.trainer import Run, Stage
 
@@ -37,13 +37,10 @@ class OneLoss(FromKMeans):
 
     moves_centers = False  # by gradient
 
-    def trained(self) -> list[torch.nn.Parameter]:
-        """What the optimizer moves."""
-        weights = list(self.run.modules["network"].parameters())
-        return [*weights, self.centers] if self.moves_centers else weights
-
     def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.trained(), lr=self.model.learning_rate)
+        trained = [*self.run.modules["network"].parameters()]
+        trained += [self.centers] if self.moves_centers else []
+        return torch.optim.Adam(trained, lr=self.model.learning_rate)
 
     def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         batch = batch.to(self.run.device)
@@ -77,24 +74,38 @@ class Target(OneLoss):
         return {"clustering": dec_loss(latent, self.centers, self.target[batch])}
 
 
-class TargetAndReconstruction(Target):
-    """IDEC: DEC that goes on reconstructing."""
+class WithReconstruction(OneLoss):
+    """A stage that goes on reconstructing beside its weighted clustering loss."""
 
-    weight = 0.1
+    error = staticmethod(pixel_error)
+    weight = 1.0
 
     def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         latent, decoded = reconstruct(self.run, inputs)
-        clustering = dec_loss(latent, self.centers, self.target[batch])
         return {
-            "reconstruction": F.mse_loss(decoded, inputs),
-            "clustering": self.weight * clustering,
+            "reconstruction": self.error(decoded, inputs),
+            "clustering": self.weight * self.clustering(latent, batch),
         }
 
+    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        """Loss of latent vectors (b, d) of samples `batch` (b,)."""
+        raise NotImplementedError
 
-class RunningMeans(OneLoss):
+
+class TargetAndReconstruction(WithReconstruction, Target):
+    """IDEC: DEC that goes on reconstructing."""
+
+    error = staticmethod(F.mse_loss)
+    weight = 0.1
+
+    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        return dec_loss(latent, self.centers, self.target[batch])
+
+
+class RunningMeans(WithReconstruction):
     """DCN: hard assignments; a center is the running mean of all that it was ever given."""
 
-    weight = 0.05
+    weight = 0.05 / 2
 
     def start(self, labels: np.ndarray) -> None:
         counts = np.bincount(labels, minlength=self.model.n_clusters)
@@ -102,15 +113,10 @@ class RunningMeans(OneLoss):
         self.run.tensors["assigned"] = torch.from_numpy(labels.astype(np.int64)).to(device)
         self.run.tensors["counts"] = torch.from_numpy(counts).to(device, torch.float32)
 
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        latent, decoded = reconstruct(self.run, inputs)
+    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
         self.latent = latent.detach()
         own = self.centers.detach()[self.run.tensors["assigned"][batch]]  # (b, d)
-        distance = (latent - own).square().sum(1).mean()
-        return {
-            "reconstruction": pixel_error(decoded, inputs),
-            "clustering": self.weight / 2 * distance,
-        }
+        return (latent - own).square().sum(1).mean()
 
     @torch.no_grad()
     def after_step(self, batch: torch.Tensor) -> None:
@@ -126,30 +132,23 @@ class RunningMeans(OneLoss):
         kept["counts"] = after
 
 
-class Softmin(OneLoss):
+class Softmin(WithReconstruction):
     """DKM: k-means with a softmax for the nearest center, so that centers move by gradient."""
 
     moves_centers = True
-    weight, inverse_temperature = 1.0, 1000.0
+    inverse_temperature = 1000.0
 
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        latent, decoded = reconstruct(self.run, inputs)
+    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
         squared = squared_distances(latent, self.centers)  # (b, K)
         nearness = torch.softmax(-self.inverse_temperature * squared, dim=1)
-        clustering = (squared * nearness).sum(1).mean()
-        return {
-            "reconstruction": pixel_error(decoded, inputs),
-            "clustering": self.weight * clustering,
-        }
+        return (squared * nearness).sum(1).mean()
 
 
 @parameters
 class Family(WithPairs):
     """Parameters of the family; `phase1_epochs` of the method's own training, `phase2_epochs` of MNet."""
 
-    learning_rate: float = 1e-4
-
-    RANGES: ClassVar = WithPairs.RANGES | {"learning_rate": (0, "above")}
+    learning_rate: Positive = 1e-4
 
 
 class AEKMeans(Family):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
+from sklearn.utils import gen_batches
 from sklearn.utils.extmath import randomized_svd
 
 from reprolib.methods.base import parameters
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
-from reprolib.methods.nmf import row_blocks
+from reprolib.methods.nmf import BLOCK_ROWS
 
 _FLOOR = 1e-10
 _RANK_TOLERANCE = 1e-10
@@ -77,42 +80,33 @@ def descend(
         cross = _cross(X, H)  # (d, k_m)
         gram = _cross(H, H, np.float64)  # (k_m, k_m)
         if bases[-1] is not None:
-            whole = _product(bases)
+            whole = reduce(np.matmul, bases)
             square = total - 2 * (cross * whole).sum() + ((whole.T @ whole) * gram).sum()
             errors.append(float(np.sqrt(max(square, 0))))
             if len(errors) > 1 and errors[-2] - errors[-1] <= tol * max(1, errors[-2]):
                 break
         for i in range(len(bases)):
-            tail = _product([np.eye(len(gram)), *(Z.T for Z in bases[:i:-1])])  # (k_m, k_i)
+            tail = reduce(np.matmul, (Z.T for Z in bases[:i:-1]), np.eye(len(gram)))  # (k_m, k_i)
             target = cross @ tail  # (d, k_i)
             if i:
-                before = _product(bases[:i])  # (d, k_i-1)
+                before = reduce(np.matmul, bases[:i])  # (d, k_i-1)
                 target = _inverse(before.T @ before) @ (before.T @ target)  # (k_i-1, k_i)
             bases[i] = target @ _inverse(tail.T @ gram @ tail)
-        whole = _product(bases)  # (d, k_m)
-        H = _square_root_rule(H, X @ whole.astype(X.dtype), (whole.T @ whole).astype(X.dtype))
+        whole = reduce(np.matmul, bases)  # (d, k_m)
+        A, B = X @ whole.astype(X.dtype), (whole.T @ whole).astype(X.dtype)
+        above = np.maximum(A, 0) + H @ np.maximum(-B, 0)
+        below = np.maximum(-A, 0) + H @ np.maximum(B, 0)
+        H = H * np.sqrt(above / np.maximum(below, _FLOOR))
     return bases, H, errors
-
-
-def _square_root_rule(H: np.ndarray, A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    above = np.maximum(A, 0) + H @ np.maximum(-B, 0)
-    below = np.maximum(-A, 0) + H @ np.maximum(B, 0)
-    return H * np.sqrt(above / np.maximum(below, _FLOOR))
 
 
 def _cross(A: np.ndarray, B: np.ndarray, dtype: type | None = None) -> np.ndarray:
     # float64 sums over blocks: the rounding of one long float32 sum hides the descent
     return sum(
-        (A[r].T.astype(dtype or A.dtype) @ B[r]).astype(np.float64) for r in row_blocks(len(A))
+        (A[r].T.astype(dtype or A.dtype) @ B[r]).astype(np.float64)
+        for r in gen_batches(len(A), BLOCK_ROWS)
     )
 
 
 def _inverse(gram: np.ndarray) -> np.ndarray:
     return np.linalg.pinv(gram, rcond=_RANK_TOLERANCE, hermitian=True)
-
-
-def _product(matrices: list[np.ndarray]) -> np.ndarray:
-    result = matrices[0]
-    for matrix in matrices[1:]:
-        result = result @ matrix
-    return result

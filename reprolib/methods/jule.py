@@ -19,7 +19,15 @@ from reprolib.data.images import as_pixels, to_float_images
 from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances
-from reprolib.methods.base import TrainedEstimator, check_counts, parameters, unit_rows
+from reprolib.methods.base import (
+    BatchSize,
+    Count,
+    Positive,
+    TrainedEstimator,
+    check_counts,
+    parameters,
+    unit_rows,
+)
 from reprolib.networks.embedding import ConvEmbedding, embed
 from reprolib.training.monitor import Merged, Report
 from reprolib.training.trainer import ROWS, Run, Stage
@@ -44,27 +52,27 @@ class JULE(TrainedEstimator):
     embedding_dim) of unit length; `n_clusters_by_period_`.
     """
 
-    n_neighbors: int = 20  # K_s
+    n_neighbors: Count = 20  # K_s
     bandwidth: float = 1.0  # a
     n_neighbor_clusters: int = 5  # K_c
     local_weight: float = 1.0  # lambda
     unrolling_rate: float = 0.9  # eta
-    n_epochs: int = 20  # of a period
-    batch_size: int = 100
-    learning_rate: float = 0.01
+    n_epochs: Count = 20  # of a period
+    batch_size: BatchSize = 100
+    learning_rate: Positive = 0.01
     decay: float = 1e-4
     power: float = 0.75
     momentum: float = 0.9
     weight_decay: float = 5e-5
-    embedding_dim: int = 160
-    channels: int = 50
+    embedding_dim: Count = 160
+    channels: Count = 50
     # on what follows the paper and the released codes differ, or the paper is silent
     triplet_loss: Literal["hinge", "linear", "affinity"] = "hinge"
     gamma: float = 1.0  # weight of the positive pair
     margin: float = 0.2
     loss_scale: float = 1.0
     negatives: Literal["nearest", "random"] = "nearest"
-    n_negatives: int = 5
+    n_negatives: Count = 5
     ordered_pairs: bool = True
     gradient: Literal["exact", "released"] = "exact"
     dampening: float = 0.9
@@ -98,14 +106,6 @@ class JULE(TrainedEstimator):
             "scale_init": "uniform",
         },
     }
-    RANGES: ClassVar = TrainedEstimator.RANGES | {
-        "n_epochs": 1,
-        "batch_size": 2,
-        "embedding_dim": 1,
-        "channels": 1,
-        "n_negatives": 1,
-        "learning_rate": (0, "above"),
-    }
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -133,14 +133,15 @@ class JULE(TrainedEstimator):
         counts = period_lengths(n_initial, self.n_clusters, self.unrolling_rate)
         self.n_clusters_by_period_ = counts
         start = Merged("pixels", 0, labels.copy(), raw)
-        return [
-            Period(run, self.n_epochs, number, count, start)
-            for number, count in enumerate(counts[:-1])
-        ] or [Nothing(run, start)]
+        # no epochs where the initial clusters are as many as asked for: the CNN stays untrained
+        epochs = self.n_epochs if len(counts) > 1 else 0
+        return [Period(run, epochs, *at, start) for at in enumerate(counts[:-1] or counts)]
 
     def build(self, run: Run) -> None:
         """Make the CNN, untrained, for inputs of the run's shape."""
-        Period(run, 0).build()
+        sizes = (self.embedding_dim, self.channels, self.scale_init)
+        shape = tuple(run.inputs.shape[1:])
+        run.module("network", self.NETWORK(shape, *sizes, run.generator))
 
     def finish(self, run: Run) -> dict[str, np.ndarray]:
         """Keep the representation; cluster it anew."""
@@ -231,14 +232,7 @@ class Period(Stage):
 
     report_every = 0
 
-    def __init__(
-        self,
-        run: Run,
-        epochs: int,
-        number: int = 0,
-        n_clusters: int = 0,
-        start: Report | None = None,
-    ) -> None:
+    def __init__(self, run: Run, epochs: int, number: int, n_clusters: int, start: Report) -> None:
         super().__init__(run, epochs)
         self.name, self.number = f"period {number + 1}, {n_clusters} clusters", number
         self.n_clusters, self.start = n_clusters, start
@@ -247,9 +241,9 @@ class Period(Stage):
         model, run = self.model, self.run
         if "network" in run.modules:  # network and momentum go on from the period before
             return
-        network = make_network(model, tuple(run.inputs.shape[1:]), run.generator)
+        model.build(run)
         sgd = torch.optim.SGD(
-            run.module("network", network).parameters(),
+            run.modules["network"].parameters(),
             lr=model.learning_rate,
             momentum=model.momentum,
             dampening=model.dampening,
@@ -316,22 +310,16 @@ class Period(Stage):
         return {"period": self.number, "epoch": self.run.epoch, "n_clusters": self.n_clusters}
 
     def end(self) -> None:
-        features, model = features_of(self.run), self.model
+        model = self.model
+        if not self.epochs:
+            return
+        features = features_of(self.run)
         digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
         labels = model.link(features, digraph, self.run.tensors["labels"].cpu().numpy())
         self.run.tensors["labels"] = torch.from_numpy(labels)
         if self.run.monitor is not None:
             # before the checkpoint: killed in between, it is told twice rather than never
             self.run.monitor(Merged(self.name, self.number + 1, labels.copy(), features.copy()))
-
-
-class Nothing(Period):
-    """No period at all, where the initial clusters are as many as asked for: the CNN stays untrained."""
-
-    def __init__(self, run: Run, start: Report) -> None:
-        super().__init__(run, 0, start=start)
-
-    def end(self) -> None: ...
 
 
 def weighted_triplet_loss(
@@ -374,12 +362,6 @@ def period_lengths(n_initial: int, n_clusters: int, unrolling_rate: float) -> li
         merged = math.ceil(unrolling_rate * counts[-1])
         counts.append(max(counts[-1] - merged, n_clusters))
     return counts
-
-
-def make_network(model: JULE, shape: tuple[int, ...], generator: torch.Generator) -> ConvEmbedding:
-    """The CNN of a model, untrained, for images (c, h, w)."""
-    sizes = (model.embedding_dim, model.channels, model.scale_init)
-    return model.NETWORK(shape, *sizes, generator)
 
 
 def features_of(run: Run) -> np.ndarray:

@@ -9,14 +9,15 @@ import scipy.sparse as sp
 from scipy.sparse import csgraph
 from scipy.special import kl_div, xlogy
 from sklearn.cluster import KMeans as LloydKMeans
-from sklearn.utils import Tags
+from sklearn.utils import Tags, gen_batches
 
+from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import parameters, unit_rows
+from reprolib.methods.base import Count, Weight, parameters, unit_rows
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 TRIAL_ITERATIONS = 10
-_BLOCK = 2048
+BLOCK_ROWS = 2048  # to multiply without a second (n, d) array
 _FLOOR = 1e-10
 _LOG_FLOOR = 1e-30
 _SOLVE_TOLERANCE = 1e-7
@@ -52,14 +53,12 @@ class NMFLP(ClassicalEstimator):
     """
 
     n_components: int | None = None  # k; None: n_clusters
-    n_neighbors: int = 5  # p
-    graph_weight: float = 100.0  # lambda; 0 leaves out the graph
-    n_init: int = 10  # starts, each tried for 10 iterations
+    n_neighbors: Count = 5  # p
+    graph_weight: Weight = 100.0  # lambda; 0 leaves out the graph
+    n_init: Count = 10  # starts, each tried for 10 iterations
     max_iter: int = 50
     negative: Literal["raise", "clip"] = "raise"
     random_state: int | np.random.RandomState | None = 0
-
-    RANGES = ClassicalEstimator.RANGES | {"graph_weight": 0, "n_init": 1}
 
     def _n_neighbors_used(self) -> int:
         return self.n_neighbors if self.graph_weight else 1
@@ -70,12 +69,15 @@ class NMFLP(ClassicalEstimator):
         rank = self.n_clusters if self.n_components is None else self.n_components
         if not 1 <= rank <= n:
             raise ValueError(f"n_components must be from 1 to the {n} samples, got {rank}")
-        laplacian = (
-            self.graph_weight * neighbor_laplacian(features, self.n_neighbors)
-            if self.graph_weight
-            else sp.csr_array((n, n))
+        laplacian = sp.csr_array((n, n))
+        if self.graph_weight:
+            laplacian = self.graph_weight * neighbor_laplacian(features, self.n_neighbors)
+        draw = np.random.default_rng(seed)
+        starts = (
+            self._start(features, rank, laplacian, int(draw.integers(2**31)))
+            for _ in range(self.n_init)
         )
-        U, V = self._best_start(features, rank, laplacian, np.random.default_rng(seed))
+        U, V = min(starts, key=lambda start: lp_objective(features, *start, laplacian))
         for _ in range(self.max_iter - TRIAL_ITERATIONS):
             U, V = lp_step(features, U, V, laplacian)
         self.n_iter_, self.objective_ = self.max_iter, lp_objective(features, U, V, laplacian)
@@ -88,28 +90,23 @@ class NMFLP(ClassicalEstimator):
         tags.input_tags.positive_only = self.negative == "raise"
         return tags
 
-    def _best_start(
-        self, X: np.ndarray, rank: int, laplacian: sp.csr_array, rng: np.random.Generator
+    def _start(
+        self, X: np.ndarray, rank: int, laplacian: sp.csr_array, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        best, least = None, np.inf
-        for _ in range(self.n_init):
-            U, V = _centroid_start(X, rank, int(rng.integers(2**31)))
-            for _ in range(min(TRIAL_ITERATIONS, self.max_iter)):
-                U, V = lp_step(X, U, V, laplacian)
-            objective = lp_objective(X, U, V, laplacian)
-            if best is None or objective < least:
-                best, least = (U, V), objective
-        return best
+        kmeans = LloydKMeans(rank, init="random", n_init=1, max_iter=10, random_state=seed).fit(X)
+        U = np.maximum(kmeans.cluster_centers_.T, 0)  # (d, k); rounding may leave less than 0
+        U = U / np.maximum(np.linalg.norm(U, axis=0), _FLOOR)
+        V = np.maximum(X @ np.linalg.pinv(U.astype(np.float64)).T, 0)  # (n, k)
+        U, V = U.astype(X.dtype), V.astype(X.dtype)
+        for _ in range(min(TRIAL_ITERATIONS, self.max_iter)):
+            U, V = lp_step(X, U, V, laplacian)
+        return U, V
 
 
 def neighbor_laplacian(features: np.ndarray, n_neighbors: int) -> sp.csr_array:
     """Laplacian float64 (n, n), sparse, of the 0-1 graph of neighbours in either direction."""
-    n = len(features)
     _, indices = knn(features, n_neighbors)  # (n, p)
-    ones = np.ones(indices.size)
-    graph = sp.csr_array(
-        (ones, indices.ravel(), np.arange(0, indices.size + 1, n_neighbors)), (n, n)
-    )
+    graph = Digraph(indices, np.ones(indices.shape), sigma2=1.0).to_csr()
     return csgraph.laplacian(graph.maximum(graph.T)).tocsr()
 
 
@@ -117,7 +114,7 @@ def lp_objective(X: np.ndarray, U: np.ndarray, V: np.ndarray, laplacian: sp.csr_
     """Divergence of X (n, d) from V U' plus half the sum of v' L log v; L (n, n) holds its weight."""
     parts = [
         kl_div(X[rows], np.maximum(V[rows] @ U.T, _FLOOR)).sum(dtype=np.float64)
-        for rows in row_blocks(len(X))
+        for rows in gen_batches(len(X), BLOCK_ROWS)
     ]
     return float(sum(parts) + _penalty(V, laplacian))
 
@@ -131,12 +128,14 @@ def lp_step(
     edges both are the multiplicative updates of Lee and Seung (2001).
     """
     shift = np.maximum(U.sum(0, dtype=np.float64), _FLOOR)  # (k,)
-    Y = np.concatenate([V[r] * (_ratio(X[r], U, V[r]) @ U) for r in row_blocks(len(X))])  # (n, k)
+    Y = np.concatenate(
+        [V[r] * (_ratio(X[r], U, V[r]) @ U) for r in gen_batches(len(X), BLOCK_ROWS)]
+    )  # (n, k)
     if laplacian.nnz:
         V = _smooth(X, U, V, Y.astype(np.float64), shift, laplacian)
     else:
         V = (Y / shift).astype(X.dtype)
-    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in row_blocks(len(X)))  # (d, k)
+    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in gen_batches(len(X), BLOCK_ROWS))  # (d, k)
     return U * (pull / np.maximum(V.sum(0, dtype=np.float64), _FLOOR)).astype(X.dtype), V
 
 
@@ -196,19 +195,6 @@ def _penalty(V: np.ndarray, laplacian: sp.csr_array) -> float:
 
 def _ratio(X: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     return X / np.maximum(V @ U.T, _FLOOR)
-
-
-def row_blocks(n: int) -> list[slice]:
-    """Slices of n rows small enough to multiply without a second (n, d) array."""
-    return [slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)]
-
-
-def _centroid_start(X: np.ndarray, rank: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    kmeans = LloydKMeans(rank, init="random", n_init=1, max_iter=10, random_state=seed).fit(X)
-    U = np.maximum(kmeans.cluster_centers_.T, 0)  # (d, k); rounding may leave less than 0
-    U = U / np.maximum(np.linalg.norm(U, axis=0), _FLOOR)
-    V = np.maximum(X @ np.linalg.pinv(U.astype(np.float64)).T, 0)  # (n, k)
-    return U.astype(X.dtype), V.astype(X.dtype)
 
 
 def _nonnegative(features: np.ndarray, negative: str) -> np.ndarray:

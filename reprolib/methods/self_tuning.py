@@ -12,13 +12,15 @@ from scipy import sparse
 from scipy.optimize import minimize
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.metrics import pairwise_distances_chunked
 
+from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import check_counts, parameters
+from reprolib.methods.base import Count, check_counts, parameters
 from reprolib.methods.classical import ClassicalEstimator
 from reprolib.methods.spectral import (
-    BLOCK_ROWS,
+    BLOCK_MIB,
+    Affinity,
     SpectralEstimator,
     all_squared_distances,
     cluster_rows,
@@ -47,11 +49,9 @@ def local_knn_affinity(
     sigma_i is the distance to the `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
     """
     squared, indices = knn(features, n_neighbors)
-    n = len(features)
     scale = np.sqrt(squared[:, scale_neighbor - 1].astype(np.float64))  # (n,)
     weights = scaled_weights(squared.astype(np.float64), scale[:, None], scale[indices])
-    pointers = np.arange(0, n * n_neighbors + 1, n_neighbors)
-    directed = sparse.csr_array((weights.ravel(), indices.ravel(), pointers), shape=(n, n))
+    directed = Digraph(indices, weights, sigma2=1.0).to_csr()
     affinity = sparse.csr_array(directed.maximum(directed.T))
     affinity.eliminate_zeros()  # a weight that underflows is no edge
     return affinity
@@ -163,21 +163,18 @@ class SCST(SpectralEstimator):
     Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
     """
 
-    scale_neighbor: int = 7  # K
+    scale_neighbor: Count = 7  # K
 
-    RANGES = SpectralEstimator.RANGES | {"scale_neighbor": 1}
-
-    def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
+    def _affinity(self, features: np.ndarray) -> Affinity:
+        if self.graph == "full":
+            check_counts(len(features), self.n_clusters, self.scale_neighbor)
+            return local_full_affinity(features, self.scale_neighbor)
         if self.scale_neighbor > self.n_neighbors:
             raise ValueError(
                 f"scale_neighbor must be from 1 to n_neighbors={self.n_neighbors}, "
                 f"got {self.scale_neighbor}"
             )
         return local_knn_affinity(features, self.n_neighbors, self.scale_neighbor)
-
-    def _full_affinity(self, features: np.ndarray) -> np.ndarray:
-        check_counts(len(features), self.n_clusters, self.scale_neighbor)
-        return local_full_affinity(features, self.scale_neighbor)
 
     def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
         rotated, self.rotation_cost_ = align(vectors)
@@ -195,16 +192,17 @@ def landmark_weights(
     Time O(n p d), memory O(n n_nearest) and a block of rows.
     """
     n, p = len(features), len(landmarks)
-    nearest = np.empty((n, n_nearest), dtype=np.int64)
-    squared = np.empty((n, n_nearest))
-    total = 0.0
-    for start in range(0, n, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        block = euclidean_distances(features[rows], landmarks, squared=True)  # (rows, p)
-        total += block.sum(dtype=np.float64)
-        nearest[rows] = np.argpartition(block, n_nearest - 1, axis=1)[:, :n_nearest]
-        squared[rows] = np.take_along_axis(block, nearest[rows], axis=1)
-    h = total / (n * p) or 1.0  # 0 where all images are alike but for brightness
+
+    def kept(block: np.ndarray, _: int) -> tuple[np.ndarray, ...]:  # of distances (rows, p)
+        nearest = np.argpartition(block, n_nearest - 1, axis=1)[:, :n_nearest]
+        squared = np.take_along_axis(block, nearest, axis=1).astype(np.float64)
+        return nearest, squared, block.sum(axis=1, dtype=np.float64)
+
+    blocks = pairwise_distances_chunked(
+        *(features, landmarks), reduce_func=kept, squared=True, working_memory=BLOCK_MIB
+    )
+    nearest, squared, sums = map(np.concatenate, zip(*blocks, strict=True))
+    h = sums.sum() / (n * p) or 1.0  # 0 where all images are alike but for brightness
     # the nearest is subtracted: the same weights after normalisation, and never 0 / 0
     weights = np.exp(-(squared - squared.min(axis=1, keepdims=True)) / (2.0 * h**2))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -244,11 +242,9 @@ class SCLS(ClassicalEstimator):
     """
 
     n_landmarks: int = 1000  # p
-    n_nearest: int = 5  # r
+    n_nearest: Count = 5  # r
     landmarks: Literal["kmeans", "random"] = "kmeans"
     random_state: int | np.random.RandomState | None = 0
-
-    RANGES = ClassicalEstimator.RANGES | {"n_nearest": 1}
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
         n, seed = len(features), self.seed()

@@ -19,18 +19,18 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 # not public: scikit-learn's SpectralClustering reaches it only through an eigensolver whose sparse
 # factorisation fills up on k-NN graphs of images
 from sklearn.cluster._spectral import discretize
-from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics import pairwise_distances_argmin, pairwise_distances_chunked
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
 from reprolib.checks import check_memory
 from reprolib.graph.digraph import knn_digraph
 from reprolib.graph.strays import cluster_means, join_disconnected
-from reprolib.methods.base import parameters
+from reprolib.methods.base import Count, parameters
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 Affinity = np.ndarray | sparse.csr_array
-BLOCK_ROWS = 1024
+BLOCK_MIB = 64  # of distances at a time, where not all fit
 # label of a sample that is zero in all eigenvectors
 UNREACHED = -1
 
@@ -48,14 +48,6 @@ def knn_affinity(
     return affinity
 
 
-def squared_distances(x: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-    """Squared distances from some rows of x float64 (n, d) to all: float64 (rows, n), 0 to itself."""
-    squared = euclidean_distances(x[rows], x, squared=True)
-    own = np.arange(len(x))[rows]
-    squared[np.arange(len(own)), own] = 0.0
-    return squared
-
-
 def all_squared_distances(features: np.ndarray) -> np.ndarray:
     """Squared distances of all pairs, dense float64 (n, n); MemoryError where that does not fit."""
     check_memory(
@@ -63,7 +55,7 @@ def all_squared_distances(features: np.ndarray) -> np.ndarray:
         f"the graph of all pairs of {len(features)} images",
         'use graph="knn" or fewer images',
     )
-    return squared_distances(features.astype(np.float64))
+    return euclidean_distances(features.astype(np.float64), squared=True)
 
 
 def full_affinity(features: np.ndarray, scale: float = 0.05) -> np.ndarray:
@@ -88,17 +80,16 @@ def radius_affinity(features: np.ndarray, scale: float = 0.05) -> sparse.csr_arr
     Time O(n^2 d), twice, in blocks of rows; MemoryError where the weights that stay do not fit.
     """
     x = features.astype(np.float64)
-    n = len(x)
-    blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, n, BLOCK_ROWS)]
-    width = scale * max(squared_distances(x, rows).max() for rows in blocks) or 1.0
+    asked = {"metric": "euclidean", "squared": True, "working_memory": BLOCK_MIB}
+    width = scale * max(block.max() for block in pairwise_distances_chunked(x, **asked)) or 1.0
     parts, n_weights = [], 0
-    for rows in blocks:
-        weights = np.exp(-((squared_distances(x, rows) / width) ** 2))
+    for squared in pairwise_distances_chunked(x, **asked):
+        weights = np.exp(-((squared / width) ** 2))
         parts.append(sparse.csr_array(np.where(weights < 1e-6, 0.0, weights)))
         n_weights += parts[-1].nnz
         check_memory(
             12 * n_weights,  # the copy that joins the blocks
-            f"the graph of all near pairs of {n} images",
+            f"the graph of all near pairs of {len(x)} images",
             'use graph="knn" or fewer images',
         )
     return sparse.vstack(parts, format="csr")
@@ -181,7 +172,7 @@ class SpectralEstimator(ClassicalEstimator):
     `n_clusters`.
     """
 
-    n_neighbors: int = 20  # K_s, paper 002, equation 4
+    n_neighbors: Count = 20  # K_s, paper 002, equation 4
     graph: Literal["knn", "full"] = "knn"
     random_state: int | np.random.RandomState | None = 0
 
@@ -191,21 +182,17 @@ class SpectralEstimator(ClassicalEstimator):
         return self.n_neighbors if self.graph == "knn" else 1
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
-        seed, offset = self.seed(), 0.0
+        seed, affinity = self.seed(), self._affinity(features)
         if self.graph == "knn":
-            affinity = self._knn_affinity(features)
             n_parts, parts = connected_components(affinity, directed=False)
             if n_parts >= self.n_clusters:
                 return join_disconnected(features, parts, self.n_clusters)
-        else:
-            affinity, offset = self._full_affinity(features), self.FULL_OFFSET
+        offset = self.FULL_OFFSET if self.graph == "full" else 0.0
         vectors, degrees = leading_vectors(affinity, self.n_clusters, seed, offset=offset)
         return _join_unreached(features, self._labels(vectors, degrees, seed))
 
-    def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
-        raise NotImplementedError
-
-    def _full_affinity(self, features: np.ndarray) -> Affinity:
+    def _affinity(self, features: np.ndarray) -> Affinity:
+        """Affinities (n, n) on `graph`."""
         raise NotImplementedError
 
     def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
@@ -223,11 +210,12 @@ class SCNJW(SpectralEstimator):
 
     bandwidth: float = 1.0  # a, paper 002, equation 4; for graph="knn"
 
-    def _knn_affinity(self, features: np.ndarray) -> sparse.csr_array:
-        return knn_affinity(features, self.n_neighbors, self.bandwidth)
+    FULL: ClassVar = staticmethod(full_affinity)
 
-    def _full_affinity(self, features: np.ndarray) -> Affinity:
-        return full_affinity(features)
+    def _affinity(self, features: np.ndarray) -> Affinity:
+        if self.graph == "full":
+            return self.FULL(features)
+        return knn_affinity(features, self.n_neighbors, self.bandwidth)
 
     def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
         return cluster_rows(vectors, self.n_clusters, seed)
@@ -244,10 +232,8 @@ class NCuts(SCNJW):
     graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
+    FULL: ClassVar = staticmethod(radius_affinity)
     FULL_OFFSET: ClassVar[float] = 0.5
-
-    def _full_affinity(self, features: np.ndarray) -> Affinity:
-        return radius_affinity(features)
 
     def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
         # the eigenvectors are known to about this

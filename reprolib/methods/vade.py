@@ -87,15 +87,6 @@ class Mixture(nn.Module):
         return torch.log_softmax(self.logits, dim=0)
 
 
-def log_variance_head(network: nn.Module) -> nn.Linear:
-    """A linear layer beside the encoder's last one, of the same sizes, at zero."""
-    last = network.encoder[-1]
-    head = nn.Linear(last.in_features, last.out_features)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
-
-
 class NegativeELBO(OneLoss):
     """The negative ELBO of one sample z for each x."""
 
@@ -103,7 +94,10 @@ class NegativeELBO(OneLoss):
 
     def build(self) -> None:
         run, model = self.run, self.model
-        run.module("log_variance", log_variance_head(run.modules["network"]))
+        last = run.modules["network"].encoder[-1]
+        head = run.module("log_variance", nn.Linear(last.in_features, last.out_features))
+        for values in head.parameters():
+            nn.init.zeros_(values)
         run.module("mixture", Mixture(model.n_clusters, model.latent_dim))
         super().build()
 
@@ -115,22 +109,25 @@ class NegativeELBO(OneLoss):
 
     @torch.no_grad()
     def start(self, labels: np.ndarray) -> None:
-        modules = self.run.modules
-        latent = latent_vectors(self.run).cpu().double().numpy()  # (n, d)
+        run, modules = self.run, self.run.modules
+        latent = latent_vectors(run).cpu().double().numpy()  # (n, d)
         # EM adds a constant to the variances and subtracts squares: neither depends on the scale now
         shift, scale = latent.mean(0), latent.std() or 1.0
         found = GaussianMixture(
             self.model.n_clusters,
             covariance_type="diag",
             n_init=MIXTURE_STARTS,
-            random_state=self.run.seed,
+            random_state=run.seed,
         ).fit((latent - shift) / scale)
         variances = found.covariances_ * scale**2  # (K, d)
         mixture = modules["mixture"]
         self.centers.copy_(torch.from_numpy(found.means_ * scale + shift))
         mixture.log_variances.copy_(torch.from_numpy(np.log(variances)))
         mixture.logits.copy_(torch.from_numpy(np.log(found.weights_)))
-        mixture.log_noise.copy_(self._error().log())
+        errors = run.over_all(
+            lambda x: (reconstruct(run, x)[1] - x).square().sum(dtype=torch.float64)[None]
+        )
+        mixture.log_noise.copy_((errors.sum() / run.inputs.numel()).log())
         # small, so that the first samples stay where the mixture was fitted
         first = torch.from_numpy(np.log(FIRST_SHARE * (found.weights_ @ variances)))  # (d,)
         modules["log_variance"].bias.copy_(first.clamp(*LIMITS))
@@ -159,16 +156,6 @@ class NegativeELBO(OneLoss):
         mixture = self.run.modules["mixture"]
         mixture.log_variances.clamp_(*LIMITS)
         mixture.log_noise.clamp_(*LIMITS)
-
-    @torch.no_grad()
-    def _error(self) -> torch.Tensor:
-        """Mean squared error of the reconstructions of all samples, running statistics; a scalar."""
-        self.run.modules["network"].eval()
-        total = torch.zeros((), dtype=torch.float64)
-        for part in self.run.inputs.split(ROWS):
-            decoded = reconstruct(self.run, part.to(self.run.device))[1].cpu()
-            total += (decoded - part).square().sum(dtype=torch.float64)
-        return total / self.run.inputs.numel()
 
 
 class VaDE(Family):

@@ -6,7 +6,7 @@ import pytest
 
 from reprolib.experiments import paper as papers
 from reprolib.experiments import records
-from reprolib.experiments.paper import METHODS, Paper
+from reprolib.experiments.paper import Paper, estimators
 
 TABLE = {"id": "t", "title": "T", "source": "Table 0", "metrics": ["acc", "nmi_max"]}
 ROW = {"name": "r", "values": {"digits": [0.5, 0.4], "usps": None}}
@@ -86,7 +86,7 @@ def test_unknown_metrics_and_ragged_rows_are_refused():
 def test_published_rows_name_methods_of_the_paper(name):
     for entry in Paper(name).published.values():
         for row in entry["rows"]:
-            assert "method" not in row or row["method"] in METHODS
+            assert "method" not in row or row["method"] in estimators()
             assert "method" not in row or row["method"] in papers.methods(name)
 
 

@@ -202,12 +202,12 @@ def test_the_run_pages_are_one_text_and_their_parameters_cell_is_the_settings(pa
 
 
 def test_no_hyper_parameter_is_called_like_a_setting():
-    for method in profiles.METHODS:
+    for method in profiles.estimators():
         assert not {*SETTINGS, "parameters"} & set(profiles.signature(method))
 
 
 def test_every_method_belongs_to_a_paper():
-    assert {m for paper in PAPERS for m in profiles.methods(paper)} == set(profiles.METHODS)
+    assert {m for paper in PAPERS for m in profiles.methods(paper)} == set(profiles.estimators())
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -225,7 +225,8 @@ def test_duplicates_on_a_center_give_no_nan():
         (dict(center_interval=0), "center_interval must be at least 1"),
         (dict(precision="float16"), "unknown precision"),
         (dict(batch_size=1), "batch_size must be at least 2"),
-        (dict(m=1.0), "m must"),
+        (dict(m=1.0), "m must be above 1, got 1.0"),
+        (dict(learning_rate=0), "learning_rate must be above 0"),
         (dict(zeta=0.2, gamma=0.8), "zeta"),
     ],
 )
@@ -233,3 +234,21 @@ def test_wrong_parameters_are_refused(options, message):
     X, _ = blobs()
     with pytest.raises(ValueError, match=message):
         DCSS(**{"n_clusters": 3, **TINY, **options}).fit(X)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(n_clusters=3.0), "n_clusters must be a whole number; got 3.0"),
+        (dict(n_clusters=True), "n_clusters must be a whole number; got True"),
+        (dict(alpha=float("nan")), "alpha must be a finite number; got nan"),
+        (dict(alpha=False), "alpha must be a finite number; got False"),
+        (dict(verbose=1), "verbose must be True or False; got 1"),
+        (dict(device=None), "device must be text; got None"),
+        (dict(random_state="0"), "random_state must be a whole number or RandomState or NoneType"),
+    ],
+)
+def test_parameters_of_a_wrong_type_are_refused(options, message):
+    with pytest.raises(TypeError, match=message):
+        DCSS(**options).check_parameters()
+    DCSS(np.int64(3), alpha=np.float32(1), verbose=np.True_).check_parameters()

@@ -83,7 +83,7 @@ def test_objective_is_the_literal_one(weight):
 @pytest.mark.parametrize("weight", [0.0, 0.3, 100.0])
 @pytest.mark.parametrize("block", [2048, 7])
 def test_step_is_the_literal_one(weight, block, monkeypatch):
-    monkeypatch.setattr(nmf, "_BLOCK", block)
+    monkeypatch.setattr(nmf, "BLOCK_ROWS", block)
     X, U, V, W = start(2)
     L = weight * sp.csr_array(np.diag(W.sum(1)) - W)
     for _ in range(3):
@@ -143,7 +143,7 @@ def test_half_steps_are_what_keeps_it_from_rising():
 def test_objective_falls_on_float32_images(weight):
     X = unit_rows(load("digits", subset=300))
     L = weight * nmf.neighbor_laplacian(X, 5) if weight else sp.csr_array((300, 300))
-    U, V = nmf._centroid_start(X, 10, 0)
+    U, V = NMFLP(10, max_iter=0)._start(X, 10, L, 0)
     double = [a.astype(np.float64) for a in (X, U, V)]
     objectives = [nmf.lp_objective(*double, L)]
     for _ in range(40):

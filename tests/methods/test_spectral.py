@@ -112,7 +112,7 @@ def test_full_affinity_by_its_formula():
 
 
 def test_radius_affinity_by_its_formula(monkeypatch):
-    monkeypatch.setattr(spectral, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(spectral, "BLOCK_MIB", 7 * 30 * 8 / 2**20)  # 7 rows
     x = unit_normal(30, 3, 2)
     squared = dense_squared(x)
     expected = np.exp(-((squared / (0.05 * squared.max())) ** 2))

@@ -72,7 +72,7 @@ def test_every_run_of_a_deviation_is_measured_or_said_not_to_be(paper):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_what_we_do_is_read_from_the_code(paper):
-    variants = profiles.variants_of(profiles.profiles(paper)["method"])
+    variants = profiles.estimator_class(profiles.profiles(paper)["method"]).VARIANTS
     settings = {name for overrides in variants.values() for name in overrides}
     written = (BOOK / paper / "deviations.yml").read_text()
     for name in settings:
