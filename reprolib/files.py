@@ -1,4 +1,4 @@
-"""Files that are whole or not there: writing through a temporary file, and the hash of a file."""
+"""Files that are whole or not there, their hash, and where the repository is."""
 
 import hashlib
 import os
@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+REPOSITORY = Path(__file__).resolve().parents[1]  # of the book and its library
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:

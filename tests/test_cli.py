@@ -11,7 +11,7 @@ import reprolib
 from reprolib import __main__ as cli
 from reprolib.bench import run as bench
 from reprolib.experiments import run as experiment
-from reprolib.experiments.probes import REPOSITORY
+from reprolib.files import REPOSITORY
 
 
 def run(capsys, *argv):

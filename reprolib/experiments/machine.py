@@ -11,7 +11,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from reprolib.experiments.probes import REPOSITORY
+from reprolib.files import REPOSITORY
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "numba")
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
+from reprolib import methods
 from reprolib.data.load import load
-from reprolib.experiments.paper import METHODS, estimator_class
 from reprolib.experiments.traces import (
     FEWER,
     OF_JULE,
@@ -52,17 +52,15 @@ def compute(name: str) -> dict[str, dict[str, Any]]:
         if name in EXTRACTORS:
             return EXTRACTORS[name]()
         method, _, variant = name.partition("/")
-        kind = estimator_class(method)
+        kind = getattr(methods, method)
         return trace(kind, variant or "paper") if kind.trains else _labels(kind)
 
 
 def known() -> list[str]:
     """All names that have a behaviour: a method, or method/variant where there are several; extractors."""
     names = list(EXTRACTORS)
-    for method in METHODS:
-        if hasattr(estimator_class(method), "behaviours"):
-            continue  # it is made of others, and says of which
-        variants = estimator_class(method).VARIANTS
+    for method in methods.__all__:
+        variants = getattr(methods, method).VARIANTS
         names += [f"{method}/{v}" for v in variants] if len(variants) > 1 else [method]
     return sorted(names, key=str.lower)
 

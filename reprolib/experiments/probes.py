@@ -19,9 +19,8 @@ import yaml
 
 from reprolib import metrics
 from reprolib.checks import unknown_name
-from reprolib.files import write_atomically
+from reprolib.files import REPOSITORY, write_atomically
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 BOOK = REPOSITORY / "book"
 PROBES = BOOK / "probes.yml"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

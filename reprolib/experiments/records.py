@@ -18,9 +18,9 @@ import numpy as np
 from reprolib import metrics
 from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments.machine import commit, machine, peak_memory_mb
-from reprolib.experiments.probes import REPOSITORY, latest
 from reprolib.experiments.probes import is_stale as is_stale
-from reprolib.files import write_atomically
+from reprolib.experiments.probes import latest
+from reprolib.files import REPOSITORY, write_atomically
 
 SCHEMA = 3
 BOOK = REPOSITORY / "book"

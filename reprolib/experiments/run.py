@@ -17,9 +17,9 @@ import yaml
 from reprolib.experiments.paper import paper_folder
 from reprolib.experiments.plan import SETTINGS, Plan, plan
 from reprolib.experiments.plan import given as given
-from reprolib.experiments.probes import REPOSITORY
 from reprolib.experiments.records import read as read
 from reprolib.experiments.records import told as told
+from reprolib.files import REPOSITORY
 
 POLL_SECONDS = 0.25
 

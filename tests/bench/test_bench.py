@@ -48,7 +48,7 @@ def test_methods_are_measured_over_n_until_they_take_too_long(capsys, monkeypatc
             raise MemoryError("needs 2.0 GiB")
 
     def absent(x):
-        import no_such_package  # noqa: F401
+        raise ImportError("No module named 'no_such_package'")
 
     def takes(exponent):
         def work(x):

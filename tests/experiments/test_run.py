@@ -15,7 +15,7 @@ from reprolib.data.made import split_rate
 from reprolib.experiments import paper as profiles
 from reprolib.experiments import records, run
 from reprolib.experiments.plan import SETTINGS
-from reprolib.experiments.probes import REPOSITORY
+from reprolib.files import REPOSITORY
 
 PAGE = REPOSITORY / "book/jule/run.md"
 PAPERS = profiles.papers()
