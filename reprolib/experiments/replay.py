@@ -21,7 +21,7 @@ from reprolib import metrics
 from reprolib.checks import unknown_name
 from reprolib.experiments import records
 from reprolib.experiments.machine import commit, machine
-from reprolib.experiments.paper import LOADER, METHODS, estimator_class, profile_entry
+from reprolib.experiments.paper import LOADER, estimator_class, estimators, profile_entry
 from reprolib.experiments.probes import BOOK
 from reprolib.files import write_atomically
 
@@ -57,8 +57,8 @@ def draw(
     """
     if sample < 1:
         raise ValueError(f"sample must be at least 1, got {sample}")
-    if method is not None and method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    if method is not None and method not in estimators():
+        raise unknown_name("method", method, estimators())
     entries = records.load_records(paper)
     for name, wanted, of in (
         ("method", method, lambda e: e["method"]),

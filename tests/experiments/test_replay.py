@@ -20,6 +20,7 @@ def book(tmp_path, monkeypatch):
         if seed == 2:
             labels[0] = (labels[0] + 1) % 10
         records.record(
+            tmp_path / "jule" / "runs",
             paper="jule",
             method="KMeans",
             images=images,
@@ -30,6 +31,7 @@ def book(tmp_path, monkeypatch):
             assignments={"labels": labels},
             code={"commit": None, "dirty": None, "behaviours": {"KMeans": 1}},
             tag="features" if learned else "main",
+            seconds={},
         )
     # as profiles.yml need not load it so
     monkeypatch.setattr(
