@@ -27,7 +27,7 @@ def run_interpreted(script: Path, cache: Path, *arguments: str, timeout: int = 3
         "TRITON_INTERPRET": "1",
         "TRITON_CACHE_DIR": str(cache),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)]),
+        "PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).parents[:3]),
     }
     done = subprocess.run(
         [sys.executable, str(script), *arguments],
