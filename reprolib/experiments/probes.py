@@ -151,13 +151,14 @@ def with_entry(text: str, name: str, entry: Mapping[str, Any]) -> str:
     return "".join([*lines[:end], as_text(entry), *lines[end:]])
 
 
+def flow(value: Any) -> str:
+    """A value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
 def as_text(entry: Mapping[str, Any]) -> str:
     """An entry of probes.yml: one line a key, one a fact and one a name of numbers."""
-
-    def flow(value: Any) -> str:
-        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-        return text.removesuffix("...\n").strip()
-
     lines = []
     for key, value in entry.items():
         if isinstance(value, Mapping) and value:

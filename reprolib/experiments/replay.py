@@ -22,7 +22,7 @@ from reprolib.checks import unknown_name
 from reprolib.experiments import records
 from reprolib.experiments.machine import commit, machine
 from reprolib.experiments.paper import LOADER, estimator_class, estimators, profile_entry
-from reprolib.experiments.probes import BOOK
+from reprolib.experiments.probes import BOOK, flow
 from reprolib.files import write_atomically
 
 REPLAYS = BOOK / "replays.yml"
@@ -154,11 +154,6 @@ def append(row: Mapping[str, Any]) -> None:
 
 def as_text(row: Mapping[str, Any]) -> str:
     """A row of replays.yml: one line a key, one a result."""
-
-    def flow(value: Any) -> str:
-        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-        return text.removesuffix("...\n").strip()
-
     lines = []
     for key, value in row.items():
         if key == "results":

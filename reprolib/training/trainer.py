@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,12 +230,10 @@ class Run:
         if self.checkpoint is not None:
             self._write(self.checkpoint, self.fingerprint_of_all, self.optimizers)
 
-    @property
+    @cached_property
     def fingerprint_of_all(self) -> str:
         """`fingerprint()`, hashed once a run."""
-        if not hasattr(self, "_fingerprint"):
-            self._fingerprint = self.fingerprint()
-        return self._fingerprint
+        return self.fingerprint()
 
     def _write(
         self,
