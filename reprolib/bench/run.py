@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reprolib.bench import checkpoint_choice, clustpy, steps
+from reprolib.bench import steps
 from reprolib.bench.classical import beside_peers, scaling
 from reprolib.checks import unknown_name
 from reprolib.experiments.machine import machine
 from reprolib.files import write_atomically
 
-DIGITS, SMOKE = {"dataset": "digits"}, {"profile": "smoke", "n_seeds": 1}
+DIGITS = {"dataset": "digits"}
 # name: what measures, prints and returns; and its options for --quick
 BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "knn": (partial(beside_peers, dataset="mnist-test", only="k-NN graph"), DIGITS),
@@ -27,8 +27,6 @@ BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "methods": (partial(beside_peers, dataset="mnist-test"), DIGITS),
     "growth": (partial(beside_peers, dataset="mnist", halved=True), DIGITS),
     "family": (steps.measure, steps.QUICK),
-    "accuracy": (clustpy.measure, DIGITS | SMOKE),
-    "checkpoints": (checkpoint_choice.measure, {"datasets": ["digits"]} | SMOKE),
 }
 BRIEF = ("knn", "scaling", "methods")  # if none is named; growth takes half an hour
 

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from reprolib.bench import clustpy, timing
+from reprolib.bench import timing
 from reprolib.methods.autoencoder import PHASE_1, PHASE_2, PRETRAIN
 from reprolib.methods.dcss import DCSS
 from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
 from reprolib.methods.vade import VaDE
 from reprolib.report.tables import Table
+from reprolib.studies import clustpy
 from reprolib.training.trainer import Run, Stage
 
 PRECISIONS = ("float32", "bfloat16")

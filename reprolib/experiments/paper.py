@@ -337,9 +337,13 @@ def signature(method: str) -> dict[str, Any]:
 def estimators() -> dict[str, type]:
     """Return the estimator classes by name; torch is imported with them, so only when asked for."""
     from reprolib import methods
-    from reprolib.studies.classify import PatchCodes
+    from reprolib.studies import checkpoint_choice, classify, clustpy
 
-    return {name: getattr(methods, name) for name in methods.__all__} | {"PatchCodes": PatchCodes}
+    peers = (clustpy.ClustPyDEC, clustpy.ClustPyIDEC, clustpy.ClustPyDCN, clustpy.ClustPyDKM)
+    of_studies = (classify.PatchCodes, checkpoint_choice.AEKMeansByEpoch, *peers)
+    return {name: getattr(methods, name) for name in methods.__all__} | {
+        kind.__name__: kind for kind in of_studies
+    }
 
 
 def estimator_class(method: str) -> type:

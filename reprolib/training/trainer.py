@@ -290,7 +290,9 @@ class Run:
         """The file that spares the most stages, of those that are there."""
         if self.shared is None:
             return None
-        files = [self._shared_file(stage) for stage in stages if stage.shared]
+        # a stage that reports must run to do so
+        spared = [stage for stage in stages if stage.shared and not stage.report_every]
+        files = [self._shared_file(stage) for stage in spared]
         return next((path for path in reversed(files) if path.exists()), None)
 
     def _shared_file(self, stage: Stage) -> Path:

@@ -1,15 +1,14 @@
-"""ClustPy's autoencoder methods beside ours: their training step, and their accuracy from the same starts.
+"""ClustPy's autoencoder methods beside ours: from the same starts as estimators, and their training step.
 
-ClustPy's step is the loop of its own `fit`, over one batch. The comparison leans to its side: its data
+`ClustPyDEC` and its kin pretrain as our methods do and begin with the same k-means centers; then ClustPy's own
+`fit` takes as many epochs with the same batch size, learning rate and precision. What differs is its step and
+the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs in [0, 1].
+
+`step` is the loop of that `fit` over one batch, for the bench. The comparison leans to ClustPy's side: its data
 loader, which collates sample by sample, is replaced by the batch in memory, where ours gathers by index.
 It leans to ours by what `fit` does once a call, a progress bar and seeds, below a millisecond. Batch
 normalisation is in training mode for both; ClustPy would leave the network as its pretraining does, in
 evaluation mode.
-
-For the accuracy each method of ClustPy begins with the pretrained autoencoder and the k-means centers that a
-record of ours began with, and takes as many epochs with the same batch size, learning rate and precision. What
-differs is ClustPy's step and the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs
-in [0, 1].
 """
 
 from __future__ import annotations
@@ -19,26 +18,16 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
-from itertools import product
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from reprolib import metrics
-from reprolib.experiments import records
-from reprolib.experiments import run as experiment
-from reprolib.methods.dec import pixel_error
-from reprolib.report.tables import Table, spread
-from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
-
-METHODS = ("DEC", "IDEC", "DCN", "DKM")
-SEEDS = 3
-RESULT = "u"  # a method's own training, without MNet
+from reprolib.methods.autoencoder import FromKMeans, reconstruct
+from reprolib.methods.dec import DCN, DEC, DKM, IDEC, Family, pixel_error
+from reprolib.training.trainer import Run, Stage, as_numpy
 
 # what ClustPy has: weights of its clustering loss and of the reconstruction
 WEIGHTS = {
@@ -51,63 +40,43 @@ WEIGHTS = {
 }
 
 
-def measure(
-    dataset: str = "usps", profile: str = "cpu", *, n_seeds: int = SEEDS
-) -> dict[str, Any] | None:
-    """ACC of ClustPy's methods on a data set, printed as a table; None, after a line, without ClustPy.
+class Theirs(FromKMeans):
+    """ClustPy's `fit` in place of the own stage of a method: all epochs are one step."""
 
-    Returns {"clustpy": its version, "dataset", "profile", "acc": {method: [ACC of each seed]}}.
-    """
-    installed = version()
-    if installed is None:
-        return None
-    scores: dict[str, list[float]] = {name: [] for name in METHODS}
-    for name, seed in tqdm(list(product(METHODS, range(n_seeds))), unit="run"):
-        scores[name].append(_accuracy(name, dataset, profile, seed))
-    found = {"clustpy": installed, "dataset": dataset, "profile": profile, "acc": scores}
-    print(f"\n{table(found)}")
-    return found
+    def __init__(self, run: Run, passes: int) -> None:
+        super().__init__(run, min(passes, 1))
+        self.passes = passes
 
+    def row(self) -> dict[str, Any]:
+        return super().row() | {"passes": self.passes, "clustpy": required().__version__}
 
-def table(found: dict[str, Any]) -> Table:
-    """What `measure` found, beside the records of the same methods on the same data set."""
-    rows = []
-    place = {key: found[key] for key in ("dataset", "profile")}
-    for name, theirs in found["acc"].items():
-        entries = records.load_records("dcss", method=name, tag="main", **place)
-        ours = [entry["metrics"][RESULT]["acc"] for entry in entries]
-        both = (pd.Series(scores, dtype=float) for scores in (ours, theirs))
-        rows.append([name, *(spread(scores.mean(), scores.std()) for scores in both)])
-    head = ["ACC", "here", f"ClustPy {found['clustpy']}"]
-    return Table(head, rows, f"{found['dataset']}, profile {found['profile']}")
+    def begin_epoch(self) -> None:
+        """ClustPy's targets are those of a batch."""
 
+    def batches(self) -> Iterator[None]:
+        return iter([None])
 
-def _accuracy(name: str, dataset: str, profile: str, seed: int) -> float:
-    given = {"dataset": dataset, "profile": profile, "method": name, "random_state": seed}
-    plan = experiment.plan("dcss", given)
-    model, images = plan.estimator(), plan.images()
-    run = Run(model, model.inputs(plan.inputs(images)), shared=plan.shared)
-    first, own, *_ = model.stages(run)
-    run.train([first])  # or its file
-    own.build()
-    own.begin()  # k-means
-    network, module = module_of(name, own)
-    network.encode = _in_precision(run, network.encode)
-    network.decode = _in_precision(run, network.decode)
-    fit(name, network, module, _Batches(own), model.phase1_epochs, _adam(own, network, module))
-    return metrics.accuracy(images.labels, _labels(network, module, run.inputs))
+    def step(self, batch: None) -> dict[str, torch.Tensor]:
+        run, name = self.run, type(self.model).__name__.removeprefix("ClustPy")
+        network, module = module_of(name, self)
+        network.encode, network.decode = (
+            self.in_precision(p) for p in (network.encode, network.decode)
+        )
+        fit(name, network, module, _Batches(self), self.passes, _adam(self, network, module))
+        run.modules["network"].load_state_dict(network.network.state_dict())
+        with torch.no_grad():
+            self.centers.copy_(module.centers)
+            decoded = run.over_all(lambda inputs: reconstruct(run, inputs)[1])
+            return {"loss": F.mse_loss(decoded, run.inputs.to(run.device))}
 
+    def in_precision(self, part: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
+        """As ours: products of a network in the run's precision, what it returns and all losses in float32."""
 
-def _in_precision(
-    run: Run, part: Callable[[torch.Tensor], torch.Tensor]
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """As ours: products of a network in the run's precision, what it returns and all losses in float32."""
+        def cast(inputs: torch.Tensor) -> torch.Tensor:
+            with self.run.autocast():
+                return part(inputs).float()
 
-    def cast(inputs: torch.Tensor) -> torch.Tensor:
-        with run.autocast():
-            return part(inputs).float()
-
-    return cast
+        return cast
 
 
 class _Batches:
@@ -117,26 +86,44 @@ class _Batches:
         self.stage = stage
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        return ([batch, self.stage.run.inputs[batch]] for batch in self.stage.batches())
+        return ([batch, self.stage.run.inputs[batch]] for batch in Stage.batches(self.stage))
 
 
-@torch.no_grad()
-def _labels(network: nn.Module, module: nn.Module, inputs: torch.Tensor) -> np.ndarray:
-    network.eval()
-    latent = torch.cat([network.encode(part) for part in inputs.split(ROWS)])
-    if not latent.isfinite().all():
-        raise FloatingPointError("ClustPy's latent vectors are no numbers: lower the learning rate")
-    return module.predict_hard(latent).numpy()
+def _theirs(method: type[Family]) -> type[Family]:
+    """The estimator of a method as ClustPy trains it; it behaves as ours up to the k-means centers."""
+    name = f"ClustPy{method.__name__}"
+    stage = type("Theirs", (Theirs, method.STAGE), {})
+    about = f"{method.__name__} as ClustPy trains it, from the start of ours. ImportError without ClustPy."
+    kept = {
+        "STAGE": stage,
+        "behaviours": (method.__name__,),
+        "__doc__": about,
+        "__module__": __name__,
+    }
+    return type(name, (method,), kept)
+
+
+ClustPyDEC, ClustPyIDEC, ClustPyDCN, ClustPyDKM = map(_theirs, (DEC, IDEC, DCN, DKM))
+
+
+def required() -> ModuleType:
+    """ClustPy. Raises ImportError, saying what to do, where it is not installed."""
+    try:
+        import clustpy.deep
+    except ImportError as error:
+        raise ImportError(
+            f"{error}: pip install clustpy==0.0.3, which the book does not need"
+        ) from None
+    return clustpy
 
 
 def version() -> str | None:
     """The version of ClustPy that can be imported, or None after a line that says why there is none."""
     try:
-        import clustpy.deep
+        return required().__version__
     except ImportError as error:
         print(f"clustpy is left out: {error}")
         return None
-    return clustpy.__version__
 
 
 def network_of(network: nn.Module) -> nn.Module:
