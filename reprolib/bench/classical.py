@@ -6,17 +6,13 @@ floor, the products alone.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering, SpectralClustering
 from sklearn.neighbors import NearestNeighbors
 
-from reprolib.bench.timing import Work, gemm_ceiling, grow, measure, spaced_rows, told
+from reprolib.bench.timing import Work, gemm_ceiling, grow, told
 from reprolib.checks import check_memory
 from reprolib.data.load import load
-from reprolib.graph.digraph import knn_digraph, one_link_clusters
-from reprolib.graph.linkage import graph_degree_linkage
 from reprolib.kernels.knn import cost, knn
 from reprolib.kernels.knn_cpu import default_precision
 from reprolib.methods import ACGDL, ACPIC, SCLS, SCNJW, ACLink, ACZell
@@ -90,11 +86,17 @@ def beside_peers(
     """Seconds and memory of WORKS on a data set, as `timing.grow` returns them; printed with ratios.
 
     only: how the names of the works begin; halved: over n, every second, fourth ... row left out, until a
-    work takes too long.
+    work takes too long. Where the data root does not have the data set, the digits.
     """
-    features = unit_features(dataset)
+    try:
+        features = unit_rows(load(dataset))
+    except (OSError, ValueError) as error:
+        print(f"{dataset} is not there ({error}); digits instead")
+        features = unit_rows(load("digits"))
     n, d = features.shape
-    sizes = [size for size in _halves(n) if size > 20 * N_NEIGHBORS] if halved else [n]
+    sizes = [n]
+    while halved and sizes[0] >= 1_000:
+        sizes.insert(0, sizes[0] // 2)
     works = {name: work for name, work in WORKS.items() if name.startswith(only)}
     rows = grow(works, features, sizes)
     lines = []
@@ -110,40 +112,3 @@ def beside_peers(
         seconds = rows["k-NN graph"][str(n)].get("seconds", np.nan)
         print(f"floor of the graph, {precision}: {floor:.4f} s, fraction {floor / seconds:.2f}")
     return rows
-
-
-def scaling(dataset: str = "mnist") -> dict[str, float]:
-    """Seconds of the graph and of the merges of AC-GDL over n, every second, fourth ... row left out.
-
-    Keys "graph n=..." and "merges n=...".
-    """
-    features = unit_features(dataset)
-    rows: dict[str, float] = {}
-    for n in _halves(len(features)):
-        part = spaced_rows(features, n)
-        graph = knn_digraph(part, N_NEIGHBORS)
-        initial = one_link_clusters(graph.indices[:, 0])
-        works = {
-            "graph": partial(knn_digraph, part, N_NEIGHBORS),
-            "merges": partial(graph_degree_linkage, graph, initial, N_CLUSTERS),
-        }
-        rows |= {f"{name} n={n}": entry["seconds"] for name, entry in measure(works).items()}
-    lines = [[name, f"{seconds:.4f} s"] for name, seconds in rows.items()]
-    print(f"\n{Table(['AC-GDL', 'time'], lines)}")
-    return rows
-
-
-def unit_features(dataset: str) -> np.ndarray:
-    """Unit rows float32 (n, d) of the images where the data root has them, else of the digits."""
-    try:
-        return unit_rows(load(dataset))
-    except (OSError, ValueError) as error:
-        print(f"{dataset} is not there ({error}); digits instead")
-        return unit_rows(load("digits"))
-
-
-def _halves(n: int) -> list[int]:
-    sizes = [n]
-    while sizes[0] >= 1_000:
-        sizes.insert(0, sizes[0] // 2)
-    return sizes

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reprolib.bench import steps
-from reprolib.bench.classical import beside_peers, scaling
+from reprolib.bench.classical import beside_peers
 from reprolib.checks import unknown_name
 from reprolib.experiments.machine import machine
 from reprolib.files import write_atomically
@@ -23,12 +23,11 @@ DIGITS = {"dataset": "digits"}
 # name: what measures, prints and returns; and its options for --quick
 BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "knn": (partial(beside_peers, dataset="mnist-test", only="k-NN graph"), DIGITS),
-    "scaling": (scaling, DIGITS),
     "methods": (partial(beside_peers, dataset="mnist-test"), DIGITS),
     "growth": (partial(beside_peers, dataset="mnist", halved=True), DIGITS),
     "family": (steps.measure, steps.QUICK),
 }
-BRIEF = ("knn", "scaling", "methods")  # if none is named; growth takes half an hour
+BRIEF = ("knn", "methods")  # if none is named; growth takes half an hour
 
 
 def run(names: Sequence[str] = (), quick: bool = False, path: Path | None = None) -> dict[str, Any]:

@@ -122,73 +122,66 @@ def choose_svm(X: np.ndarray, y: np.ndarray) -> L2SVM:
 
 def classify(
     train: Images,
-    test: Images,
+    unseen: Images,
     sizes: Sequence[int],
     *,
-    representations: Sequence[str] = (WHITENED, "conv1", "conv2", "conv1&2"),
+    representation: str = WHITENED,
     n_codes: int = 1600,
     n_patches: int = 40_000,
     network: PatchEmbedding | None = None,
     random_state: int = 0,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Accuracy on test images for several numbers of labelled training images (paper 002, Table 8).
+    """Predict the classes of unseen images from several numbers of labelled ones (paper 002, Table 8).
 
-    train, test: `Images` with labels; sizes: numbers of training images, each set a part of the next
-    larger; representations: "whitened" for a codebook of the whitened patches, or layers of the patch CNN
-    (`patch_network.LAYERS`), which then must be given as `network`. Patches and codebook come from all
-    training images, without labels, whatever the size. The SVM's C is chosen on the labelled images
-    (`choose_svm`): what suits 50,000 of them fits the noise of few.
+    train: `Images` with labels; sizes: numbers of them, each set a part of the next larger; representation:
+    "whitened" for a codebook of the whitened patches, or a layer of the patch CNN (`patch_network.LAYERS`),
+    then given as `network`. Patches and codebook come from all of `train`, without labels, whatever the size.
+    The SVM's C is chosen on the labelled images (`choose_svm`): what suits 50,000 fits the noise of few.
 
-    Returns a dict for each representation and size: `representation`, `n_train`, `C`, `accuracy` in
-    [0, 1], `predicted` (n_test,), `seconds` by step, shared steps in each.
-    Raises ValueError for unknown representations, a missing network, sizes out of range and images
-    without labels.
+    Returns a dict for each size: `representation`, `n_train`, `C`, `predicted` (n_unseen,), `seconds` by step,
+    shared steps in each. Raises ValueError for an unknown representation, a missing network, sizes out of
+    range, images without labels and shapes that differ.
     """
-    for name in representations:
-        if name not in REPRESENTATIONS:
-            raise unknown_name("representation", name, REPRESENTATIONS)
-        if name in LAYERS and network is None:
-            raise ValueError(f"{name!r} is a layer of the patch CNN: pass the network")
-    for role, images in (("training", train), ("test", test)):
-        if images.labels is None:
-            raise ValueError(f"the {role} images {images.name!r} have no labels to classify by")
-    if train.shape[1:] != test.shape[1:]:
+    if representation not in REPRESENTATIONS:
+        raise unknown_name("representation", representation, REPRESENTATIONS)
+    if representation in LAYERS and network is None:
+        raise ValueError(f"{representation!r} is a layer of the patch CNN: pass the network")
+    if train.labels is None:
+        raise ValueError(f"the images {train.name!r} have no labels to classify by")
+    if train.shape[1:] != unseen.shape[1:]:
         raise ValueError(
-            f"training and test images differ in shape: {train.shape[1:]} and {test.shape[1:]}"
+            f"labelled and unseen images differ in shape: {train.shape[1:]} and {unseen.shape[1:]}"
         )
     if not sizes or min(sizes) < MIN_SIZE or max(sizes) > train.n:
         raise ValueError(
             f"sizes must be from {MIN_SIZE} to the {train.n} training images, got {list(sizes)}"
         )
     order = np.random.default_rng(random_state).permutation(train.n)[: max(sizes)]
-    labelled, labels, truth = train.take(order), train.labels[order], test.labels
+    labelled, labels = train.take(order), train.labels[order]
     shape = (train.shape[1], PATCH, PATCH)
-    shared: dict[str, float] = {}
+    represent = layer_representation(network, representation, shape) if network else None
+    seconds: dict[str, float] = {}
     rows = []
     with sealed_labels():
-        with _step(shared, "whitening"):
+        with _step(seconds, "whitening"):
             whitening, patches = whitened_patches(train, n_patches, random_state=random_state)
-        for name in representations:
-            represent = layer_representation(network, name, shape) if name in LAYERS else None
-            seconds = dict(shared)
-            with _step(seconds, "codebook"):
-                parts = patches.split(PATCH_ROWS)
-                vectors = torch.cat([represent(p) for p in parts]) if represent else patches
-                codes = learn_codebook(vectors, n_codes, random_state=random_state)
-            with _step(seconds, "encoding"):
-                features, unseen = (
-                    encode(images, whitening, codes, represent=represent, device=device)
-                    for images in (labelled, test)
-                )  # (n, 4 n_codes)
-            for n_train in sizes:
-                with _step(seconds, "svm"):
-                    first, second = standardise(features[:n_train], unseen)
-                    svm = choose_svm(first, labels[:n_train])
-                    predicted = svm.predict(second)
-                row = {"representation": name, "n_train": int(n_train), "C": svm.C}
-                row |= {"accuracy": float(np.mean(predicted == truth)), "predicted": predicted}
-                rows.append(row | {"seconds": dict(seconds)})
+        with _step(seconds, "codebook"):
+            parts = patches.split(PATCH_ROWS)
+            vectors = torch.cat([represent(p) for p in parts]) if represent else patches
+            codes = learn_codebook(vectors, n_codes, random_state=random_state)
+        with _step(seconds, "encoding"):
+            features, others = (
+                encode(images, whitening, codes, represent=represent, device=device)
+                for images in (labelled, unseen)
+            )  # (n, 4 n_codes)
+        for n_train in sizes:
+            with _step(seconds, "svm"):
+                first, second = standardise(features[:n_train], others)
+                svm = choose_svm(first, labels[:n_train])
+                predicted = svm.predict(second)
+            row = {"representation": representation, "n_train": int(n_train), "C": svm.C}
+            rows.append(row | {"predicted": predicted, "seconds": dict(seconds)})
     return rows
 
 
@@ -239,10 +232,9 @@ class PatchCodes(BaseEstimator):
         if self.representation != WHITENED:
             network, about = self._patch_network(train, shared)
             learned = [{"stage": "network"} | about]
-        unseen = Images(X.pixels, np.zeros(X.n, int), name=X.name)  # no label of X is used
-        options = {k: getattr(self, k) for k in ("n_codes", "n_patches", "random_state", "device")}
-        options |= {"representations": [self.representation], "network": network}
-        rows = classify(train, unseen, self.sizes, **options)
+        names = ("representation", "n_codes", "n_patches", "random_state", "device")
+        options = {name: getattr(self, name) for name in names}
+        rows = classify(train, X, self.sizes, network=network, **options)
         about = {"name": self.train, "n": train.n, "shape": train.shape, "sha256": train.sha256}
         told = [("whitening", rows[0], {"train": about})]
         told += [(step, rows[0], {}) for step in ("codebook", "encoding")]

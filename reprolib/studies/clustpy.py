@@ -54,7 +54,8 @@ class Theirs(FromKMeans):
         """ClustPy's targets are those of a batch."""
 
     def batches(self) -> Iterator[None]:
-        return iter([None])
+        required()
+        yield None
 
     def step(self, batch: None) -> dict[str, torch.Tensor]:
         run, name = self.run, type(self.model).__name__.removeprefix("ClustPy")

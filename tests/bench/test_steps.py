@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from reprolib.bench import clustpy, steps
 from reprolib.bench import run as bench
+from reprolib.bench import steps
 from reprolib.bench.steps import MEMBERS, PRECISIONS, count_flops
 from reprolib.networks.autoencoders import build_autoencoder
+from reprolib.studies import clustpy
 
 RATES = {"float32": 1e9, "bfloat16": 1e9}
 SIZE = 16

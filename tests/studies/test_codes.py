@@ -310,41 +310,30 @@ def tiny_network(train):
 def test_classification_from_codes():
     train, test = stripes(80, 0), stripes(60, 1)
     names = ("whitened", *LAYERS)
-    rows = classify(
-        train, test, [10, 80], representations=names, network=tiny_network(train), **TINY
-    )
+    network, rows = tiny_network(train), []
+    for name in names:
+        given = {"representation": name, "network": None if name == "whitened" else network}
+        rows += classify(train, test, [10, 80], **given, **TINY)
     assert [(row["representation"], row["n_train"]) for row in rows] == [
         (name, n) for name in names for n in (10, 80)
     ]
     for row in rows:
-        assert row["accuracy"] == np.mean(row["predicted"] == test.labels)
         assert row["predicted"].shape == (60,) and row["C"] in PENALTIES
-    assert all(row["accuracy"] > 0.9 for row in rows if row["n_train"] == 80)
-    again = classify(train, test, [10], representations=names[:1], **TINY)
+        assert row["n_train"] == 10 or np.mean(row["predicted"] == test.labels) > 0.9
+    again = classify(train, Images(test.pixels), [10], **TINY)  # labels of the unseen are not asked
     np.testing.assert_array_equal(again[0]["predicted"], rows[0]["predicted"])
-
-
-def test_labels_of_the_test_images_are_only_compared():
-    train = stripes(40, 0)
-    rows = [
-        classify(train, stripes(30, 1, labels), [40], representations=["whitened"], **TINY)[0]
-        for labels in (None, lambda y: 1 - y)
-    ]
-    np.testing.assert_array_equal(rows[0]["predicted"], rows[1]["predicted"])
-    assert rows[0]["accuracy"] + rows[1]["accuracy"] == pytest.approx(1)
 
 
 def test_classification_refuses_what_does_not_fit():
     train, test = stripes(20, 0), stripes(10, 1)
     with pytest.raises(ValueError, match="unknown representation 'conv'"):
-        classify(train, test, [20], representations=["conv"], **TINY)
+        classify(train, test, [20], representation="conv", **TINY)
     with pytest.raises(ValueError, match="'conv1' is a layer of the patch CNN: pass the network"):
-        classify(train, test, [20], representations=["conv1"], **TINY)
+        classify(train, test, [20], representation="conv1", **TINY)
     for sizes in ([], [9], [21]):
         with pytest.raises(ValueError, match="sizes must be from 10 to the 20"):
-            classify(train, test, sizes, representations=["whitened"], **TINY)
-    options = dict(representations=["whitened"], **TINY)
-    with pytest.raises(ValueError, match="test images 'array' have no labels"):
-        classify(train, Images(test.pixels), [20], **options)
+            classify(train, test, sizes, **TINY)
+    with pytest.raises(ValueError, match="images 'array' have no labels"):
+        classify(Images(train.pixels), test, [20], **TINY)
     with pytest.raises(ValueError, match="differ in shape"):
-        classify(train, Images(test.pixels[:, :, :8], test.labels), [20], **options)
+        classify(train, Images(test.pixels[:, :, :8], test.labels), [20], **TINY)
