@@ -42,9 +42,8 @@ def sample_patches(
 ) -> torch.Tensor:
     """Draw square patches at random places of random images.
 
-    images: `Images` or uint8 (n, h, w) or (n, c, h, w). Returns float32 (n_patches, c * size * size),
-    values 0..255 in the order channel, row, column. Raises TypeError for pixels that are not uint8 and
-    ValueError for images smaller than a patch. Source: Coates, Ng and Lee 2011.
+    images: `Images` or uint8 (n, h, w) or (n, c, h, w). Returns float32 (n_patches, c * size * size), values
+    0..255. Raises TypeError for pixels that are not uint8, ValueError for images smaller than a patch.
     """
     pixels = _checked_pixels(images, size)
     if n_patches < 2:
@@ -58,10 +57,9 @@ def sample_patches(
 
 
 def normalise_contrast(patches: torch.Tensor) -> torch.Tensor:
-    """Subtract each patch's mean and divide by sqrt(variance + 10): float32 (m, d) to (m, d).
+    """Subtract each patch's mean and divide by sqrt(unbiased variance + 10): float32 (m, d) to (m, d).
 
-    The variance is the unbiased one, as in the released code of Coates, Ng and Lee (2011). A constant
-    patch becomes 0.
+    As in the released code of Coates, Ng and Lee (2011). A constant patch becomes 0.
     """
     variance, mean = torch.var_mean(patches, dim=1, keepdim=True)
     return (patches - mean) / torch.sqrt(variance + CONTRAST)
@@ -90,10 +88,9 @@ def whitened_patches(
 
 
 def learn_codebook(vectors: torch.Tensor, n_codes: int, *, random_state: int = 0) -> torch.Tensor:
-    """K-means centres float32 (n_codes, d) of vectors float32 (m, d).
+    """K-means centres float32 (n_codes, d) of vectors float32 (m, d), from one random choice of vectors.
 
-    scikit-learn's Lloyd iterations, from one random choice of vectors. O(m d n_codes) each of the 50.
-    Raises ValueError when there are fewer vectors than codes.
+    Raises ValueError when there are fewer vectors than codes. O(m d n_codes) each of 50 iterations.
     """
     if not 1 <= n_codes <= len(vectors):
         raise ValueError(f"n_codes must be from 1 to the {len(vectors)} patches, got {n_codes}")
@@ -106,8 +103,8 @@ def learn_codebook(vectors: torch.Tensor, n_codes: int, *, random_state: int = 0
 def triangle(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Soft assignment float32 (m, k): max(0, mean_j z_j - z_k), z the distances to the codes (k, d).
 
-    Codes farther than the average distance get 0. Distances are expanded into products: one near 0 is
-    known to about 1e-3 of the vectors' length. O(m d k). Source: Coates, Ng and Lee 2011, "triangle".
+    Distances are expanded into products: one near 0 is known to about 1e-3 of the vectors' length. O(m d k).
+    Source: Coates, Ng and Lee 2011, "triangle".
     """
     distances = torch.cdist(vectors, codes)  # (m, k)
     mean = distances.mean(1, keepdim=True)
@@ -136,11 +133,10 @@ def encode(
 ) -> np.ndarray:
     """Features float32 (n, 4 k): the codes of all patches of an image, summed over four quadrants.
 
-    images: `Images` or uint8 (n, h, w) or (n, c, h, w); codes: (k, d); represent: whitened patches
-    (m, c * size * size) to the vectors (m, d) that the codes are of, by default themselves. Each quadrant's
-    k sums stand together, upper left first. O(n h w k d); memory for a block of images at a time, at
-    least one image. Raises as `sample_patches` does, and ValueError for images less than size + 1 wide
-    or high, for which a quadrant is empty, and for another number of channels than was whitened.
+    images: as for `sample_patches`; codes: (k, d); represent: whitened patches (m, c * size * size) to the
+    vectors (m, d) that the codes are of, by default themselves. Each quadrant's k sums stand together, upper
+    left first. O(n h w k d); memory for a block of images at a time. Raises as `sample_patches` does, and
+    ValueError for images with an empty quadrant and for another number of channels than was whitened.
     Source: paper 002, section 4.3; Coates, Ng and Lee 2011.
     """
     with sealed_labels(), torch.no_grad():

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import sem
 from sklearn.base import clone
 from sklearn.preprocessing import normalize
 from torch import nn
@@ -44,9 +45,9 @@ class FacePairs(NamedTuple):
 
 
 def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of each row of one float array (n, d) with that row of the other: float64 (n,).
+    """Cosine float64 (n,) of each row of one array (n, d) with that of the other; 0 for a row of zeros.
 
-    A row of zeros has cosine 0. Raises ValueError for shapes that differ or values that are not finite.
+    Raises ValueError for shapes that differ or values that are not finite.
     """
     if np.shape(first) != np.shape(second):
         raise ValueError(
@@ -60,8 +61,8 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
     """Threshold of the highest accuracy when pairs with a score above it are called the same.
 
-    scores: float (n,), higher for more alike; same: bool (n,). All that can differ are tried: halfway
-    between neighbouring scores, and below and above all. The lowest of equally good ones. O(n log n).
+    scores: float (n,), same: bool (n,). The lowest of equally good ones, halfway between neighbouring scores,
+    below or above all. O(n log n).
     """
     order = np.argsort(scores, kind="stable")
     ranked, truth = scores[order], same[order]
@@ -75,10 +76,9 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
 def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verification:
     """Cross-validated accuracy of "score above the threshold" (paper 002, Table 7).
 
-    scores: float (n,), higher for more alike; same: bool (n,); folds: ids (n,). Each fold is judged by
-    the threshold that is best on the others; the accuracy is the mean over folds, its standard error
-    the sample deviation over folds divided by the root of their number (Huang et al. 2007). Raises
-    ValueError for lengths that differ, fewer than two folds and scores that are not finite.
+    scores: float (n,), higher for more alike; same: bool (n,); folds: ids (n,). Each fold is judged by the
+    threshold that is best on the others; mean and standard error are over folds (Huang et al. 2007). Raises
+    ValueError for lengths that differ, fewer than two folds, scores that are not finite, other values of same.
     """
     scores, same, folds = np.asarray(scores, np.float64), np.asarray(same), np.asarray(folds)
     if not (scores.ndim == 1 and scores.shape == same.shape == folds.shape):
@@ -96,8 +96,7 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
     thresholds = np.array([best_threshold(scores[folds != k], same[folds != k]) for k in ids])
     right = (scores > thresholds[np.searchsorted(ids, folds)]) == same  # (n,)
     accuracies = np.array([right[folds == k].mean() for k in ids])
-    error = accuracies.std(ddof=1) / np.sqrt(len(ids))
-    return Verification(float(accuracies.mean()), float(error), accuracies, thresholds)
+    return Verification(accuracies.mean(), sem(accuracies), accuracies, thresholds)
 
 
 def load_lfw_pairs(folder: str | os.PathLike, size: int) -> FacePairs:
@@ -133,10 +132,9 @@ def fine_tune(
 ) -> ConvEmbedding:
     """Train a copy of a network with a softmax layer in the place of the L2 normalisation.
 
-    images: as `JULE.fit` takes them, of the network's shape; labels: int (n,), predicted clusters or
-    true classes; model: its epochs, batches, learning rate and seed are used, since paper 002, section
-    4.2.2, gives none for this step. The softmax layer is dropped at the end. Raises ValueError for
-    labels that do not fit.
+    images: as `JULE.fit` takes them; labels: int (n,), predicted clusters or true classes; model: its epochs,
+    batches, rate and seed are used, since paper 002, section 4.2.2, gives none for this step. The softmax
+    layer is dropped at the end. Raises ValueError for labels that do not fit.
     """
     pixels = as_pixels(images)
     classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
@@ -188,12 +186,11 @@ def verify_faces(
 ) -> list[dict[str, Any]]:
     """Verification by JULE's features and by supervised ones of the same CNN (paper 002, Table 7).
 
-    train: faces with labels, of the pairs' image shape; pairs: see `FacePairs`; sizes: numbers of
-    training images drawn at random, each set a part of the next larger; model: an unfitted `JULE`, n_clusters
-    the number of people. "OURS" is fine-tuned on the clusters that JULE predicts, "Supervised" trained
-    alike on the true labels. Returns a dict for each row and size: `row`, `n_train`, `scores` (n_pairs,) and
-    what `Verification` holds. Raises ValueError for sizes out of range, images without labels and pairs of
-    another shape.
+    train: faces with labels; sizes: numbers of training images drawn at random, each set a part of the next
+    larger; model: an unfitted `JULE`, n_clusters the number of people. "OURS" is fine-tuned on the clusters
+    that JULE predicts, "Supervised" trained alike on the true labels. Returns a dict for each row and size:
+    `row`, `n_train`, `scores` (n_pairs,) and what `Verification` holds. Raises ValueError for sizes out of
+    range, images without labels and pairs of another shape.
     """
     if train.labels is None:
         raise ValueError(f"the images {train.name!r} have no labels for the supervised row")

@@ -23,21 +23,17 @@ from numpy.typing import ArrayLike
 
 
 def product_bound(first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """Upper bound of q_i.q_j from the maxima of both rows: the smaller of the two.
+    """Upper bound of q_i.q_j from the maxima of both rows: the smaller (paper 004, Theorem 1, equation 7).
 
     A case of Hoelder's inequality: q_i.q_j <= max(q_i) * sum(q_j). `largest_product` is the exact value.
-
-    Source: paper 004, Theorem 1 (equation 7).
     """
     return np.minimum(*_maxima(first, second))
 
 
 def largest_product(first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """Largest q_i.q_j of all pairs of rows with these maxima, attained.
+    """Largest q_i.q_j of all pairs of rows with these maxima, attained: sharpens paper 004, Theorem 1.
 
     From one half up this is a b + (1 - a)(1 - b). It lies below `product_bound` by at most 1/8.
-
-    Source: derived here; sharpens paper 004, Theorem 1.
     """
     first, second = _maxima(first, second)
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -49,22 +45,19 @@ def largest_product(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 def largest_product_apart(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart, with these maxima, attained; never above one half.
 
-    From one half up this is a + b - 2 a b. A tie for the largest entry counts as apart.
-
-    Source: paper 004, Theorem 2 (equation 22, before it takes the maxima apart).
+    From one half up this is a + b - 2 a b. A tie for the largest entry counts as apart. Paper 004, Theorem 2
+    (equation 22, before it takes the maxima apart).
     """
     first, second = _maxima(first, second)
     return np.minimum(largest_product(first, second), first + second - 2.0 * first * second)
 
 
 def smallest_product_together(first: ArrayLike, second: ArrayLike, n_clusters: int) -> np.ndarray:
-    """Lower bound of q_i.q_j of all pairs that are together, with these maxima.
+    """Lower bound of q_i.q_j of all pairs that are together, with these maxima (paper 004, equations 20, 26).
 
-    `first`, `second`: maxima in [1 / n_clusters, 1], broadcast; `n_clusters` at least 2. ValueError
-    outside. a b for three clusters and more, attained from one half up: what is left of the rows can
-    lie on different entries. Two clusters leave one entry for both: a b + (1 - a)(1 - b), exactly.
-
-    Source: paper 004, equations 20 and 26, in Corollary 1.3 and Theorem 3.
+    `first`, `second`: in [1 / n_clusters, 1]; `n_clusters` at least 2. a b for three clusters and more,
+    attained from one half up: what is left of the rows can lie on different entries. Two clusters leave one
+    entry for both: a b + (1 - a)(1 - b), exactly.
     """
     first, second = _maxima(first, second)
     if n_clusters < 2:
@@ -78,10 +71,8 @@ def smallest_product_together(first: ArrayLike, second: ArrayLike, n_clusters: i
 def larger_maximum(zeta: ArrayLike) -> np.ndarray:
     """What at least one of two rows with q_i.q_j >= zeta has as its maximum; attained with i = j.
 
-    `zeta`: in [1/2, 1], ValueError outside. Corollary 1.1 gives zeta for both rows. They cannot both
-    stay at it: the larger maximum is at least (1 + sqrt(2 zeta - 1)) / 2.
-
-    Source: derived here; sharpens paper 004, Corollary 1.1 (equation 17).
+    `zeta`: in [1/2, 1], ValueError outside. Paper 004, Corollary 1.1 (equation 17), gives zeta for both rows.
+    They cannot both stay at it: the larger maximum is at least (1 + sqrt(2 zeta - 1)) / 2.
     """
     zeta = np.asarray(zeta, dtype=float)
     if not ((zeta >= 0.5) & (zeta <= 1)).all():
@@ -92,9 +83,7 @@ def larger_maximum(zeta: ArrayLike) -> np.ndarray:
 def largest_product_apart_from(zeta: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart and have both maxima at least zeta, attained.
 
-    2 zeta (1 - zeta) from one half up, one half below. The printed proof has 2 (1 - zeta).
-
-    Source: paper 004, Theorem 2 (equation 22, sharpened).
+    2 zeta (1 - zeta) from one half up, one half below. Paper 004, equation 22, has 2 (1 - zeta).
     """
     (zeta,) = _maxima(zeta)
     high = np.maximum(zeta, 0.5)  # maxima below one half add no larger product
@@ -105,21 +94,17 @@ def similar_means_together(zeta: ArrayLike) -> np.ndarray:
     """Whether every pair with q_i.q_j >= zeta is together, for any number of clusters: zeta > 1/2.
 
     Similar rows that were apart would need a product of at least zeta, and maxima of at least zeta
-    (Corollary 1.1). At one half a tie is needed to break it, below one half nothing is.
-
-    Source: paper 004, Theorem 2, which asks for 2/3.
+    (Corollary 1.1). At one half it takes a tie to break it. Paper 004, Theorem 2, asks for 2/3.
     """
     return largest_product_apart_from(zeta) < np.asarray(zeta, dtype=float)
 
 
 def shared_neighbor_product(zeta: ArrayLike, n_clusters: int) -> np.ndarray:
-    """Smallest q_j.q_k of two rows that are both similar to a third, attained.
+    """Smallest q_j.q_k of two rows that are both similar to a third, attained (paper 004, equation 28).
 
     `n_clusters` at least 2. Up to one half 0: nothing holds the two together. Above, zeta^2 for three
     clusters and more, zeta^2 + (1 - zeta)^2 for two. A dissimilar pair cannot share a similar row while
-    gamma is below this.
-
-    Source: paper 004, Theorem 3 (equation 28), which asks for zeta > 2/3.
+    gamma is below this. Theorem 3 asks for zeta > 2/3.
     """
     (zeta,) = _maxima(zeta)
     high = np.maximum(zeta, 0.5)
@@ -129,10 +114,8 @@ def shared_neighbor_product(zeta: ArrayLike, n_clusters: int) -> np.ndarray:
 def theorems_on_a_lattice(zeta: float, *, parts: int = 24) -> list[tuple[str, bool]]:
     """Whether Theorems 1 to 3 hold for every row of three clusters whose entries are k / parts.
 
-    Rows are integers, so that no product is rounded. A tie for the largest entry of a similar row breaks
-    Theorem 2. Theorem 3 is taken at its edge, gamma just below zeta^2. Returns (name, holds), in their order.
-
-    Source: paper 004, Theorems 1 to 3 (equations 7, 22 and 28).
+    Returns (name, holds). Rows are integers, so that no product is rounded. A tie for the largest entry of a
+    similar row breaks Theorem 2. Theorem 3 is taken at its edge, gamma just below zeta^2.
     """
     _maxima(zeta)
     first, second = np.divmod(np.arange((parts + 1) ** 2), parts + 1)
