@@ -43,9 +43,11 @@ book: $(INSTALLED) ## build the book: _build/html/index.html
 	$(VENV)/bin/jupyter-book build . --all -n -W --keep-going
 	@echo "the book: _build/html/index.html"
 
+# a process a core, each with one thread: two threads each would wait for each other
+test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED) ## unit tests, record checks, nbval over the reference notebooks
-	$(PY) -m pytest -q
-	$(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 120 --nbval-sanitize-with $(REFERENCES)/sanitize.cfg -p no:cacheprovider $(REFERENCES)
+	$(PY) -m pytest -q -n auto --dist worksteal
+	$(PY) -m pytest -q -n auto --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 120 --nbval-sanitize-with $(REFERENCES)/sanitize.cfg -p no:cacheprovider $(REFERENCES)
 
 site-test: $(INSTALLED) ## links, mathematics and console of the built book, in a real browser
 	REPROLIB_REQUIRE_BROWSER=1 $(PY) -m pytest -q tests/test_site.py
