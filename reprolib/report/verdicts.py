@@ -117,5 +117,7 @@ def rates(rule: str, effect: float, std: float, n: int, *, trials: int = 2000) -
     """
     ask = {"above": above, "reaches": reaches, "alike": alike}[rule]
     drawn = np.random.default_rng(0).normal(effect, std, (trials, n))
-    found = [ask(difference(pd.Series(scores))) for scores in drawn]
+    gaps = drawn.mean(1)
+    room = t.ppf((1 + CONFIDENCE) / 2, n - 1) * drawn.std(1, ddof=1) / math.sqrt(n)
+    found = [ask(Difference(g, g - r, g + r, n)) for g, r in zip(gaps, room, strict=True)]
     return {answer: found.count(answer) / trials for answer in ANSWERS}
