@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -265,29 +265,6 @@ class PatchCodes(BaseEstimator):
         if path:
             save_checkpoint(path, network.state_dict(), {"about": about})
         return network, about
-
-
-def accuracies(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, dict[int, float]]]:
-    """Accuracies of records: {representation: {number of labelled images: {random_state: accuracy}}}."""
-    found: dict[str, dict[int, dict[int, float]]] = {}
-    for entry in sorted(entries, key=lambda entry: entry["random_state"]):
-        by_size = found.setdefault(entry["parameters"]["representation"], {})
-        for n in sorted(int(result.removeprefix("n")) for result in entry["metrics"]):
-            accuracy = entry["metrics"][f"n{n}"]["accuracy"]
-            by_size.setdefault(n, {})[entry["random_state"]] = accuracy
-    return found
-
-
-def gains(entries: Iterable[Mapping[str, Any]], name: str, than: str) -> dict[int, np.ndarray]:
-    """Accuracies of one representation less those of another, for the seeds that both have.
-
-    Returns an array for each number of labelled images of `name`; empty where the other is missing.
-    """
-    found, gained = accuracies(entries), {}
-    for n, ours in found.get(name, {}).items():
-        theirs = found.get(than, {}).get(n, {})
-        gained[n] = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
-    return gained
 
 
 @contextmanager

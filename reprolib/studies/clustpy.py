@@ -60,24 +60,16 @@ class Theirs(FromKMeans):
     def step(self, batch: None) -> dict[str, torch.Tensor]:
         run, name = self.run, type(self.model).__name__.removeprefix("ClustPy")
         network, module = module_of(name, self)
-        network.encode, network.decode = (
-            self.in_precision(p) for p in (network.encode, network.decode)
-        )
+        # as ours: products of a network in the run's precision, what it returns and all losses in float32
+        encode, decode = map(run.autocast(), (network.encode, network.decode))
+        network.encode = lambda inputs: encode(inputs).float()
+        network.decode = lambda latent: decode(latent).float()
         fit(name, network, module, _Batches(self), self.passes, _adam(self, network, module))
         run.modules["network"].load_state_dict(network.network.state_dict())
         with torch.no_grad():
             self.centers.copy_(module.centers)
             decoded = run.over_all(lambda inputs: reconstruct(run, inputs)[1])
             return {"loss": F.mse_loss(decoded, run.inputs.to(run.device))}
-
-    def in_precision(self, part: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
-        """As ours: products of a network in the run's precision, what it returns and all losses in float32."""
-
-        def cast(inputs: torch.Tensor) -> torch.Tensor:
-            with self.run.autocast():
-                return part(inputs).float()
-
-        return cast
 
 
 class _Batches:
