@@ -5,48 +5,45 @@ the same length with any ids >= 0. None depends on how clusters or classes are n
 book/foundations/evaluation.md.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from reprolib.checks import unknown_name
 
-AVERAGES = ("geometric", "arithmetic", "max")
+# Means of the two entropies by which the mutual information is divided
+AVERAGES = {"geometric": lambda h: math.sqrt(math.prod(h)), "arithmetic": np.mean, "max": max}
 
 
-def _ids(values: Any, what: str) -> np.ndarray:
-    """Check one side: integers (n,), none negative."""
-    array = np.asarray(values)
-    if array.ndim != 1:
+def _pair(y: Any, labels: Any) -> list[np.ndarray]:
+    """Check both sides: integers (n,), none negative."""
+    pair = [np.asarray(y), np.asarray(labels)]
+    for what, array in zip(("y (the true classes)", "labels (the clusters)"), pair, strict=True):
+        if array.ndim != 1:
+            raise ValueError(
+                f"{what} must be 1-D, one integer a sample; got shape {array.shape}. "
+                "For probabilities or one-hot rows take argmax(axis=1) first."
+            )
+        if array.size == 0:
+            raise ValueError(f"{what} is empty; a score needs at least one sample.")
+        if array.dtype.kind not in "iu":
+            raise TypeError(
+                f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if "
+                "the values are whole numbers, or with numpy.unique(..., return_inverse=True)."
+            )
+        if array.min() < 0:
+            raise ValueError(
+                f"{what} holds the negative id {array.min()}, which usually marks noise or a missing "
+                "label: drop those samples, or give them an id of their own, and say which in the report."
+            )
+    if len(pair[0]) != len(pair[1]):
         raise ValueError(
-            f"{what} must be 1-D, one integer a sample; got shape {array.shape}. "
-            "For probabilities or one-hot rows take argmax(axis=1) first."
+            f"y has {len(pair[0])} samples and labels has {len(pair[1])}; they must describe the same "
+            "samples in the same order."
         )
-    if array.size == 0:
-        raise ValueError(f"{what} is empty; a score needs at least one sample.")
-    if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if the "
-            "values are whole numbers, or with numpy.unique(..., return_inverse=True)."
-        )
-    if array.min() < 0:
-        raise ValueError(
-            f"{what} holds the negative id {array.min()}, which usually marks noise or a missing label: "
-            "drop those samples, or give them an id of their own, and say which in the report."
-        )
-    return array
-
-
-def _pair(y: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    y, labels = _ids(y, "y (the true classes)"), _ids(labels, "labels (the clusters)")
-    if len(y) != len(labels):
-        raise ValueError(
-            f"y has {len(y)} samples and labels has {len(labels)}; they must describe the same samples "
-            "in the same order."
-        )
-    return y, labels
+    return pair
 
 
 def confusion(y: Any, labels: Any) -> np.ndarray:
@@ -59,10 +56,17 @@ def confusion(y: Any, labels: Any) -> np.ndarray:
            [1, 1],
            [1, 0]])
     """
-    # here and below: who only reads records does not wait for scikit-learn
-    from sklearn.metrics.cluster import contingency_matrix
+    ids, places = zip(*(np.unique(a, return_inverse=True) for a in _pair(y, labels)), strict=True)
+    table = np.zeros([len(values) for values in ids], dtype=np.int64)
+    np.add.at(table, places, 1)
+    return table
 
-    return contingency_matrix(*_pair(y, labels))
+
+def _assigned(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the best one-to-one map (Hungarian method)."""
+    from scipy.optimize import linear_sum_assignment  # who only reads records does not wait for it
+
+    return linear_sum_assignment(table, maximize=True)
 
 
 def match(y: Any, labels: Any) -> dict[int, int]:
@@ -74,7 +78,7 @@ def match(y: Any, labels: Any) -> dict[int, int]:
     {5: 0, 9: 1}
     """
     classes, clusters = (np.unique(ids) for ids in _pair(y, labels))
-    rows, columns = linear_sum_assignment(confusion(y, labels), maximize=True)
+    rows, columns = _assigned(confusion(y, labels))
     return {int(clusters[c]): int(classes[r]) for c, r in sorted(zip(columns, rows, strict=True))}
 
 
@@ -87,8 +91,7 @@ def accuracy(y: Any, labels: Any) -> float:
     0.8333333333333334
     """
     table = confusion(y, labels)
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    return float(table[rows, columns].sum() / table.sum())
+    return float(table[_assigned(table)].sum() / table.sum())
 
 
 def purity(y: Any, labels: Any) -> float:
@@ -116,10 +119,17 @@ def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     """
     if average not in AVERAGES:
         raise unknown_name("NMI average", average, AVERAGES)
-    from sklearn.metrics import normalized_mutual_info_score
+    table = confusion(y, labels)
+    entropies = [_entropy(table.sum(axis)) for axis in (1, 0)]
+    if 0 in entropies:
+        return float(entropies[0] == entropies[1])
+    information = sum(entropies) - _entropy(table)
+    return float(np.clip(information / AVERAGES[average](entropies), 0.0, 1.0))
 
-    score = normalized_mutual_info_score(*_pair(y, labels), average_method=average)
-    return float(np.clip(score, 0.0, 1.0))
+
+def _entropy(counts: np.ndarray) -> float:
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log(p)).sum())
 
 
 def ari(y: Any, labels: Any) -> float:
@@ -128,9 +138,11 @@ def ari(y: Any, labels: Any) -> float:
     >>> round(ari([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]), 4)
     0.2424
     """
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(*_pair(y, labels)))
+    table = confusion(y, labels)
+    counts = table, table.sum(axis=1), table.sum(axis=0), table.sum()
+    both, of_y, of_labels, pairs = (float((c * (c - 1)).sum()) for c in counts)
+    expected, most = of_y * of_labels / max(pairs, 1), (of_y + of_labels) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
 
 
 def batch_averaged(

