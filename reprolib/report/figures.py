@@ -45,17 +45,12 @@ def style() -> None:
     )
 
 
-def cluster_colors(labels: np.ndarray) -> list[str]:
-    """Colour of each sample by its cluster: PALETTE10 for up to 10 clusters, PALETTE20 repeated above."""
-    palette = PALETTE10 if labels.max() < 10 else PALETTE20
-    return [palette[c % len(palette)] for c in labels]
-
-
 def scatter(axes: Axes, points: np.ndarray, labels: np.ndarray, *, size: float = 6.0) -> None:
     """Draw points (n, 2) coloured by labels int (n,), without ticks; more than 20 clusters share colours."""
-    axes.scatter(points[:, 0], points[:, 1], s=size, c=cluster_colors(labels), linewidths=0)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    palette = PALETTE10 if labels.max() < 10 else PALETTE20
+    colors = [palette[c % len(palette)] for c in labels]
+    axes.scatter(points[:, 0], points[:, 1], s=size, c=colors, linewidths=0)
+    axes.set(xticks=[], yticks=[])
     axes.grid(False)
 
 
@@ -64,6 +59,5 @@ def image_row(axes: Sequence[Axes], images: np.ndarray) -> None:
     for axis, image in zip(axes, images, strict=False):
         axis.imshow(image, cmap="gray_r", interpolation="nearest")
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
         axis.grid(False)
