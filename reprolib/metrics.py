@@ -6,7 +6,6 @@ book/foundations/evaluation.md.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,9 +46,7 @@ def _pair(y: Any, labels: Any) -> list[np.ndarray]:
 
 
 def confusion(y: Any, labels: Any) -> np.ndarray:
-    """Count the samples of each class in each cluster: int64 (n_classes, n_clusters).
-
-    Rows are the distinct values of y in ascending order, columns those of labels.
+    """Samples of each class in each cluster: int64 (n_classes, n_clusters), both in ascending order.
 
     >>> confusion([0, 0, 1, 1, 2], [7, 7, 7, 3, 3])
     array([[0, 2],
@@ -70,9 +67,7 @@ def _assigned(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def match(y: Any, labels: Any) -> dict[int, int]:
-    """Map cluster ids to class ids, one to one, so that most samples agree (Hungarian method).
-
-    With more clusters than classes the clusters left over are absent from the map.
+    """Map cluster ids to class ids, one to one, so that most samples agree; clusters may be left over.
 
     >>> match([0, 0, 0, 1, 1, 1], [5, 5, 9, 9, 9, 2])
     {5: 0, 9: 1}
@@ -143,28 +138,6 @@ def ari(y: Any, labels: Any) -> float:
     both, of_y, of_labels, pairs = (float((c * (c - 1)).sum()) for c in counts)
     expected, most = of_y * of_labels / max(pairs, 1), (of_y + of_labels) / 2
     return 1.0 if most == expected else (both - expected) / (most - expected)
-
-
-def batch_averaged(
-    metric: Callable[[np.ndarray, np.ndarray], float], y: Any, labels: Any, batch_size: int
-) -> float:
-    """Score consecutive batches one by one and average, weighted by size, as paper 003's code does.
-
-    Small batches inflate purity and NMI, since every batch gets a map of its own; ARI hardly moves.
-    Kept for comparing with such numbers only. Raises ValueError unless 1 <= batch_size <= n.
-
-    >>> y, labels = [0, 1, 0, 1], [0, 0, 1, 1]
-    >>> batch_averaged(purity, y, labels, batch_size=1), purity(y, labels)
-    (1.0, 0.5)
-    """
-    y, labels = _pair(y, labels)
-    if not 1 <= batch_size <= len(y):
-        raise ValueError(
-            f"batch_size must be from 1 to the number of samples, {len(y)}; got {batch_size}."
-        )
-    batches = np.split(np.arange(len(y)), range(batch_size, len(y), batch_size))
-    scores = [metric(y[batch], labels[batch]) for batch in batches]
-    return float(np.average(scores, weights=[len(batch) for batch in batches]))
 
 
 def summary(y: Any, labels: Any) -> dict[str, float]:

@@ -57,9 +57,8 @@ def _find(name: str, root: Path) -> str:
         return "" if _missing(name, root) else TABLE[name].how
     mats = [p for p in sorted(root.glob("*.[mM][aA][tT]")) if p.stem.lower() in TABLE[name].mat]
     zipped = [root / f"{name}.zip"] if name == "cifar10-jpeg" else []
-    cached = [root / "cache" / f"{name}.npz"] if cache.read_note(root, name) else []
-    places = (root / f"{name}.npz", *cached, *mats, *zipped)
-    return next((str(path) for path in places if path.is_file()), "")
+    places = (root / f"{name}.npz", cache.cached(root, name), *mats, *zipped)
+    return next((str(path) for path in places if path and path.is_file()), "")
 
 
 def _missing(name: str, root: Path) -> list[str]:
@@ -143,10 +142,9 @@ def load(
     """Load a data set as `Images` uint8 (n, c, h, w); no network is used.
 
     name: see the module; root: the data folder, by default `data_root()`; subset: k images evenly
-    spaced over the data set or, if one is named, its imbalanced draw, or a slice or indices; gray:
-    one channel; size: int or (height, width), stretched. What was done stands in `.transforms`.
-    Raises ValueError for an unknown name or a damaged file, FileNotFoundError when the data set is
-    not there, saying how to get it.
+    spaced over the data set or its imbalanced draw, a slice, or indices; gray: one channel; size: int
+    or (height, width), stretched. What was done stands in `.transforms`. Raises ValueError for an
+    unknown name or a damaged file, FileNotFoundError when it is not there, saying how to get it.
     """
     folder = data_root(root)
     base, part, r = _resolve(name, folder)
@@ -166,15 +164,10 @@ def load(
 
 def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
     """List known data sets, then own .npz files: name, what, n, shape, found (path or ""), how."""
-    folder = data_root(root)
-    rows = []
+    folder, rows = data_root(root), []
     for name, entry in TABLE.items():
-        try:
-            found = _find(name, folder)
-        except ValueError as error:  # an unreadable note in the cache must not hide the other rows
-            found = f"damaged: {error}"
         row = {"name": name, "what": entry.what, "n": entry.n, "shape": entry.shape}
-        rows.append(row | {"found": found, "how": entry.how})
+        rows.append(row | {"found": _find(name, folder), "how": entry.how})
     own = {"what": "own file", "n": None, "shape": None, "how": ""}
     return rows + [{"name": n, "found": str(folder / f"{n}.npz")} | own for n in _own(folder)]
 
@@ -190,16 +183,16 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     base, _, _ = _resolve(name, folder)
     if base not in TABLE:
         raise unknown_name("data set to fetch", name, TABLE)
+    how = TABLE[base].how
     if base == "digits":
         return "digits: built in, from scikit-learn"
     if TABLE[base].made_from:
         _check_here(base, folder)
-        return f"{base}: {TABLE[base].how}, which are here"
-    found = _find(base, folder)
-    if found:
+        return f"{base}: {how}, which are here"
+    if found := _find(base, folder):
         return f"{base}: already there, {found}"
     cache.ensure_writable(folder)
-    pixels, labels, source = get(base, folder, TABLE[base].how)
+    pixels, labels, source = get(base, folder, how)
     images = Images(pixels, labels, name=base)
     path = cache.write_images(folder, base, images, source)
     return f"{base}: {images.n} images from {source}, written to {path}"
@@ -214,11 +207,12 @@ def verify(name: str, root: str | os.PathLike | None = None) -> str:
         return f"{name}: missing. Source: {TABLE[base].how if base in TABLE else 'unknown'}"
     except ValueError as error:
         return f"{name}: damaged. {error}"
-    known, found, shape = KNOWN.get(base), images.sha256, "x".join(map(str, images.shape))
+    known, found = KNOWN.get(base), images.sha256
     if not known:
-        what = f"readable, {images.n} images; the book holds no hash of it"
+        told = f"readable, {images.n} images; the book holds no hash of it"
     elif found == known:
-        what = "the arrays that the book used"
+        told = "the arrays that the book used"
     else:
-        what = f"another version ({shape}) than the book's {known[:16]}..."
-    return f"{name}: {what}. SHA-256 {found}"
+        shape = "x".join(map(str, images.shape))
+        told = f"another version ({shape}) than the book's {known[:16]}..."
+    return f"{name}: {told}. SHA-256 {found}"
