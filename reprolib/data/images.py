@@ -1,7 +1,6 @@
 """Images with labels that a method cannot read, and the forms of input that methods accept."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,22 +15,18 @@ class LabelsSealedError(RuntimeError):
     """Raised when true labels are read while a method is being fitted."""
 
 
-_seal_lock = threading.Lock()
-_seal_depth = 0
+_seals: list[None] = []  # one for each block that is open, whatever the thread
 
 
 @contextmanager
 def sealed_labels() -> Iterator[None]:
     """Make every `Images.labels` raise `LabelsSealedError` inside the block; may be nested."""
     # no context variable: a thread started by a method must not escape the seal
-    global _seal_depth
-    with _seal_lock:
-        _seal_depth += 1
+    _seals.append(None)
     try:
         yield
     finally:
-        with _seal_lock:
-            _seal_depth -= 1
+        _seals.pop()
 
 
 def array_sha256(pixels: np.ndarray, labels: np.ndarray | None) -> str:
@@ -46,11 +41,11 @@ def array_sha256(pixels: np.ndarray, labels: np.ndarray | None) -> str:
 
 
 class Images:
-    """Images uint8 (n, c, h, w) with their name, hidden labels and the transforms that made them.
+    """Images with their name, hidden labels and the transforms that made them.
 
-    pixels: uint8 array (n, h, w) or (n, c, h, w), c = 1 or 3, values 0..255; labels: integers >= 0
-    (n,) or None; transforms: what was done after loading, in order, as it goes into a run record.
-    Raises ValueError or TypeError for another shape, dtype or number of labels.
+    pixels: uint8 (n, h, w) or (n, c, h, w), c = 1 or 3, kept as the latter; labels: integers >= 0 (n,)
+    or None; transforms: what was done after loading, in order, as it goes into a run record. Raises
+    ValueError or TypeError for another shape, dtype or number of labels.
     """
 
     def __init__(
@@ -87,7 +82,7 @@ class Images:
     @property
     def labels(self) -> np.ndarray | None:
         """True classes int64 (n,), or None; raises `LabelsSealedError` inside `sealed_labels()`."""
-        if _seal_depth:
+        if _seals:
             raise LabelsSealedError(
                 f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must not see "
                 "them; to draw curves, take a copy before the fit and give it to a monitor."
@@ -152,11 +147,11 @@ def _refuse_identical(array: np.ndarray, what: str) -> None:
 
 
 def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
-    """Return images as an array (n, c, h, w): uint8 stays uint8, any float becomes float32.
+    """Return images as an array (n, c, h, w), unscaled: uint8 stays uint8, any float becomes float32.
 
-    X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Values are not
-    rescaled. Raises TypeError for another dtype; ValueError for another shape, NaN or infinity, and
-    when they are to be clustered for fewer than 2 images, all constant or all identical.
+    X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Raises TypeError for
+    another dtype; ValueError for another shape, NaN or infinity, and when they are to be clustered for
+    fewer than 2 images, all constant or all identical.
     """
     array = X.pixels if isinstance(X, Images) else np.asarray(X)
     if array.dtype != np.uint8 and array.dtype.kind != "f":

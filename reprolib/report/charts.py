@@ -18,6 +18,9 @@ from matplotlib.ticker import MaxNLocator
 from reprolib.experiments.paper import METRICS
 from reprolib.report.figures import MARKERS, PALETTE10, PALETTE20, image_row, scatter
 
+Names = Mapping[str, str]
+Pairs = Mapping[str, tuple[np.ndarray, Any]]  # by title
+
 
 def missing(what: str) -> Figure:
     """A figure that says what was not run."""
@@ -67,10 +70,7 @@ def curves(
 
 
 def dots(
-    rows: pd.DataFrame,
-    names: Mapping[str, str],
-    metric: str = "nmi_geometric",
-    labels: Mapping[str, str] | None = None,
+    rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels: Names | None = None
 ) -> Figure:
     """Each seed as a ring, mean and standard deviation as a filled mark: settings by data sets.
 
@@ -107,13 +107,7 @@ def dots(
 
 
 def bars(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    x: str,
-    y: str,
-    *,
-    what: str = "",
-    even: bool = False,
-    **shape: Any,
+    panels: Pairs, x: str, y: str, *, what: str = "", even: bool = False, **shape: Any
 ) -> Figure:
     """Counts on a logarithmic scale, panels {title: (edges (m + 1,), counts (m,))}; else as `curves`.
 
@@ -135,9 +129,7 @@ def bars(
     return figure
 
 
-def maps(
-    panels: Mapping[str, tuple[np.ndarray, Any]], title: str, *, what: str = "", **shape: Any
-) -> Figure:
+def maps(panels: Pairs, title: str, *, what: str = "", **shape: Any) -> Figure:
     """Points in a plane or, where the rows have three numbers, in the space of principal components.
 
     panels: {title: (points (m, 2) and their labels (m,))} or (points (m, 3) and their colours); else as
@@ -195,13 +187,8 @@ def ancestor_colors(clusters: np.ndarray, final: np.ndarray) -> list[str]:
     return [chosen[c] for c in compact]
 
 
-def _panels(
-    titles: Collection[str],
-    size: tuple[float, float] | None = None,
-    columns: int | None = None,
-    **options: Any,
-) -> tuple[Figure, np.ndarray]:
-    """A figure with titled panels in rows, as (n or more,) axes; those left over are not seen."""
+def _panels(titles: Collection[str], size: Any = None, columns: int = 0, **options: Any) -> Any:
+    """A figure with titled panels in rows, and its axes (n or more,); those left over are not seen."""
     n = len(titles)
     columns = columns or (2 if n == 4 else min(n, 3))
     lines = -(-n // columns)

@@ -26,8 +26,8 @@ def difference(
 ) -> tuple[float, float]:
     """Mean and standard deviation of ours - other, scores by seed; `other` may be one number.
 
-    paired: seed by seed, for the seeds that both have; otherwise the variances add up, and a side
-    without a spread, one seed or a number, adds none.
+    paired: over the seeds that both have; otherwise the variances add up, and a side without a spread,
+    one seed or a number, adds none.
     """
     if paired:
         gaps = (ours - other).dropna()
