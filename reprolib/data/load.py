@@ -16,7 +16,7 @@ import numpy as np
 from reprolib.checks import unknown_name
 from reprolib.data import cache, made, readers
 from reprolib.data.cache import data_root
-from reprolib.data.catalogue import KNOWN, TABLE
+from reprolib.data.catalogue import TABLE
 from reprolib.data.fetch import get
 from reprolib.data.images import Images, LabelsSealedError, resize, sealed_labels, to_gray
 from reprolib.files import file_sha256
@@ -54,24 +54,21 @@ def _find(name: str, root: Path) -> str:
     if name == "digits":
         return "scikit-learn"
     if TABLE[name].made_from:
-        return "" if _missing(name, root) else TABLE[name].how
+        return TABLE[name].how if all(_find(n, root) for n in TABLE[name].made_from) else ""
     mats = [p for p in sorted(root.glob("*.[mM][aA][tT]")) if p.stem.lower() in TABLE[name].mat]
     zipped = [root / f"{name}.zip"] if name == "cifar10-jpeg" else []
     places = (root / f"{name}.npz", cache.cached(root, name), *mats, *zipped)
     return next((str(path) for path in places if path and path.is_file()), "")
 
 
-def _missing(name: str, root: Path) -> list[str]:
-    """Data sets of the table that have to be fetched before this one can be read."""
-    return [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]
-
-
 def _check_here(name: str, root: Path) -> None:
     """Raise FileNotFoundError, saying what to fetch, when a data set of the table is not here."""
-    if missing := " ".join(_missing(name, root)):
+    missing = [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]
+    if missing:
         raise FileNotFoundError(
             f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
-            f"`python -m reprolib data fetch {missing}`, or set REPROLIB_DATA to a folder that has it."
+            f"`python -m reprolib data fetch {' '.join(missing)}`, or set REPROLIB_DATA to a folder that "
+            "has it."
         )
 
 
@@ -207,7 +204,7 @@ def verify(name: str, root: str | os.PathLike | None = None) -> str:
         return f"{name}: missing. Source: {TABLE[base].how if base in TABLE else 'unknown'}"
     except ValueError as error:
         return f"{name}: damaged. {error}"
-    known, found = KNOWN.get(base), images.sha256
+    known, found = TABLE[base].sha256 if base in TABLE else "", images.sha256
     if not known:
         told = f"readable, {images.n} images; the book holds no hash of it"
     elif found == known:

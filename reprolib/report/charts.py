@@ -1,4 +1,4 @@
-"""Five kinds of figure for measured numbers; each takes plain numbers, so that a page says what it draws.
+"""Four kinds of figure for measured numbers; each takes plain numbers, so that a page says what it draws.
 
 Panels are given by title, and what stands in them by label, which has one colour and marker in all panels.
 """
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reprolib.experiments.paper import METRICS
-from reprolib.report.figures import MARKERS, PALETTE10, PALETTE20, image_row, scatter
+from reprolib.report.figures import MARKERS, PALETTE10, PALETTE20, scatter
 
 Names = Mapping[str, str]
 Pairs = Mapping[str, tuple[np.ndarray, Any]]  # by title
@@ -151,23 +151,6 @@ def maps(panels: Pairs, title: str, *, what: str = "", **shape: Any) -> Figure:
             axis.labelpad = -10
         axes.set_box_aspect((1, 1, 1), zoom=0.88)
     figure.suptitle(title, **({} if deep else {"x": 0.02, "ha": "left"}))
-    return figure
-
-
-def gallery(images: np.ndarray, below: np.ndarray, *, what: str = "", columns: int = 5) -> Figure:
-    """Grey images (m, h, w), each with its distribution (m, K) as bars below it."""
-    if not len(images):
-        return missing(what)
-    lines = -(-len(images) // columns)
-    figure, grid = plt.subplots(2 * lines, columns, figsize=(8, 2.9 * lines), squeeze=False)
-    places = grid.reshape(lines, 2, columns).swapaxes(1, 2).reshape(-1, 2)  # (m or more, 2)
-    for (upper, lower), image, row in zip(places, images, below, strict=False):
-        image_row([upper], [image])
-        lower.bar(np.arange(len(row)), row, color=PALETTE10[0])
-        lower.set(ylim=(0, 1.02), xticks=np.arange(0, len(row), 3), yticks=[0, 1])
-        lower.grid(False)
-    for axes in places[len(images) :].flat:
-        axes.set_axis_off()
     return figure
 
 

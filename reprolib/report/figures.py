@@ -1,8 +1,9 @@
 """One look for every figure of the book: palettes, style, and small helpers that draw, never compute."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -19,30 +20,8 @@ MARKERS = ("o", "s", "^", "D", "v")
 
 def style() -> None:
     """Set matplotlib's defaults for the book: opaque light face, readable text, colour-blind-safe cycle."""
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (7.0, 4.0),
-            "figure.dpi": 110,
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "savefig.facecolor": "white",
-            "savefig.transparent": False,
-            "axes.facecolor": "white",
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=PALETTE10),
-            "grid.color": "#e5e5e5",
-            "font.size": 12,
-            "axes.titlesize": 13,
-            "axes.labelsize": 12,
-            "xtick.labelsize": 11,
-            "ytick.labelsize": 11,
-            "legend.fontsize": 11,
-            "legend.frameon": False,
-        }
-    )
+    plt.style.use(Path(__file__).with_name("book.mplstyle"))
+    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE10)
 
 
 def scatter(axes: Axes, points: np.ndarray, labels: np.ndarray, *, size: float = 6.0) -> None:

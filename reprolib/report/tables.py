@@ -165,18 +165,6 @@ def minutes(seconds: float | None) -> str:
     return f"{seconds / 60:.2f}" if seconds < 60 else f"{seconds / 60:.1f}"
 
 
-def in_force(parameter: str, records: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    """The values of one parameter in the records; with data sets where they are not all the same."""
-    found: dict[str, dict[str, None]] = {}
-    for entry in records:
-        if parameter in entry["parameters"]:
-            value, dataset = plain(entry["parameters"][parameter]), entry["dataset"]["name"]
-            found.setdefault(value, {})[names.get(dataset, dataset)] = None
-    if len(found) < 2:
-        return next(iter(found), NOT_RUN)
-    return "\n".join(f"{value}: {', '.join(on)}" for value, on in found.items())
-
-
 def as_printed(printed: Mapping[str, Any]) -> Table:
     """A table of `Paper.others` as the paper prints it."""
     values = [value for row in printed["rows"] for value in row["values"]]
