@@ -179,7 +179,9 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
     images = [Images(_decode(path, str(path))[None]) for path in below]
     if size is not None:
         images = [resize(image, size) for image in images]
-    shapes = {i.shape[2:]: path.name for i, path in zip(images, below, strict=True)}
+    shapes: dict[tuple[int, ...], str] = {}
+    for path, image in zip(below, images, strict=True):
+        shapes.setdefault(image.shape[2:], path.name)
     if len(shapes) > 1:
         one, other = (f"{name} {h}x{w}" for (h, w), name in list(shapes.items())[:2])
         raise ValueError(

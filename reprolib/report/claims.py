@@ -31,7 +31,7 @@ def judged(paper: Paper) -> list[dict]:
     for entry in paper.claims:
         row = {"claim": entry["claim"], "where": entry["where"]}
         if "check" in entry:
-            check = dict(entry["check"])
+            check = entry["check"].copy()
             kind, most = check.pop("kind", None), check.pop("most", False)
             where = f"claims.yml, {paper.name}, {entry['claim']!r}"
             if kind not in KINDS:
@@ -54,10 +54,8 @@ def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> di
         return {"verdict": "not run", "evidence": "no record"}
     bad = [name for name, fine in comparisons if not fine]
     n_good = len(comparisons) - len(bad)
-    if not bad or (most and n_good > len(bad)):
-        verdict = "holds"
-    else:
-        verdict = "holds in part" if n_good else "does not hold"
+    partly = "holds in part" if n_good else "does not hold"
+    verdict = "holds" if not bad or (most and n_good > len(bad)) else partly
     told = f"; not: {', '.join(bad)}" if bad else ""
     return {"verdict": verdict, "evidence": f"{n_good} of {len(comparisons)}{told}"}
 
@@ -152,10 +150,6 @@ def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
                 yield f"{code} from {int(size[1:]):,}", gap > 2 * std
 
 
-def _theorems(paper: Paper, zeta: float) -> Found:
-    yield from theorems.theorems_on_a_lattice(zeta)
-
-
 def _scores(paper: Paper, dataset: str, one: str) -> pd.Series | None:
     """Scores by seed, in the headline metric, of "method/result" in the profile's own setting."""
     found = compare.runs(paper, dataset, *one.split("/"))
@@ -168,5 +162,5 @@ def _on(paper: Paper, what: str, dataset: str) -> str:
 
 KINDS: dict[str, Callable[..., Found]] = {
     check.__name__.removeprefix("_"): check
-    for check in (_cells, _alike, _better, _phases, _settings, _gains, _stages, _codes, _theorems)
-}
+    for check in (_cells, _alike, _better, _phases, _settings, _gains, _stages, _codes)
+} | {"theorems": lambda paper, zeta: theorems.theorems_on_a_lattice(zeta)}
