@@ -22,7 +22,6 @@ from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments import records
 from reprolib.experiments.probes import LOADER
 from reprolib.experiments.records import BOOK
-from reprolib.files import REPOSITORY
 
 NAMES = ("smoke", "cpu", "paper")
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
@@ -338,7 +337,7 @@ def signature(method: str) -> dict[str, Any]:
 @cache
 def _defaults(method: str) -> dict[str, Any]:
     """A method's parameters and their defaults as its text has them, without the seconds of torch."""
-    texts = [path.read_text() for path in (REPOSITORY / "reprolib/methods").glob("*.py")]
+    texts = [path.read_text() for path in Path(__file__).parents[1].glob("methods/*.py")]
     nodes = [node for text in texts for node in ast.parse(text).body]
     classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
 
