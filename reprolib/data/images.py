@@ -127,14 +127,13 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
             f"images must have shape (n, h, w) or (n, c, h, w); got {array.shape}. "
             "Reshape your data where they are rows of flattened pixels."
         )
-    if array.shape[1] not in (1, 3):
-        last = array.shape[3] in (1, 3, 4)
+    if array.shape[1] not in (1, 3) or 0 in array.shape[2:]:
+        last = array.shape[1] not in (1, 3) and array.shape[3] in (1, 3, 4)
         hint = " Move the channels first: x.transpose(0, 3, 1, 2)." if last else ""
         raise ValueError(
-            f"images must have 1 or 3 channels, (n, c, h, w); got shape {array.shape}.{hint}"
+            "images must have 1 or 3 channels, (n, c, h, w), and at least one pixel; got shape "
+            f"{array.shape}.{hint}"
         )
-    if 0 in array.shape[2:]:
-        raise ValueError(f"images must have at least one pixel; got shape {array.shape}.")
     return np.ascontiguousarray(array)
 
 
