@@ -9,6 +9,7 @@ differ, `runs` the records; `book/claims.yml` what all papers claim.
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Mapping
 from functools import cache, cached_property, lru_cache
@@ -139,7 +140,7 @@ class Paper:
         `base`, by default "main". {name} in `ours` stands for a parameter of the method as the variant
         "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
         """
-        settings = signature(self.profiles["method"]) | self.profiles["default"]
+        settings = _defaults(self.profiles["method"]) | self.profiles["default"]
         entries = []
         for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
             where = f"deviations.yml, {entry.get('id', 'no id')}"
@@ -331,6 +332,26 @@ def signature(method: str) -> dict[str, Any]:
     """
     found = inspect.signature(estimator_class(method)).parameters
     return {k: p.default for k, p in found.items() if k != "random_state"}
+
+
+@cache
+def _defaults(method: str) -> dict[str, Any]:
+    """A method's parameters and their defaults as its text has them, without the seconds of torch."""
+    texts = [path.read_text() for path in Path(__file__).parents[1].glob("methods/*.py")]
+    nodes = [node for text in texts for node in ast.parse(text).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+
+    def fields(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if name in classes:
+            for base in reversed(classes[name].bases):
+                found |= fields(ast.unparse(base))
+            for node in classes[name].body:
+                if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation):
+                    found[node.target.id] = ast.literal_eval(node.value)
+        return found
+
+    return fields(method)
 
 
 @cache

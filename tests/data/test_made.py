@@ -229,7 +229,7 @@ def real(name):
 
 def test_real_2mnist_has_20_classes_in_order():
     both = real("2mnist")
-    assert both.shape == (140_000, 1, 28, 28) and both.sha256 == catalogue.KNOWN["2mnist"]
+    assert both.shape == (140_000, 1, 28, 28) and both.sha256 == TABLE["2mnist"].sha256
     digits = [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]
     assert list(np.bincount(both.labels)) == digits + [7000] * 10
     assert both.labels[:70_000].max() == 9 and both.labels[70_000:].min() == 10
