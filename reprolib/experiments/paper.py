@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments import records
-from reprolib.experiments.probes import LOADER
-from reprolib.experiments.records import BOOK
+from reprolib.files import BOOK, load_yaml
 
 NAMES = ("smoke", "cpu", "paper")
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
 ABOUT = ("load", "source", "reduced", "features", "others")
-
 # Scores that a published table may hold, as printed
 METRICS = {
     "acc": "ACC",
@@ -36,15 +32,12 @@ METRICS = {
 }
 # Keys of an entry in the files: those it needs, and those it may have
 KEYS = {
-    "tables": ({"id", "title", "source", "metrics", "rows"}, {"note"}),
-    "row of tables": (
-        {"name", "values"},
-        {"method", "result", "variant", "tag", "reported", "note"},  # a run of ours to compare with
-    ),
-    "others": ({"id", "title", "source", "columns", "rows"}, {"note"}),
-    "row of others": ({"name", "values"}, {"parameter"}),
-    "deviation": ({"id", "topic", "paper", "released", "ours", "why"}, {"effect", "runs", "base"}),
-    "claim": ({"claim", "where"}, {"check", "open"}),
+    "tables": ("id title source metrics rows", "note"),
+    "row of tables": ("name values", "method result variant tag reported note"),
+    "others": ("id title source columns rows", "note"),
+    "row of others": ("name values", "parameter"),
+    "deviation": ("id topic paper released ours why", "effect runs base"),
+    "claim": ("claim where", "check open"),
 }
 
 
@@ -84,8 +77,7 @@ class Paper:
         A table has `title`, `source` (where in the paper), `metrics` (keys of METRICS) and `rows`; a row
         `name` (as printed), `values` {data set: number or None, or a list of one for each metric} and,
         where we run the same, `method` and `result`, optionally `variant` and `tag`; `reported` holds
-        numbers that the table quotes from other papers. Raises ValueError, naming the row, when a key is
-        missing, unknown or holds no number.
+        numbers that the table quotes from other papers. ValueError names a row that is not so.
         """
         return self._tables("tables")
 
@@ -112,8 +104,7 @@ class Paper:
         """The printed tables that compare no method on a data set, by id.
 
         Each has `title`, `source`, `columns` and `rows` of `name` and `values` (one a column, None where
-        the paper prints none), a row optionally the `parameter` that it sets. Raises ValueError, naming
-        the row, for missing or unknown keys and for a row of another length.
+        the paper prints none), a row optionally the `parameter` that it sets. ValueError as `published`.
         """
         return self._tables("others")
 
@@ -143,11 +134,10 @@ class Paper:
         entries = []
         for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
             where = f"deviations.yml, {entry.get('id', 'no id')}"
-            needed, optional = KEYS["deviation"]
-            check_keys(where, entry, needed, optional)
+            needed = _check("deviation", where, entry)
             if wrong := sorted(key for key in needed if not isinstance(entry[key], str)):
                 raise ValueError(f"{where}: {', '.join(wrong)} must be text; quote it.")
-            if not ("runs" in entry or "effect" in entry):
+            if not {"runs", "effect"} & set(entry):
                 raise ValueError(
                     f"{where}: give `runs`, tags that measure it, or `effect`, in words."
                 )
@@ -175,13 +165,13 @@ class Paper:
         found = {}
         for entry in self._printed.get(kind, []):
             where = f"published.yml, {entry.get('id', 'no id')}"
-            check_keys(where, entry, *KEYS[kind])
+            _check(kind, where, entry)
             for metric in entry.get("metrics", []):
                 if metric not in METRICS:
                     raise unknown_name(f"metric of {where}", metric, METRICS)
             for row in entry["rows"]:
                 place = f"{where}, row {row.get('name')!r}"
-                check_keys(place, row, *KEYS[f"row of {kind}"])
+                _check(f"row of {kind}", place, row)
                 if kind == "tables":
                     _check_numbers(place, row, len(entry["metrics"]))
                 elif len(row["values"]) != len(entry["columns"]):
@@ -200,8 +190,7 @@ def claimed() -> list[dict[str, Any]]:
     found = load_yaml(BOOK / "claims.yml")["papers"]
     for paper in found:
         for entry in paper["claims"]:
-            where = f"claims.yml, {paper['id']}, {entry.get('claim', '?')!r}"
-            check_keys(where, entry, *KEYS["claim"])
+            _check("claim", f"claims.yml, {paper['id']}, {entry.get('claim', '?')!r}", entry)
     return found
 
 
@@ -217,31 +206,20 @@ def paper_folder(paper: str) -> Path:
     return BOOK / paper
 
 
-def load_yaml(path: Path) -> Any:
-    """Read a YAML file of the book, once while it stays as it is; what is returned is shared.
-
-    Raises ValueError, naming the file, when it does not parse.
-    """
-    try:
-        return _read(path, path.stat().st_mtime_ns)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-
-
-def profiles(paper: str) -> dict:
+def profiles(paper: str) -> dict[str, Any]:
     """Read book/<paper>/profiles.yml: keys `method`, `default`, `baselines`, `shared`, `profiles`.
 
-    Raises ValueError for an unknown paper, an unknown profile name, or an entry without `source` or
-    `n_clusters`.
+    Raises ValueError for an unknown paper or profile, or an entry without `source` or `n_clusters`.
     """
-    path = paper_folder(paper) / "profiles.yml"
-    found = {"shared": ["n_clusters"]} | load_yaml(path)
+    found = {"shared": ["n_clusters"]} | load_yaml(paper_folder(paper) / "profiles.yml")
     for profile, entries in found["profiles"].items():
         if profile not in NAMES:
-            raise unknown_name(f"profile in {path.name}", profile, NAMES)
+            raise unknown_name("profile in profiles.yml", profile, NAMES)
         for dataset, entry in entries.items():
             if missing := [key for key in ("source", "n_clusters") if not entry.get(key)]:
-                raise ValueError(f"{path.name}, {profile}/{dataset}: {', '.join(missing)} missing.")
+                raise ValueError(
+                    f"profiles.yml, {profile}/{dataset}: {', '.join(missing)} missing."
+                )
     return found
 
 
@@ -251,7 +229,7 @@ def methods(paper: str) -> list[str]:
     return [declared["method"], *declared["baselines"]]
 
 
-def profile_entry(paper: str, dataset: str, profile: str) -> dict:
+def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
     """Return one data set's entry of a profile, parameters and ABOUT keys together.
 
     Images of one's own (`folder:PATH`) take the defaults. Raises ValueError for unknown names.
@@ -261,15 +239,15 @@ def profile_entry(paper: str, dataset: str, profile: str) -> dict:
         raise unknown_name("profile", profile, by_profile)
     if dataset.startswith("folder:"):
         return {"source": "defaults of profiles.yml; the data set is the user's own"}
-    if dataset not in by_profile[profile]:
-        elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
-        if not elsewhere:
-            raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})
-        raise ValueError(
-            f"profile {profile!r} has no setting for {dataset!r}; {' and '.join(elsewhere)} have "
-            f"one: add -p profile={elsewhere[0]}."
-        )
-    return dict(by_profile[profile][dataset])
+    if dataset in by_profile[profile]:
+        return by_profile[profile][dataset]
+    elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
+    if not elsewhere:
+        raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})
+    raise ValueError(
+        f"profile {profile!r} has no setting for {dataset!r}; {' and '.join(elsewhere)} have "
+        f"one: add -p profile={elsewhere[0]}."
+    )
 
 
 def resolve(
@@ -297,38 +275,32 @@ def resolve(
     if variant not in variants:
         raise unknown_name(f"variant of {method}", variant, variants)
     entry = profile_entry(paper, dataset, profile)
-    if method == declared["method"]:
-        layers = [declared["default"], {k: v for k, v in entry.items() if k not in ABOUT}]
-    else:
-        own = declared["default"] | entry
-        shared = {k: own[k] for k in declared["shared"] if k in own and k in known}
-        others = {k: v for k, v in (entry.get("others") or {}).items() if k in known}
-        layers = [shared, declared["baselines"][method] or {}, others]
-    merged = {}
-    for name, value in [pair for layer in [*layers, overrides or {}] for pair in layer.items()]:
+    chosen = declared["default"] | {k: v for k, v in entry.items() if k not in ABOUT}
+    if method != declared["method"]:
+        others = (entry.get("others") or {}).items()
+        chosen = {k: chosen[k] for k in declared["shared"] if k in chosen and k in known}
+        chosen |= declared["baselines"][method] or {}
+        chosen |= {k: v for k, v in others if k in known}
+    for name, value in (chosen := chosen | dict(overrides or {})).items():
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, known)
         expected = type(known[name])
-        value = float(value) if expected is float and type(value) is int else value
-        if not (known[name] is None or value is None or type(value) is expected):
+        if type(value) is {float: int, tuple: list}.get(expected):
+            chosen[name] = expected(value)
+        elif not (known[name] is None or value is None or type(value) is expected):
             raise TypeError(
                 f"{name} of {method} must be {expected.__name__}, like {known[name]!r}; "
                 f"got {value!r} ({type(value).__name__})."
             )
-        merged[name] = value
-    if "n_clusters" not in merged:
+    if "n_clusters" not in chosen:
         raise ValueError(
             f"the number of clusters of {dataset!r} is not known: add -p n_clusters=..."
         )
-    chosen = {name: value for name, value in merged.items() if value is not None}
-    return known | variants[variant] | chosen
+    return known | variants[variant] | {k: v for k, v in chosen.items() if v is not None}
 
 
 def signature(method: str) -> dict[str, Any]:
-    """Return a method's parameters and their defaults, `random_state` excepted.
-
-    Raises ValueError for an unknown method.
-    """
+    """A method's parameters and their defaults, `random_state` excepted; ValueError for an unknown one."""
     found = inspect.signature(estimator_class(method)).parameters
     return {k: p.default for k, p in found.items() if k != "random_state"}
 
@@ -349,9 +321,11 @@ def estimator_class(method: str) -> type:
     return estimators()[method]
 
 
-@lru_cache(maxsize=32)
-def _read(path: Path, mtime_ns: int) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+def _check(kind: str, where: str, entry: Mapping[str, Any]) -> set[str]:
+    """Check an entry's keys by KEYS; return those that it needs."""
+    needed, optional = (set(keys.split()) for keys in KEYS[kind])
+    check_keys(where, entry, needed, optional)
+    return needed
 
 
 def _check_numbers(where: str, row: Mapping[str, Any], n_metrics: int) -> None:

@@ -30,7 +30,6 @@ from reprolib.training.monitor import Log, seconds_by_stage
 from reprolib.training.trainer import NO_RESULT
 
 PIXELS = "pixels"
-
 # What a page chooses beside `parameters`, the hyper-parameters that differ from the profile's. None: the
 # paper's own method; the profile's features, else pixels; the folder of the paper's records
 SETTINGS = {
@@ -47,12 +46,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, fully decided: what is computed, with which parameters, into which files.
-
-    parameters: all of the method's but random_state; load: keywords of `load`; features: as the
-    setting; source: who prescribes the setting; reduced: what was reduced against the paper; runs:
-    folder of the records; code: `records.code_state` at planning.
-    """
+    """One run, fully decided: what is computed, with which parameters, into which files."""
 
     paper: str
     method: str
@@ -62,12 +56,12 @@ class Plan:
     tag: str
     random_state: int
     features: str
-    parameters: dict[str, Any]
-    load: dict[str, Any]
-    source: str
-    reduced: str
-    runs: Path
-    code: dict[str, Any]
+    parameters: dict[str, Any]  # all of the method's but random_state
+    load: dict[str, Any]  # keywords of `load`
+    source: str  # who prescribes the setting
+    reduced: str  # against the paper
+    runs: Path  # folder of the records
+    code: dict[str, Any]  # `records.code_state` at planning
 
     @property
     def stem(self) -> str:
@@ -103,10 +97,10 @@ class Plan:
 
     def images(self) -> Any:
         """Load the data set as the profile says, and as the model of learned features takes it."""
-        if not learned(self.features):
-            return datasets.load(self.dataset, **self.load)
-        channels, *size = self._jule().input_shape_
-        fitting = {"size": tuple(size), "gray": channels == 1}
+        fitting = {}
+        if learned(self.features):
+            channels, *size = self._jule().input_shape_
+            fitting = {"size": tuple(size), "gray": channels == 1}
         return datasets.load(self.dataset, **self.load | fitting)
 
     def inputs(self, images: Any) -> Any:
@@ -142,8 +136,13 @@ class Plan:
         return Log(images, path=path, figure=self.random_state == 0)
 
     def fit(self, model: Any, images: Any, monitor: Log) -> dict[str, float]:
-        """Fit the method, from its checkpoint if there is one; return the seconds, by stage if it has some."""
-        inputs, before = self.inputs(images), self.seconds_before()
+        """Fit the method, from its checkpoint if there is one; return the seconds, by stage if it has some.
+
+        Those of a killed run before this one are added, from its checkpoint.
+        """
+        inputs, before = self.inputs(images), []
+        if self.checkpoint.exists():
+            before = load_checkpoint(self.checkpoint)[1]["history"]
         began = time.perf_counter()
         if not model.trains:
             model.fit(inputs)
@@ -152,22 +151,16 @@ class Plan:
             if self.method != "JULE":
                 return seconds_by_stage(model.history_)
             model.save(self.shared / f"{self.stem}.safetensors")  # for `features` of other runs
-        return {"fit": before + time.perf_counter() - began}  # merges included, half of JULE's time
+        # merges included, half of JULE's time
+        return {"fit": sum(row["seconds"] for row in before) + time.perf_counter() - began}
 
-    def seconds_before(self) -> float:
-        """Seconds of training that a killed run has behind it, from its checkpoint; else 0."""
-        if not self.checkpoint.exists():
-            return 0.0
-        return sum(row["seconds"] for row in load_checkpoint(self.checkpoint)[1]["history"])
-
-    def record(self, model: Any, images: Any, monitor: Any, seconds: Mapping[str, float]) -> Path:
+    def record(self, model: Any, images: Any, monitor: Log, seconds: Mapping[str, float]) -> Path:
         """Write the record of a fitted method, return its path, and drop the checkpoint."""
-        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state")
+        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state", "code")
         path = records.record(
             self.runs,
             images,
             model.results_,
-            code=self.code,
             seconds=seconds,
             history=monitor.rows(model.history_),
             arrays=monitor.arrays,
@@ -203,14 +196,14 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     when the tag "main", kept for the profile's own setting, is asked for with another one.
     """
     values = SETTINGS | {k: v for k, v in given.items() if k in SETTINGS}
-    for name, value in values.items():
-        if name == "random_state":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
-        elif not isinstance(value, str) and not (value is SETTINGS[name] is None):
-            what = "text or None" if SETTINGS[name] is None else "text"
-            raise TypeError(f"{name} must be {what}; got {value!r}.")
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
+    for name, value in values.items():
+        usual = SETTINGS[name]
+        if name == "random_state":
+            if type(value) is not int or value < 0:
+                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
+        elif not isinstance(value, str) and not (value is usual is None):
+            raise TypeError(f"{name} must be text{' or None' * (usual is None)}; got {value!r}.")
     method = values["method"] or papers.methods(paper)[0]
     known, variant, tag = papers.signature(method), values["variant"], values["tag"]
     for name in overrides:
@@ -234,14 +227,21 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
                 f"{', '.join(changed)}: not the setting of profile {place[1]!r}, whose records carry the "
                 f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
-    named = f"{method}/{variant}" if len(papers.estimator_class(method).VARIANTS) > 1 else method
-    makers = getattr(papers.estimator_class(method), "behaviours", [named])
-    values |= {"paper": paper, "method": method, "tag": tag, "features": features}
-    runs = _runs_folder(paper, place[1], values.pop("runs_dir"))
+    kind = papers.estimator_class(method)
+    named = f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method
+    makers = getattr(kind, "behaviours", [named])
+    runs_dir = values.pop("runs_dir")
+    if runs_dir is not None:
+        runs = Path(runs_dir).expanduser().resolve()
+    elif place[1] != "smoke":
+        runs = papers.paper_folder(paper) / "runs"
+    else:
+        runs = Path(tempfile.mkdtemp(prefix="reprolib-"))
+        atexit.register(shutil.rmtree, runs, ignore_errors=True)
     return Plan(
-        **values,
+        **values | {"paper": paper, "method": method, "tag": tag, "features": features},
         parameters=parameters,
-        load=dict(entry.get("load") or {}),
+        load=entry.get("load") or {},
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=runs,
@@ -276,11 +276,11 @@ def given(page: Mapping[str, Any]) -> dict[str, Any]:
     papermill only warns of a name that a page does not have, and goes on: every plain value comes along
     here, so that `plan` takes it or refuses it.
     """
-    plain = str | int | float | list | dict | None
     found = {
         name: value
         for name, value in page.items()
-        if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
+        if isinstance(value, str | int | float | list | dict | None)
+        and not (name.startswith("_") or name in ("In", "Out"))
     }
     parameters = found.pop("parameters", {})
     if not isinstance(parameters, dict):
@@ -288,13 +288,3 @@ def given(page: Mapping[str, Any]) -> dict[str, Any]:
     if twice := sorted(found.keys() & parameters.keys()):
         raise ValueError(f"{', '.join(twice)} stands in `parameters` and beside it: set it once.")
     return found | parameters
-
-
-def _runs_folder(paper: str, profile: str, runs_dir: str | None) -> Path:
-    if runs_dir is not None:
-        return Path(runs_dir).expanduser().resolve()
-    if profile != "smoke":
-        return papers.paper_folder(paper) / "runs"
-    folder = Path(tempfile.mkdtemp(prefix="reprolib-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

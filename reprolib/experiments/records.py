@@ -20,10 +20,9 @@ from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments.machine import commit, machine, peak_memory_mb
 from reprolib.experiments.probes import is_stale as is_stale
 from reprolib.experiments.probes import latest
-from reprolib.files import REPOSITORY, write_atomically
+from reprolib.files import BOOK, write_atomically
 
 SCHEMA = 3
-BOOK = REPOSITORY / "book"
 DECIMALS = 6
 # What a record says of its run, in the order of the file; `dataset` is told with its images
 SETTING = "paper method variant dataset profile tag task parameters random_state".split()
@@ -38,10 +37,8 @@ def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -
 
 
 def code_state(*names: str) -> dict[str, Any]:
-    """Describe the code that a run is made by, as it is now: commit, dirty (the package differs from it)
-    and `behaviours`, the numbers of those named (`probes.latest`).
-
-    Taken before a run: the files may change while it goes on.
+    """The code that a run is made by: commit, dirty (the package differs from it) and `behaviours`, the
+    numbers of those named. Taken before a run: the files may change while it goes on.
     """
     head, dirty = commit()
     return {"commit": head, "dirty": dirty, "behaviours": latest(*names)}
@@ -61,12 +58,11 @@ def record(
 ) -> Path:
     """Write one run's record into the folder `root` and return the path of its JSON file.
 
-    images: the `Images` of the run, with n, shape, sha256, transforms and labels (or None: then no
-    metric is stored); assignments: cluster ids int (n,) by result name, as in {"SF": ..., "RC": ...};
-    code: `code_state` of the method, taken before the run; seconds: by step; history: one dict a row;
-    arrays: more arrays for figures, stored as they are; device: "auto" for the machine's; setting: the
-    keys of SETTING, those of USUAL if not usual: dataset, its name; task, what the ids are, a
-    "clustering" or the classes of a "classification".
+    images: the `Images` of the run; without labels no metric is stored; assignments: cluster ids int (n,) by
+    result name, as in {"SF": ..., "RC": ...}; code: `code_state` of the method, taken before the run;
+    seconds: by step; history: one dict a row; arrays: more arrays for figures, stored as they are; device:
+    "auto" for the machine's; setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name;
+    `task`, what the ids are, a "clustering" or the classes of a "classification".
     Raises ValueError when an assignment does not fit the data set, a name is taken twice or a setting is
     missing or unknown, OSError when the folder cannot be written.
     The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that is there
@@ -74,31 +70,26 @@ def record(
     """
     setting = USUAL | setting
     check_keys("a record", setting, set(SETTING), set())
-    stored = {name: _compact(name, ids, images.n) for name, ids in assignments.items()}
-    if not stored:
+    if not assignments:
         raise ValueError(
             "assignments is empty; pass at least one result, as in {'labels': labels}."
         )
-    extra, labels, scores = dict(arrays or {}), images.labels, {}
-    if clash := sorted(set(extra) & (set(stored) | {"y"}) | ({"y"} & set(stored))):
+    labels, scores = images.labels, {}
+    stored = {name: _compact(name, ids, images.n) for name, ids in assignments.items()}
+    if clash := sorted({*(arrays or {})} & {*stored, "y"} | {"y"} & {*stored}):
         raise ValueError(f"array names {clash} are taken by assignments or labels; rename them.")
     if labels is not None:
         stored["y"] = _compact("y", labels, images.n)
         scores = {k: _scores(setting["task"], labels, v) for k, v in assignments.items()}
     packed = io.BytesIO()
-    np.savez_compressed(packed, **stored, **extra)
-    named = {k: setting[k] for k in ("method", "dataset", "profile", "tag", "random_state")}
-    name, described = stem(**named), machine()
-    about = {
-        "name": setting["dataset"],
-        "n": images.n,
-        "shape": list(images.shape),
-        "sha256": images.sha256,
-        "transforms": images.transforms,
-    }
+    np.savez_compressed(packed, **stored, **arrays or {})
+    name = stem(*(setting[k] for k in ("method", "dataset", "profile", "tag", "random_state")))
+    described = machine()
+    about = {key: getattr(images, key) for key in ("n", "shape", "sha256", "transforms")}
+    setting["dataset"] = {"name": setting["dataset"]} | about
     entry = {
         "schema": SCHEMA,
-        **{key: about if key == "dataset" else setting[key] for key in SETTING},
+        **{key: setting[key] for key in SETTING},
         "metrics": scores,
         "history": list(history),
         "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
@@ -164,21 +155,25 @@ def load_arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: stored[name] for name in stored.files}
 
 
+def check_version(entry: Mapping[str, Any], images: Any) -> None:
+    """Raise ValueError when the images are not the version of the data set that a record was made on."""
+    recorded = entry["dataset"]["sha256"]
+    if images.sha256 != recorded:
+        raise ValueError(
+            f"{entry['dataset']['name']} here has sha256 {images.sha256[:12]}, the record was made on "
+            f"{recorded[:12]}: another version of the data set."
+        )
+
+
 def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str, float]]:
-    """Recompute every metric of a record from its committed assignment.
+    """Recompute every metric of a record from its committed assignment: as `entry["metrics"]`.
 
     images: the data set, if at hand; its hash and labels must then be the record's. Without it the
-    labels stored beside the assignment are used. Returns the same structure as `entry["metrics"]`.
-    Raises ValueError when the assignment or the data set is not the one that was recorded.
+    labels stored beside the assignment are used. ValueError when they are not those that were recorded.
     """
     stored = load_arrays(entry)
     if images is not None:
-        name, recorded = entry["dataset"]["name"], entry["dataset"]["sha256"]
-        if images.sha256 != recorded:
-            raise ValueError(
-                f"{name} here has sha256 {images.sha256[:12]}, the record was made on "
-                f"{recorded[:12]}: another version of the data set."
-            )
+        check_version(entry, images)
         if images.labels is not None and not np.array_equal(stored.get("y"), images.labels):
             raise ValueError(f"the labels in {entry['assignment']} are not the data set's labels.")
     if "y" not in stored:
