@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parents[1]  # of the book and its library
 BOOK = REPOSITORY / "book"
 
@@ -38,15 +40,13 @@ def load_yaml(path: Path) -> Any:
 
     Raises ValueError, naming the file, when it does not parse.
     """
-    return _read_yaml(path, path.stat().st_mtime_ns)
+    try:
+        return _read_yaml(path, path.stat().st_mtime_ns)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
 
 
 @lru_cache(maxsize=32)
 def _read_yaml(path: Path, mtime_ns: int) -> Any:
-    import yaml  # the command line answers before it is imported
-
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
