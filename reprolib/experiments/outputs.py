@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from sklearn.base import clone
 
 from reprolib import methods
 from reprolib.data.load import load
+from reprolib.experiments import traces
 from reprolib.experiments.machine import threads
-from reprolib.experiments.traces import (
-    FEWER,
-    OF_JULE,
-    ONE_PERIOD,
-    SEED,
-    SMALL,
-    Behaviour,
-    N,
-    partition,
-    rounded,
-    trace,
-    weighted_norm,
-)
+from reprolib.experiments.traces import SMALL, Behaviour, N, partition, rounded, weighted_norm
 from reprolib.methods.jule import JULE, LAYERS
 from reprolib.networks.pretrained import NETWORKS, PRECISIONS, WEIGHTS, extract
 from reprolib.studies import classify, codes, patch_network
@@ -33,6 +20,8 @@ GRAPHS = {"bandwidth": 0.25, "n_neighbors": 8, "n_neighbor_clusters": 2, "local_
 SEARCHES = {"z": 0.5, "linkage": "ward", "scale_neighbor": 3, "graph_weight": 5.0, "max_iter": 10}
 OTHER = GRAPHS | SEARCHES | {"n_init": 1, "n_landmarks": 20, "n_nearest": 3}
 
+BRIEF = SMALL | traces.OF_JULE | traces.ONE_PERIOD
+
 
 def compute(name: str) -> Behaviour:
     """Today's behaviour of a name of `known()`: `plan`, exact facts, and `numbers`, known to a tolerance."""
@@ -41,7 +30,7 @@ def compute(name: str) -> Behaviour:
             return EXTRACTORS[name]()
         method, _, variant = name.partition("/")
         kind = getattr(methods, method)
-        return trace(kind, variant or "paper") if kind.trains else _labels(kind)
+        return traces.trace(kind, variant or "paper") if kind.trains else _labels(kind)
 
 
 def known() -> list[str]:
@@ -65,8 +54,8 @@ def _labels(kind: type) -> Behaviour:
 
 def _represent() -> Behaviour:
     """Layers of a JULE network after one epoch."""
-    digits = load("digits", size=32, subset=FEWER)
-    model = JULE(**SMALL | OF_JULE | ONE_PERIOD).fit(digits)
+    digits = load("digits", size=32, subset=traces.FEWER)
+    model = JULE(**BRIEF).fit(digits)
     layers = {layer: model.represent(digits, layer) for layer in LAYERS}
     return {
         "plan": {layer: list(values.shape) for layer, values in layers.items()},
@@ -78,9 +67,9 @@ def _codes() -> Behaviour:
     """Table 8's pipeline: whitened patches, the patch CNN, a codebook, pooled codes, the SVM."""
     digits = load("digits", size=16, subset=3 * N)
     train, test = digits.take(range(2 * N)), digits.take(range(2 * N, 3 * N))
-    whitening, patches = codes.whitened_patches(train, 200, random_state=SEED)
+    whitening, patches = codes.whitened_patches(train, 200, random_state=traces.SEED)
     images = patches.view(-1, 1, codes.PATCH, codes.PATCH).numpy()
-    model = JULE(**SMALL | OF_JULE | ONE_PERIOD, negatives="random", n_neighbors=10)
+    model = JULE(**BRIEF, negatives="random", n_neighbors=10)
     network, epochs = patch_network.learn_patch_network(images, model)
     plan, numbers = {}, {"whitened": rounded(weighted_norm(patches))}
     numbers["patch CNN, losses"] = [rounded(row["loss"]) for row in epochs]
@@ -89,7 +78,7 @@ def _codes() -> Behaviour:
         if name in patch_network.LAYERS:
             represent = patch_network.layer_representation(network, name, images.shape[1:])
         vectors = represent(patches) if represent else patches
-        book = codes.learn_codebook(vectors, 8, random_state=SEED)
+        book = codes.learn_codebook(vectors, 8, random_state=traces.SEED)
         features = codes.encode(train, whitening, book, represent=represent, device="cpu")
         plan[name] = [list(vectors.shape), list(features.shape)]
         numbers[name] = [rounded(weighted_norm(v)) for v in (vectors, book, features)]
@@ -116,8 +105,4 @@ def _resnet_features() -> Behaviour:
     return {"plan": {"shape": list(found.shape), "networks": list(NETWORKS)}, "numbers": numbers}
 
 
-EXTRACTORS: dict[str, Callable[[], Behaviour]] = {
-    "represent": _represent,
-    "codes": _codes,
-    "resnet_features": _resnet_features,
-}
+EXTRACTORS = {"represent": _represent, "codes": _codes, "resnet_features": _resnet_features}

@@ -1,10 +1,9 @@
 """A paper in the book: its printed tables, profiles, deviations, claims and records, read from files.
 
-`book/<paper>/profiles.yml` holds `method` (the paper's own), `default` (its parameters on every
-data set), `baselines` (the methods it is compared with, and their parameters), `shared` (parameters
-that these take over from the paper's own, where they have them) and `profiles`: smoke | cpu | paper, by
-data set. `published.yml` holds the printed numbers, `deviations.yml` where paper, released code and book
-differ, `runs` the records; `book/claims.yml` what all papers claim.
+`book/<paper>/profiles.yml` holds `method` (the paper's own), `default` (its parameters on every data set),
+`baselines` (the methods it is compared with, and their parameters), `shared` (parameters that these take over
+from the paper's own) and `profiles`: smoke | cpu | paper, by data set. `published.yml` holds the printed
+numbers, `deviations.yml` where paper, released code and book differ; `book/claims.yml` what all papers claim.
 """
 
 from __future__ import annotations
@@ -42,10 +41,9 @@ KEYS = {
 
 
 class Paper:
-    """One paper's files and records, each read once, when first asked for; a new Paper reads anew.
+    """One paper's files and records, each read when first asked for, and once: do not change them.
 
-    name: a folder of the book, or the id of a paper in claims.yml; root: folder of the records, by
-    default book/<name>/runs. What it returns is shared: read it, do not change it.
+    name: a folder of the book, or an id of claims.yml; root: folder of the records, if not book/<name>/runs.
     """
 
     def __init__(self, name: str, root: Path | None = None) -> None:
@@ -53,7 +51,7 @@ class Paper:
 
     @property
     def folder(self) -> Path:
-        """Return book/<name>. Raises ValueError for a paper without one, naming the nearest."""
+        """book/<name>; ValueError for a paper without one."""
         return paper_folder(self.name)
 
     @cached_property
@@ -72,20 +70,16 @@ class Paper:
 
     @cached_property
     def published(self) -> dict[str, dict[str, Any]]:
-        """The printed tables that compare methods on data sets, by id; none without a published.yml.
+        """The printed tables that compare methods on data sets, by id; ValueError names a wrong row.
 
-        A table has `title`, `source` (where in the paper), `metrics` (keys of METRICS) and `rows`; a row
-        `name` (as printed), `values` {data set: number or None, or a list of one for each metric} and,
-        where we run the same, `method` and `result`, optionally `variant` and `tag`; `reported` holds
-        numbers that the table quotes from other papers. ValueError names a row that is not so.
+        `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a
+        list of one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`;
+        `reported` holds numbers that the table quotes from other papers.
         """
         return self._tables("tables")
 
     def printed(self, table: str, metric: str | None = None) -> list[dict[str, Any]]:
-        """Return a table's rows with the numbers of one metric, by default its first.
-
-        Raises ValueError for an unknown table or a metric that it does not print.
-        """
+        """A table's rows with the numbers of one metric, by default its first; ValueError for unknown ones."""
         if table not in self.published:
             raise unknown_name("table", table, self.published)
         metrics = self.published[table]["metrics"]
@@ -101,10 +95,9 @@ class Paper:
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
-        """The printed tables that compare no method on a data set, by id.
+        """The printed tables of `columns` that compare no method on a data set, by id; ValueError as there.
 
-        Each has `title`, `source`, `columns` and `rows` of `name` and `values` (one a column, None where
-        the paper prints none), a row optionally the `parameter` that it sets. ValueError as `published`.
+        A row has `name` and `values`, one a column, and optionally the `parameter` that it sets.
         """
         return self._tables("others")
 
@@ -125,10 +118,9 @@ class Paper:
     def deviations(self) -> list[dict[str, Any]]:
         """Where paper, released code and this book differ, from deviations.yml.
 
-        Each has `id`, `topic`, `paper`, `released`, `ours` and `why`; then `effect` (known otherwise, or
-        why it was not measured), or `runs`: tags whose records measure it against those of the tag
-        `base`, by default "main". {name} in `ours` stands for a parameter of the method as the variant
-        "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
+        `effect` says in words what is known of it; or `runs` are tags whose records measure it against those
+        of the tag `base`, by default "main". {name} in `ours` stands for a parameter of the method as the
+        variant "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
         """
         settings = signature(self.profiles["method"]) | self.profiles["default"]
         entries = []
@@ -172,21 +164,17 @@ class Paper:
             for row in entry["rows"]:
                 place = f"{where}, row {row.get('name')!r}"
                 _check(f"row of {kind}", place, row)
+                if kind == "others" and len(row["values"]) != (n := len(entry["columns"])):
+                    raise ValueError(f"{place}: {len(row['values'])} values for {n} columns.")
                 if kind == "tables":
-                    _check_numbers(place, row, len(entry["metrics"]))
-                elif len(row["values"]) != len(entry["columns"]):
-                    raise ValueError(
-                        f"{place}: {len(row['values'])} values for {len(entry['columns'])} columns."
-                    )
+                    _check_numbers(place, row["values"], len(entry["metrics"]))
+                    _check_numbers(place, row.get("reported", {}), len(entry["metrics"]))
             found[entry["id"]] = entry
         return found
 
 
 def claimed() -> list[dict[str, Any]]:
-    """Read book/claims.yml: papers with `id`, `number`, `cite`, `title` and `claims`.
-
-    Raises ValueError, naming the claim, for missing or unknown keys.
-    """
+    """Papers of book/claims.yml: `id`, `number`, `cite`, `title` and `claims`; ValueError names a wrong one."""
     found = load_yaml(BOOK / "claims.yml")["papers"]
     for paper in found:
         for entry in paper["claims"]:
@@ -200,17 +188,14 @@ def papers() -> list[str]:
 
 
 def paper_folder(paper: str) -> Path:
-    """Return book/<paper>. Raises ValueError for an unknown paper, naming the nearest ones."""
+    """book/<paper>; ValueError for an unknown paper, naming the nearest ones."""
     if paper not in papers():
         raise unknown_name("paper", paper, papers())
     return BOOK / paper
 
 
 def profiles(paper: str) -> dict[str, Any]:
-    """Read book/<paper>/profiles.yml: keys `method`, `default`, `baselines`, `shared`, `profiles`.
-
-    Raises ValueError for an unknown paper or profile, or an entry without `source` or `n_clusters`.
-    """
+    """Contents of book/<paper>/profiles.yml; ValueError for a wrong name or an entry without source."""
     found = {"shared": ["n_clusters"]} | load_yaml(paper_folder(paper) / "profiles.yml")
     for profile, entries in found["profiles"].items():
         if profile not in NAMES:
@@ -230,9 +215,9 @@ def methods(paper: str) -> list[str]:
 
 
 def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
-    """Return one data set's entry of a profile, parameters and ABOUT keys together.
+    """One data set's entry of a profile, parameters and ABOUT keys together; ValueError for unknown names.
 
-    Images of one's own (`folder:PATH`) take the defaults. Raises ValueError for unknown names.
+    Images of one's own (`folder:PATH`) take the defaults.
     """
     by_profile = profiles(paper)["profiles"]
     if profile not in by_profile:
@@ -259,13 +244,11 @@ def resolve(
     method: str | None = None,
     variant: str = "paper",
 ) -> dict[str, Any]:
-    """Return every parameter that `method` is built with, `random_state` excepted.
+    """Every parameter that a method, by default the paper's own, is built with, `random_state` excepted.
 
-    method: by default the paper's own. It takes profiles.yml's `default` and all of the data set's
-    entry; another method takes what is `shared` of these, its `baselines`, and the entry's `others`.
-    The variant's overrides come before these, those asked for last.
-    Raises ValueError for unknown names and where n_clusters is given nowhere, TypeError for a value
-    of the wrong type.
+    The paper's own takes profiles.yml's `default` and the data set's entry; another what is `shared` of
+    these, its `baselines`, and the entry's `others`. A variant's come before these, the overrides last.
+    Raises ValueError for unknown names and without n_clusters, TypeError for a value of the wrong type.
     """
     declared = profiles(paper)
     method = method or declared["method"]
@@ -307,7 +290,7 @@ def signature(method: str) -> dict[str, Any]:
 
 @cache
 def estimators() -> dict[str, type]:
-    """Return the estimator classes by name; torch is imported with them, so only when asked for."""
+    """The estimator classes by name; torch is imported with them, so only when asked for."""
     from reprolib import methods
     from reprolib.studies.classify import PatchCodes
 
@@ -315,10 +298,17 @@ def estimators() -> dict[str, type]:
 
 
 def estimator_class(method: str) -> type:
-    """Return the estimator class of a method's name. Raises ValueError for an unknown one."""
+    """The estimator class of a method's name; ValueError for an unknown one."""
     if method not in estimators():
         raise unknown_name("method", method, estimators())
     return estimators()[method]
+
+
+def _check_numbers(where: str, values: Mapping[str, Any], n: int) -> None:
+    for dataset, value in values.items():
+        each = value if isinstance(value, list) else [value] * n
+        if len(each) != n or not all(isinstance(number, int | float | None) for number in each):
+            raise ValueError(f"{where}: {dataset} holds {value!r}, not {n} numbers.")
 
 
 def _check(kind: str, where: str, entry: Mapping[str, Any]) -> set[str]:
@@ -326,12 +316,3 @@ def _check(kind: str, where: str, entry: Mapping[str, Any]) -> set[str]:
     needed, optional = (set(keys.split()) for keys in KEYS[kind])
     check_keys(where, entry, needed, optional)
     return needed
-
-
-def _check_numbers(where: str, row: Mapping[str, Any], n_metrics: int) -> None:
-    for dataset, value in [*row["values"].items(), *row.get("reported", {}).items()]:
-        each = value if isinstance(value, list) else [value] * n_metrics
-        if len(each) != n_metrics:
-            raise ValueError(f"{where}: {dataset} holds {len(each)} numbers, not {n_metrics}.")
-        if any(number is not None and not isinstance(number, int | float) for number in each):
-            raise ValueError(f"{where}: {dataset} holds {value!r}, not a number.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import inspect
 import json
 import shutil
 import tempfile
@@ -76,12 +75,7 @@ class Plan:
     @property
     def takes_seed(self) -> bool:
         """Tell whether the result depends on `random_state`, its own or that of learned features."""
-        return bool(self._seed or learned(self.features))
-
-    @property
-    def _seed(self) -> dict[str, int]:
-        known = inspect.signature(papers.estimator_class(self.method)).parameters
-        return {"random_state": self.random_state} if "random_state" in known else {}
+        return "random_state" in self.estimator().get_params() or bool(learned(self.features))
 
     @property
     def checkpoint(self) -> Path:
@@ -97,11 +91,12 @@ class Plan:
 
     def images(self) -> Any:
         """Load the data set as the profile says, and as the model of learned features takes it."""
-        fitting = {}
-        if learned(self.features):
-            channels, *size = self._jule().input_shape_
-            fitting = {"size": tuple(size), "gray": channels == 1}
-        return datasets.load(self.dataset, **self.load | fitting)
+        if not learned(self.features):
+            return datasets.load(self.dataset, **self.load)
+        channels, *size = self._jule().input_shape_
+        return datasets.load(
+            self.dataset, **self.load | {"size": tuple(size), "gray": channels == 1}
+        )
 
     def inputs(self, images: Any) -> Any:
         """What the method is fitted on: the images, or their `features` float32 (n, d)."""
@@ -126,7 +121,9 @@ class Plan:
 
     def estimator(self) -> Any:
         """Build the method, not fitted."""
-        return papers.estimator_class(self.method)(**self.parameters, **self._seed)
+        model = papers.estimator_class(self.method)(**self.parameters)
+        seeded = "random_state" in model.get_params()
+        return model.set_params(random_state=self.random_state) if seeded else model
 
     def monitor(self, images: Any) -> Log:
         """The log of a run, continued with the checkpoint; that of seed 0 keeps points for figures."""
@@ -140,17 +137,17 @@ class Plan:
 
         Those of a killed run before this one are added, from its checkpoint.
         """
-        inputs, before = self.inputs(images), []
+        inputs, before, options = self.inputs(images), [], {}
         if self.checkpoint.exists():
             before = load_checkpoint(self.checkpoint)[1]["history"]
+        if model.trains:
+            options = {"monitor": monitor, "checkpoint": self.checkpoint, "shared": self.shared}
         began = time.perf_counter()
-        if not model.trains:
-            model.fit(inputs)
-        else:
-            model.fit(inputs, monitor=monitor, checkpoint=self.checkpoint, shared=self.shared)
-            if self.method != "JULE":
-                return seconds_by_stage(model.history_)
-            model.save(self.shared / f"{self.stem}.safetensors")  # for `features` of other runs
+        model.fit(inputs, **options)
+        if model.trains and self.method != "JULE":
+            return seconds_by_stage(model.history_)
+        if self.method == "JULE":  # for `features` of other runs
+            model.save(self.shared / f"{self.stem}.safetensors")
         # merges included, half of JULE's time
         return {"fit": sum(row["seconds"] for row in before) + time.perf_counter() - began}
 
@@ -190,10 +187,9 @@ class Plan:
 def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     """Decide a run from settings and hyper-parameters, in one dict; the rest as SETTINGS and profile say.
 
-    `runs_dir=None` keeps the record of a smoke run in a temporary folder, removed at exit, and
-    writes that of every other profile to book/<paper>/runs. On learned features the tag "main" becomes
-    on-<data set>-<layer>. Raises ValueError for unknown names, TypeError for wrong types, and ValueError
-    when the tag "main", kept for the profile's own setting, is asked for with another one.
+    `runs_dir=None`: a smoke run writes to a temporary folder, removed at exit, others to book/<paper>/runs.
+    On learned features the tag "main" becomes on-<data set>-<layer>. Raises TypeError for wrong types,
+    ValueError for unknown names and for the tag "main" with another setting than the profile's own.
     """
     values = SETTINGS | {k: v for k, v in given.items() if k in SETTINGS}
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
@@ -230,8 +226,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     kind = papers.estimator_class(method)
     named = f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method
     makers = getattr(kind, "behaviours", [named])
-    runs_dir = values.pop("runs_dir")
-    if runs_dir is not None:
+    if (runs_dir := values.pop("runs_dir")) is not None:
         runs = Path(runs_dir).expanduser().resolve()
     elif place[1] != "smoke":
         runs = papers.paper_folder(paper) / "runs"

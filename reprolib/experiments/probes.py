@@ -1,9 +1,8 @@
 """Behaviours: what each method does, numbered, so that a record can say which one made it.
 
-`book/probes.yml` lists for each method and variant (and for what extracts features) its behaviours, the
-last one today's. A record names those that made it; it is stale when one of them is no longer the last. A
-behaviour is a `plan`, exact facts, and `numbers`, known to a tolerance: a refactor changes neither and ages
-nothing. `outputs.compute` asks today's code; a test compares.
+`book/probes.yml` lists the behaviours of each method and variant, and of what extracts features, the last one
+today's. A record names those that made it and is stale when one is no longer the last. A behaviour is a `plan`,
+exact facts, and `numbers`, known to a tolerance: a refactor ages nothing. `outputs.compute` asks today's code.
 """
 
 from __future__ import annotations
@@ -60,11 +59,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for kind in ("plan", "numbers"):
         old, new = (dict(_leaves(side.get(kind, {}))) for side in (before, now))
         for name in dict.fromkeys([*old, *new]):
-            if name not in old or name not in new:
-                was, here = (repr(side.get(name, "not there")) for side in (old, new))
-                found.append(f"{name}: {was} before, {here} now")
-            elif not _same(kind, name, old[name], new[name]):
-                found.append(f"{name}: {old[name]} before, {new[name]} now")
+            was, is_now = (side.get(name, "nothing") for side in (old, new))
+            if not _same(kind, name, was, is_now):
+                found.append(f"{name}: {was} before, {is_now} now")
     return found
 
 
@@ -167,7 +164,7 @@ def _same(kind: str, name: str, old: Any, new: Any) -> bool:
     if isinstance(old, str) and isinstance(new, str) and "labels" in name:
         ids = [[ord(letter) for letter in labels] for labels in (old, new)]
         return len(old) == len(new) and math.isclose(metrics.ari(*ids), 1.0)
-    if kind == "plan" or isinstance(old, int) or isinstance(new, int):
+    if kind == "plan" or not isinstance(old, float) or not isinstance(new, float):
         return old == new
     tolerance = HALF_TOLERANCE if name.startswith("bfloat16") else TOLERANCE
     return math.isclose(old, new, rel_tol=tolerance, abs_tol=NOTHING)

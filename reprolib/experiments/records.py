@@ -58,15 +58,13 @@ def record(
 ) -> Path:
     """Write one run's record into the folder `root` and return the path of its JSON file.
 
-    images: the `Images` of the run; without labels no metric is stored; assignments: cluster ids int (n,) by
-    result name, as in {"SF": ..., "RC": ...}; code: `code_state` of the method, taken before the run;
-    seconds: by step; history: one dict a row; arrays: more arrays for figures, stored as they are; device:
-    "auto" for the machine's; setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name;
-    `task`, what the ids are, a "clustering" or the classes of a "classification".
+    images: the `Images` of the run; assignments: cluster ids int (n,) by result name, as in {"SF": ...};
+    code: `code_state` before the run; seconds: by step; history: a dict a row; arrays: more, for figures;
+    setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name; `task`, what the ids are,
+    a "clustering" or the classes of a "classification".
     Raises ValueError when an assignment does not fit the data set, a name is taken twice or a setting is
-    missing or unknown, OSError when the folder cannot be written.
-    The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that is there
-    and agrees with its .npz is a finished run.
+    missing or unknown. The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that
+    is there and agrees with its .npz is a finished run.
     """
     setting = USUAL | setting
     check_keys("a record", setting, set(SETTING), set())
@@ -129,9 +127,8 @@ def load_records(
 ) -> list[dict]:
     """Read a paper's records, sorted by file name, keeping those that match every filter.
 
-    task: None for all; filters: `key=value` or `key=[values]` on top-level keys; `dataset`
-    matches the data set's name. root: folder of the records, default book/<paper>/runs. Each record gets a
-    key `path`. Raises ValueError for a file that is not a record of this schema, or an unknown key.
+    task: None for all; filters: `key=value` or `key=[values]` on top-level keys, `dataset` by its name; root:
+    folder, default book/<paper>/runs. Raises ValueError for a file that is no record, or an unknown key.
     """
     folder = BOOK / paper / "runs" if root is None else root
     filters |= {} if task is None else {"task": task}
@@ -139,11 +136,7 @@ def load_records(
 
 
 def load_arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Read a record's .npz: assignments, `y` and figure arrays.
-
-    Raises FileNotFoundError when it is missing, ValueError when it is not the file the record
-    names.
-    """
+    """Read a record's .npz: assignments, `y`, arrays for figures; ValueError for another file than it names."""
     path = Path(entry["path"]).parent / entry["assignment"]
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != entry["assignment_sha256"]:
@@ -183,12 +176,10 @@ def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str,
 
 def told(entry: Mapping[str, Any]) -> str:
     """Scores and seconds of a record in one line."""
-    names = {"nmi_geometric": "NMI", "acc": "ACC", "accuracy": "accuracy"}
-    scores = ", ".join(
-        " ".join([result, *(f"{said} {m[key]:.3f}" for key, said in names.items() if key in m)])
-        for result, m in entry["metrics"].items()
-    )
-    return f"{scores or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
+    names, told = {"nmi_geometric": "NMI", "acc": "ACC", "accuracy": "accuracy"}, []
+    for result, scores in entry["metrics"].items():
+        told.append(result + "".join(f" {names[k]} {scores[k]:.3f}" for k in names if k in scores))
+    return f"{', '.join(told) or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
 
 
 def _scores(task: str, y: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -204,12 +204,11 @@ def _settle(layers: nn.Sequential, inputs: torch.Tensor, spread: float) -> None:
     Of an untrained network the statistics are those of no data, all latent vectors alike.
     """
     norms = [m for m in layers.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    usual = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = 1.0
+        usual, norm.momentum = norm.momentum, 1.0
     outputs = layers.train()(inputs)
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
+    for norm in norms:
+        norm.momentum = usual
     layers[-1].weight.mul_(spread / outputs.std())
 
 
