@@ -8,8 +8,6 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -49,21 +47,6 @@ def peak_memory_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, others KiB
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Run with a number of threads of torch, BLAS and OpenMP."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        with threadpool_limits(number):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @cache

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.base import clone
+from threadpoolctl import threadpool_limits
 
 from reprolib import methods
 from reprolib.data.load import load
 from reprolib.experiments import traces
-from reprolib.experiments.machine import threads
 from reprolib.experiments.traces import SMALL, Behaviour, N, partition, rounded, weighted_norm
 from reprolib.methods.jule import JULE, LAYERS
 from reprolib.networks.pretrained import NETWORKS, PRECISIONS, WEIGHTS, extract
@@ -25,7 +25,7 @@ BRIEF = SMALL | traces.OF_JULE | traces.ONE_PERIOD
 
 def compute(name: str) -> Behaviour:
     """Today's behaviour of a name of `known()`: `plan`, exact facts, and `numbers`, known to a tolerance."""
-    with torch.random.fork_rng(devices=[]), threads(1):
+    with torch.random.fork_rng(devices=[]), threadpool_limits(1):
         if name in EXTRACTORS:
             return EXTRACTORS[name]()
         method, _, variant = name.partition("/")

@@ -4,6 +4,7 @@
 `baselines` (the methods it is compared with, and their parameters), `shared` (parameters that these take over
 from the paper's own) and `profiles`: smoke | cpu | paper, by data set. `published.yml` holds the printed
 numbers, `deviations.yml` where paper, released code and book differ; `book/claims.yml` what all papers claim.
+What these files must hold is checked by tests/experiments/test_paper.py.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from reprolib.checks import check_keys, unknown_name
+from reprolib.checks import unknown_name
 from reprolib.experiments import records
 from reprolib.files import BOOK, load_yaml
 
-NAMES = ("smoke", "cpu", "paper")
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
 ABOUT = ("load", "source", "reduced", "features", "others")
@@ -28,15 +28,6 @@ METRICS = {
     "nmi_geometric": "NMI (geometric)",
     "nmi_arithmetic": "NMI (arithmetic)",
     "nmi_max": "NMI (max)",
-}
-# Keys of an entry in the files: those it needs, and those it may have
-KEYS = {
-    "tables": ("id title source metrics rows", "note"),
-    "row of tables": ("name values", "method result variant tag reported note"),
-    "others": ("id title source columns rows", "note"),
-    "row of others": ("name values", "parameter"),
-    "deviation": ("id topic paper released ours why", "effect runs base"),
-    "claim": ("claim where", "check open"),
 }
 
 
@@ -70,13 +61,13 @@ class Paper:
 
     @cached_property
     def published(self) -> dict[str, dict[str, Any]]:
-        """The printed tables that compare methods on data sets, by id; ValueError names a wrong row.
+        """The printed tables that compare methods on data sets, by id.
 
         `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a
         list of one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`;
         `reported` holds numbers that the table quotes from other papers.
         """
-        return self._tables("tables")
+        return {entry["id"]: entry for entry in self._printed.get("tables", [])}
 
     def printed(self, table: str, metric: str | None = None) -> list[dict[str, Any]]:
         """A table's rows with the numbers of one metric, by default its first; ValueError for unknown ones."""
@@ -95,11 +86,11 @@ class Paper:
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
-        """The printed tables of `columns` that compare no method on a data set, by id; ValueError as there.
+        """The printed tables of `columns` that compare no method on a data set, by id.
 
         A row has `name` and `values`, one a column, and optionally the `parameter` that it sets.
         """
-        return self._tables("others")
+        return {entry["id"]: entry for entry in self._printed.get("others", [])}
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -109,10 +100,7 @@ class Paper:
     @cached_property
     def headline(self) -> str:
         """The metric by which the pages tell what a setting changes, by default "nmi_geometric"."""
-        found = self._printed.get("headline", "nmi_geometric")
-        if found not in METRICS:
-            raise unknown_name(f"headline in {self.name}/published.yml", found, METRICS)
-        return found
+        return self._printed.get("headline", "nmi_geometric")
 
     @cached_property
     def deviations(self) -> list[dict[str, Any]]:
@@ -120,23 +108,16 @@ class Paper:
 
         `effect` says in words what is known of it; or `runs` are tags whose records measure it against those
         of the tag `base`, by default "main". {name} in `ours` stands for a parameter of the method as the
-        variant "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
+        variant "paper" and the profiles' defaults set it; ValueError for an unknown one.
         """
         settings = signature(self.profiles["method"]) | self.profiles["default"]
         entries = []
         for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
-            where = f"deviations.yml, {entry.get('id', 'no id')}"
-            needed = _check("deviation", where, entry)
-            if wrong := sorted(key for key in needed if not isinstance(entry[key], str)):
-                raise ValueError(f"{where}: {', '.join(wrong)} must be text; quote it.")
-            if not {"runs", "effect"} & set(entry):
-                raise ValueError(
-                    f"{where}: give `runs`, tags that measure it, or `effect`, in words."
-                )
             try:
                 ours = entry["ours"].format(**settings)
             except KeyError as error:
-                raise unknown_name(f"parameter in {where}", error.args[0], settings) from None
+                where = f"parameter in deviations.yml, {entry['id']}"
+                raise unknown_name(where, error.args[0], settings) from None
             entries.append({"runs": [], "base": "main", **entry, "ours": ours})
         return entries
 
@@ -153,33 +134,10 @@ class Paper:
         path = self.folder / "published.yml"
         return load_yaml(path) if path.is_file() else {}
 
-    def _tables(self, kind: str) -> dict[str, dict[str, Any]]:
-        found = {}
-        for entry in self._printed.get(kind, []):
-            where = f"published.yml, {entry.get('id', 'no id')}"
-            _check(kind, where, entry)
-            for metric in entry.get("metrics", []):
-                if metric not in METRICS:
-                    raise unknown_name(f"metric of {where}", metric, METRICS)
-            for row in entry["rows"]:
-                place = f"{where}, row {row.get('name')!r}"
-                _check(f"row of {kind}", place, row)
-                if kind == "others" and len(row["values"]) != (n := len(entry["columns"])):
-                    raise ValueError(f"{place}: {len(row['values'])} values for {n} columns.")
-                if kind == "tables":
-                    _check_numbers(place, row["values"], len(entry["metrics"]))
-                    _check_numbers(place, row.get("reported", {}), len(entry["metrics"]))
-            found[entry["id"]] = entry
-        return found
-
 
 def claimed() -> list[dict[str, Any]]:
-    """Papers of book/claims.yml: `id`, `number`, `cite`, `title` and `claims`; ValueError names a wrong one."""
-    found = load_yaml(BOOK / "claims.yml")["papers"]
-    for paper in found:
-        for entry in paper["claims"]:
-            _check("claim", f"claims.yml, {paper['id']}, {entry.get('claim', '?')!r}", entry)
-    return found
+    """Papers of book/claims.yml, each with `id`, `number`, `cite`, `title` and `claims`."""
+    return load_yaml(BOOK / "claims.yml")["papers"]
 
 
 def papers() -> list[str]:
@@ -195,17 +153,8 @@ def paper_folder(paper: str) -> Path:
 
 
 def profiles(paper: str) -> dict[str, Any]:
-    """Contents of book/<paper>/profiles.yml; ValueError for a wrong name or an entry without source."""
-    found = {"shared": ["n_clusters"]} | load_yaml(paper_folder(paper) / "profiles.yml")
-    for profile, entries in found["profiles"].items():
-        if profile not in NAMES:
-            raise unknown_name("profile in profiles.yml", profile, NAMES)
-        for dataset, entry in entries.items():
-            if missing := [key for key in ("source", "n_clusters") if not entry.get(key)]:
-                raise ValueError(
-                    f"profiles.yml, {profile}/{dataset}: {', '.join(missing)} missing."
-                )
-    return found
+    """Contents of book/<paper>/profiles.yml; ValueError for an unknown paper."""
+    return {"shared": ["n_clusters"]} | load_yaml(paper_folder(paper) / "profiles.yml")
 
 
 def methods(paper: str) -> list[str]:
@@ -302,17 +251,3 @@ def estimator_class(method: str) -> type:
     if method not in estimators():
         raise unknown_name("method", method, estimators())
     return estimators()[method]
-
-
-def _check_numbers(where: str, values: Mapping[str, Any], n: int) -> None:
-    for dataset, value in values.items():
-        each = value if isinstance(value, list) else [value] * n
-        if len(each) != n or not all(isinstance(number, int | float | None) for number in each):
-            raise ValueError(f"{where}: {dataset} holds {value!r}, not {n} numbers.")
-
-
-def _check(kind: str, where: str, entry: Mapping[str, Any]) -> set[str]:
-    """Check an entry's keys by KEYS; return those that it needs."""
-    needed, optional = (set(keys.split()) for keys in KEYS[kind])
-    check_keys(where, entry, needed, optional)
-    return needed

@@ -22,6 +22,8 @@ from reprolib.checks import unknown_name
 from reprolib.data import load as datasets
 from reprolib.experiments import paper as papers
 from reprolib.experiments import records
+from reprolib.experiments.machine import commit
+from reprolib.experiments.probes import latest
 from reprolib.methods.jule import JULE, LAYERS
 from reprolib.networks.pretrained import NETWORKS, resnet_features
 from reprolib.training.checkpoint import load_checkpoint
@@ -60,7 +62,7 @@ class Plan:
     source: str  # who prescribes the setting
     reduced: str  # against the paper
     runs: Path  # folder of the records
-    code: dict[str, Any]  # `records.code_state` at planning
+    code: dict[str, Any]  # commit, whether it is `dirty`, and behaviours, at planning
 
     @property
     def stem(self) -> str:
@@ -226,6 +228,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     kind = papers.estimator_class(method)
     named = f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method
     makers = getattr(kind, "behaviours", [named])
+    head, dirty = commit()  # now: the files may change while the run goes on
     if (runs_dir := values.pop("runs_dir")) is not None:
         runs = Path(runs_dir).expanduser().resolve()
     elif place[1] != "smoke":
@@ -240,7 +243,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=runs,
-        code=records.code_state(*makers, *feature_makers),
+        code={"commit": head, "dirty": dirty, "behaviours": latest(*makers, *feature_makers)},
     )
 
 
@@ -271,12 +274,9 @@ def given(page: Mapping[str, Any]) -> dict[str, Any]:
     papermill only warns of a name that a page does not have, and goes on: every plain value comes along
     here, so that `plan` takes it or refuses it.
     """
-    found = {
-        name: value
-        for name, value in page.items()
-        if isinstance(value, str | int | float | list | dict | None)
-        and not (name.startswith("_") or name in ("In", "Out"))
-    }
+    plain = str | int | float | list | dict | None
+    known = {k: v for k, v in page.items() if not k.startswith("_") and k not in ("In", "Out")}
+    found = {name: value for name, value in known.items() if isinstance(value, plain)}
     parameters = found.pop("parameters", {})
     if not isinstance(parameters, dict):
         raise TypeError(f"parameters must be a dict, as in {{'gamma': 2.0}}; got {parameters!r}.")

@@ -17,9 +17,8 @@ import numpy as np
 
 from reprolib import metrics
 from reprolib.checks import check_keys, unknown_name
-from reprolib.experiments.machine import commit, machine, peak_memory_mb
+from reprolib.experiments.machine import machine, peak_memory_mb
 from reprolib.experiments.probes import is_stale as is_stale
-from reprolib.experiments.probes import latest
 from reprolib.files import BOOK, write_atomically
 
 SCHEMA = 3
@@ -34,14 +33,6 @@ def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -
     parts = [method, dataset, profile, tag]
     clean = ["".join(c if c.isalnum() or c in "_.=" else "-" for c in p).strip("-") for p in parts]
     return "-".join(clean) + f"-seed{random_state}"
-
-
-def code_state(*names: str) -> dict[str, Any]:
-    """The code that a run is made by: commit, dirty (the package differs from it) and `behaviours`, the
-    numbers of those named. Taken before a run: the files may change while it goes on.
-    """
-    head, dirty = commit()
-    return {"commit": head, "dirty": dirty, "behaviours": latest(*names)}
 
 
 def record(
@@ -59,9 +50,9 @@ def record(
     """Write one run's record into the folder `root` and return the path of its JSON file.
 
     images: the `Images` of the run; assignments: cluster ids int (n,) by result name, as in {"SF": ...};
-    code: `code_state` before the run; seconds: by step; history: a dict a row; arrays: more, for figures;
-    setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name; `task`, what the ids are,
-    a "clustering" or the classes of a "classification".
+    code: `commit`, `dirty`, `behaviours` before the run; seconds: by step; history: a dict a row; arrays:
+    more, for figures; setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name; `task`,
+    what the ids are, a "clustering" or the classes of a "classification".
     Raises ValueError when an assignment does not fit the data set, a name is taken twice or a setting is
     missing or unknown. The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that
     is there and agrees with its .npz is a finished run.
@@ -110,7 +101,7 @@ def as_text(entry: Mapping[str, Any]) -> str:
     """Write a record as JSON: one line a key, and one a row where a key holds rows or named dicts."""
 
     def one(value: Any) -> str:
-        return json.dumps(value, default=_plain, allow_nan=False)
+        return json.dumps(value, default=lambda numbers: numbers.tolist(), allow_nan=False)
 
     def lines(value: Any) -> str:
         if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
@@ -220,10 +211,3 @@ def matches(entry: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
         if value not in (wanted if isinstance(wanted, list | tuple | set) else [wanted]):
             return False
     return True
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy scalars and arrays inside a record into JSON."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a record cannot hold a {type(value).__name__}: {value!r}")

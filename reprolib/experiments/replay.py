@@ -14,11 +14,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from reprolib import metrics
 from reprolib.checks import unknown_name
 from reprolib.experiments import records
-from reprolib.experiments.machine import machine, threads
+from reprolib.experiments.machine import machine
 from reprolib.experiments.plan import plan
 from reprolib.experiments.probes import as_text, here
 from reprolib.files import BOOK, load_yaml, write_atomically
@@ -55,12 +56,11 @@ def draw(
     if sample < 1:
         raise ValueError(f"sample must be at least 1, got {sample}")
     entries = records.load_records(paper)
-    for key, wanted in (("method", method), ("dataset", dataset)):
-        if wanted is not None:
-            known = {e[key] if key == "method" else e[key]["name"] for e in entries}
-            if wanted not in known:
-                raise unknown_name(f"{key} with records of {paper}", wanted, known)
-            entries = [e for e in entries if records.matches(e, {key: wanted})]
+    for wanted, of in ((method, lambda e: e["method"]), (dataset, lambda e: e["dataset"]["name"])):
+        known = {of(entry) for entry in entries}
+        if wanted not in known | {None}:
+            raise unknown_name(f"name with records of {paper}", wanted, known)
+        entries = [entry for entry in entries if wanted in (None, of(entry))]
     found = [entry for entry in entries if not needs_model(entry)]
     if not found:
         raise ValueError(
@@ -84,7 +84,7 @@ def replay(entry: Mapping[str, Any]) -> dict[str, Any]:
     images, model = made.images(), made.estimator()
     records.check_version(entry, images)
     began = time.perf_counter()
-    with threads(entry["machine"]["threads"]):
+    with threadpool_limits(entry["machine"]["threads"]):  # of torch too
         model.fit(images)
         described = machine()
     seconds = time.perf_counter() - began

@@ -125,9 +125,7 @@ def _outcome(item: Plan, status: int) -> list[str]:
     if status == 0 and item.finished_record():
         return []
     said = [n for n in _tail(item) if n and not n.startswith(("Ending", "Executing"))]
-    reason = said[-1] if said else f"exit status {status}"
-    if status == 0:
-        reason = "the page ended without writing its record"
+    reason = [f"exit status {status}", *said][-1] if status else "the page wrote no record"
     return [f"{item.stem}: {reason}\n  log: {_log(item)}"]
 
 

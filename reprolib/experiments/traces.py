@@ -1,9 +1,8 @@
 """What the first steps of a method that trains do, small enough to ask each time.
 
 A method is fitted to 60 digits for a few epochs a stage, each stage from untrained networks, as a longer
-training amplifies rounding until no two processors agree. K-means and mixtures are replaced by a portable
-start. The fit is killed after every epoch and goes on from its checkpoint. Parameters whose defaults would
-hide that they are dropped are moved away from them.
+training amplifies rounding until no two processors agree. The fit is killed after every epoch and goes on from
+its checkpoint. Parameters whose defaults would hide that they are dropped are moved away from them.
 """
 
 from __future__ import annotations
@@ -38,9 +37,7 @@ OF_FAMILY = {"batch_size": FEWER // 2, "u_epochs": 2, "mnet_width": 16}
 OF_JULE = {"batch_size": 30, "channels": 8, "embedding_dim": 16}
 PERIODS, ONE_PERIOD = {"n_epochs": 2, "unrolling_rate": 0.5}, {"n_epochs": 1, "unrolling_rate": 1.0}
 HALF = {"precision": "bfloat16"}
-# Of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding; the fast
-# one so that one pass of a batch shows in the next
-SLOW, FAST = 1e-2, 1e1
+SLOW = 1e-2  # of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding
 # deviation of the latent vectors, smaller where a softmax of them would be hard; and of MNet's logits
 SPREAD, NEAR, SHARP = 0.5, {"DKM": 0.02}, 5.0
 # Factors of parameters whose defaults are those of the functions they are passed to, or too small to show
@@ -69,9 +66,6 @@ def trace(kind: type, variant: str) -> Behaviour:
         for name, epochs in EPOCHS.items():
             found.fit(_only(small, name, epochs), digits)
         small.set_params(batch_size=FEWER)
-        if "passes" in usually:
-            fast = clone(small).set_params(learning_rate=FAST * usual.learning_rate)
-            found.fit(_only(fast, "phase1_epochs", 1), digits, "fast, ")
         for name in EPOCHS:
             found.fit(_only(small, name, 1).set_params(**HALF), digits, "bfloat16, ")
         rows = digits.pixels.reshape(FEWER, -1) / np.float32(255)

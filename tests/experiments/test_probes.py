@@ -75,7 +75,6 @@ MUTATIONS = [
     ("DCSS/joint", Run, "autocast", "enabled=half", "enabled=False"),
     ("DCSS/released", dcss.PerCluster, "optimizer", ", momentum=MOMENTUM", ""),
     ("DCSS/joint", dcss.PerCluster, "step", " ** model.m ", " "),
-    ("DCSS/paper", dcss.PerCluster, "step", ' or model.memberships == "each run"', ""),
     (
         "DCSS/joint",
         dcss.PerCluster,
