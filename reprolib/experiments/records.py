@@ -1,7 +1,7 @@
 """Run records: one JSON and one small .npz a run, written atomically, re-scored by the tests.
 
-The .npz holds the cluster assignments and the true labels `y`, so that every metric of a record can
-be recomputed without the data set. `y` is checked against the data set wherever that is at hand.
+The .npz holds the cluster assignments and the true labels `y`: every metric can be recomputed without the data
+set, and `y` is checked against the data set wherever that is at hand.
 """
 
 from __future__ import annotations
@@ -53,20 +53,14 @@ def record(
     code: `commit`, `dirty`, `behaviours` before the run; seconds: by step; history: a dict a row; arrays:
     more, for figures; setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name; `task`,
     what the ids are, a "clustering" or the classes of a "classification".
-    Raises ValueError when an assignment does not fit the data set, a name is taken twice or a setting is
-    missing or unknown. The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that
-    is there and agrees with its .npz is a finished run.
+    Raises ValueError when an assignment does not fit the data set or a setting is missing or unknown,
+    TypeError for a name that is taken. The .npz is replaced first and the JSON, which holds its hash, last: a
+    JSON file that is there and agrees with its .npz is a finished run.
     """
     setting = USUAL | setting
     check_keys("a record", setting, set(SETTING), set())
-    if not assignments:
-        raise ValueError(
-            "assignments is empty; pass at least one result, as in {'labels': labels}."
-        )
     labels, scores = images.labels, {}
     stored = {name: _compact(name, ids, images.n) for name, ids in assignments.items()}
-    if clash := sorted({*(arrays or {})} & {*stored, "y"} | {"y"} & {*stored}):
-        raise ValueError(f"array names {clash} are taken by assignments or labels; rename them.")
     if labels is not None:
         stored["y"] = _compact("y", labels, images.n)
         scores = {k: _scores(setting["task"], labels, v) for k, v in assignments.items()}

@@ -1,8 +1,7 @@
 """Replays: recorded fits made again in full, and how far their labels agree; book/replays.yml.
 
-A behaviour (probes.py) says that the first steps are the same; a replay says it of a whole fit. On the
-machine and versions of the record the labels are equal; elsewhere rounding grows with training, and the
-agreement is to be read beside that between the seeds of the same setting.
+A behaviour says that the first steps are the same, a replay that a whole fit is. On the machine and versions of
+the record the labels are equal; elsewhere rounding grows: read the agreement beside that between the seeds.
 """
 
 from __future__ import annotations
@@ -138,11 +137,8 @@ def name_of(entry: Mapping[str, Any]) -> str:
 
 def between_seeds(entry: Mapping[str, Any], result: str) -> float | None:
     """Mean ARI between the labels of all pairs of seeds of a record's setting; None for one seed."""
-    setting = {key: entry[key] for key in SETTING} | {"dataset": entry["dataset"]["name"]}
-    alike = [
-        records.load_arrays(other)[result]
-        for other in records.load_records(entry["paper"], **setting)
-        if all(other[key] == entry[key] for key in ("dataset", "parameters"))
-    ]
+    same = {key: entry[key] for key in SETTING} | {"dataset": entry["dataset"]["name"]}
+    alike = records.load_records(entry["paper"], **same, parameters=[entry["parameters"]])
+    alike = [records.load_arrays(other)[result] for other in alike]
     found = [metrics.ari(a, b) for a, b in combinations(alike, 2)]
     return round(float(np.mean(found)), 4) if found else None

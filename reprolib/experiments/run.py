@@ -40,12 +40,10 @@ def run(
 ) -> list[Path]:
     """Execute book/<paper>/run.md once a seed and return the paths of the records, in seed order.
 
-    parameters: settings and hyper-parameters, as for `plan`, without `random_state`; jobs: seeds at a
-    time, each a process of its own; force: run even where a finished record is there; runs_dir: default
-    book/<paper>/runs. A seed whose record is intact, fresh and made with the same parameters is skipped. A
-    killed seed goes on from its method's checkpoint. Executed notebooks and logs: runs/executed.
-    Raises ValueError or TypeError for bad names and values before anything runs, RunFailed after
-    the last seed when one failed.
+    parameters: as for `plan`, without `random_state`; jobs: seeds at a time, each a process of its own; force:
+    also where a finished record is there: intact, fresh and of the same parameters; runs_dir: default
+    book/<paper>/runs. A killed seed goes on from its checkpoint. Executed notebooks and logs: runs/executed.
+    Raises ValueError or TypeError for bad names and values before anything runs, RunFailed at the end.
     """
     if not seeds or jobs < 1:
         raise ValueError(f"at least one seed and one job are needed; got {list(seeds)}, {jobs}.")
