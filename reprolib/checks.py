@@ -11,11 +11,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most checks do not need 
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
-    """Return (not raise) the error for an unknown name: nearest valid names first, then all.
-
-    kind: what is being named, in words, as in "data set"; name: what came; valid: the accepted
-    names.
-    """
+    """Return (not raise) the error for an unknown name of a kind ("data set"): the nearest, then all."""
     names = sorted(str(v) for v in valid)
     folded = {n.casefold(): n for n in names}
     near = difflib.get_close_matches(str(name).casefold(), list(folded), n=3, cutoff=0.5)

@@ -66,9 +66,9 @@ def test_a_run_starts_from_the_model_of_another(tmp_path):
     asked = dict(dataset="digits", profile="smoke", runs_dir=str(tmp_path))
     learned = asked | dict(method="KMeans", features="jule/digits/ip")
     with pytest.raises(FileNotFoundError, match="run jule -p dataset=digits -p profile=smoke"):
-        run.run("jule", learned, [0], runs_dir=tmp_path, progress=False)
-    run.run("jule", asked, [0], runs_dir=tmp_path, progress=False)
-    (path,) = run.run("jule", learned, [0], runs_dir=tmp_path, progress=False)
+        run.run("jule", learned, [0], runs_dir=tmp_path)
+    run.run("jule", asked, [0], runs_dir=tmp_path)
+    (path,) = run.run("jule", learned, [0], runs_dir=tmp_path)
     entry = records.read(path)
     assert entry["tag"] == "on-digits-ip" and entry["parameters"]["features"] == "jule/digits/ip"
     assert set(entry["behaviours"]) == {"KMeans", "represent", "JULE/paper"}
