@@ -328,4 +328,3 @@ def test_cost_counts_operations_and_bytes():
     counted = cost(70_000, 10, 10)
     assert counted["flops"] == 10 * 70_000 * 100
     assert counted["bytes"] == 4 * (70 * 70_000 + 300)
-    assert counted["memberships_bytes"] == 4 * (20 * 70_000 + 100)
