@@ -28,60 +28,50 @@ neighbour. Defined in the page "Kernels and their floors".
 from __future__ import annotations
 
 import os
+from numbers import Integral
 
 import numpy as np
 import torch
 
 from reprolib.kernels.knn_cpu import knn_cpu
 
-BACKENDS = ("auto", "cpu", "triton")
-
 
 def knn(
-    features: np.ndarray | torch.Tensor,
-    n_neighbors: int,
-    *,
-    backend: str = "auto",
-    block_rows: int | None = None,
+    features: np.ndarray | torch.Tensor, n_neighbors: int, *, block_rows: int = 2048
 ) -> tuple[np.ndarray, np.ndarray] | tuple[torch.Tensor, torch.Tensor]:
     """Exact k nearest neighbours of each row among the other rows, by squared Euclidean distance.
 
-    Parameters: `features` (n, d), numpy or torch, any real dtype (used as float32);
-    `n_neighbors` = k >= 1; `backend` "cpu", "triton" or "auto" (Triton for a CUDA tensor);
-    `block_rows`, the rows handled at once on the CPU (default 2048).
+    `features` (n, d), numpy or torch, any real dtype (used as float32); `n_neighbors` = k >= 1;
+    `block_rows`, the rows handled at once on the CPU. CUDA tensors run in Triton for k up to 64.
 
     Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy,
     torch tensors on the same device for torch. The row itself is excluded by its index, so
     duplicates are neighbours at distance 0; ties go to the smaller index.
 
     Raises ValueError (not 2-D, NaN or infinite values, values too large to square, too few rows,
-    unknown backend), TypeError (not real numbers), RuntimeError ("triton" without CUDA).
+    bad k or block_rows), TypeError (not real numbers).
 
     Source: JULE (Yang et al. 2016), the k-NN graph under equation 4.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-    tensor = _as_tensor(features)
-    k = _check_neighbors(n_neighbors, len(tensor))
-    if block_rows is not None and block_rows < 1:
-        raise ValueError(f"block_rows must be at least 1, got {block_rows}")
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if backend == "triton" and not (torch.cuda.is_available() or interpreted):
-        raise RuntimeError(
-            'backend="triton" needs a CUDA device, and torch sees none; '
-            'use backend="cpu" or backend="auto"'
+    x = _as_tensor(features)
+    for name, value in (("n_neighbors", n_neighbors), ("block_rows", block_rows)):
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} must be an integer, at least 1, got {value!r}")
+    if len(x) <= n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} samples, got {len(x)}: "
+            "lower n_neighbors or pass more samples"
         )
-    device = tensor.device
-    if backend == "triton" or (backend == "auto" and device.type == "cuda" and k <= 64):
+    if n_neighbors <= 64 and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
         from reprolib.kernels.knn_triton import knn_triton
 
-        squared, indices = knn_triton(tensor if interpreted else tensor.cuda(), k)
+        squared, indices = knn_triton(x, int(n_neighbors))
     else:
-        found = knn_cpu(tensor.cpu().numpy(), k, block_rows)
-        squared, indices = torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        found = knn_cpu(x.cpu().numpy(), int(n_neighbors), block_rows)
+        squared, indices = (torch.from_numpy(part).to(x.device) for part in found)
     if isinstance(features, np.ndarray):
-        return squared.cpu().numpy(), indices.cpu().numpy()
-    return squared.to(device), indices.to(device)
+        return squared.numpy(), indices.numpy()
+    return squared, indices
 
 
 def reference_knn(features: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,36 +94,31 @@ def cost(n: int, d: int, k: int, *, itemsize: int = 4) -> dict[str, float]:
     `bytes`: features read once as rows and once as columns (`itemsize` bytes a value), and
     k distances (4 bytes) and k indices (4 bytes) a row written: what a fused kernel must move.
     `bytes_materialised`: the same when the n x n float32 matrix is written and read once.
-    `selections`: n^2 comparisons with the running k-th distance.
     """
     fused = 2.0 * n * d * itemsize + 8.0 * n * k
     return {
         "flops": 2.0 * n * n * d + 3.0 * n * k * d,
         "bytes": fused,
         "bytes_materialised": fused + 8.0 * n * n,
-        "selections": float(n) * n,
     }
 
 
 def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
     """The features as contiguous float32 (n, d), checked."""
-    if isinstance(features, np.ndarray):
-        real = features.dtype.kind in "fiu"
-    elif isinstance(features, torch.Tensor):
-        real = not features.is_complex() and features.dtype != torch.bool
-    else:
+    if isinstance(features, np.ndarray) and features.dtype.kind in "fiu":
+        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    if not isinstance(features, torch.Tensor) or (
+        features.is_complex() or features.dtype == torch.bool
+    ):
         raise TypeError(
-            f"features must be a numpy array or a torch tensor, got {type(features).__name__}"
+            "features must be a numpy array or a torch tensor of real numbers, got "
+            f"{getattr(features, 'dtype', type(features).__name__)}"
         )
-    if not real:
-        raise TypeError(f"features must hold real numbers, got dtype {features.dtype}")
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
             "features must be 2-D (samples, features), got shape "
             f"{tuple(features.shape)}; flatten images first"
         )
-    if isinstance(features, np.ndarray):
-        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
     tensor = features.detach().float().contiguous()
     largest = float(torch.stack(tensor.aminmax()).abs().max()) if len(tensor) else 0.0
     if not np.isfinite(largest):
@@ -144,16 +129,3 @@ def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
             f"features as large as {largest:.3g} overflow float32 when squared; rescale them"
         )
     return tensor
-
-
-def _check_neighbors(n_neighbors: int, n: int) -> int:
-    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, (int, np.integer)):
-        raise TypeError(f"n_neighbors must be an integer, got {n_neighbors!r}")
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be at least 1, got {n_neighbors}")
-    if n <= n_neighbors:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} samples, got {n}: "
-            "lower n_neighbors or pass more samples"
-        )
-    return int(n_neighbors)
