@@ -33,11 +33,11 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from reprolib.kernels.knn_cpu import knn_cpu
+from reprolib.kernels.knn_cpu import BLOCK_ROWS, knn_cpu
 
 
 def knn(
-    features: np.ndarray | torch.Tensor, n_neighbors: int, *, block_rows: int = 2048
+    features: np.ndarray | torch.Tensor, n_neighbors: int, *, block_rows: int = BLOCK_ROWS
 ) -> tuple[np.ndarray, np.ndarray] | tuple[torch.Tensor, torch.Tensor]:
     """Exact k nearest neighbours of each row among the other rows, by squared Euclidean distance.
 
