@@ -7,7 +7,7 @@ refined, until no other can beat it: most pairs are never computed beyond their 
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import absorb, replay, tournament
+from reprolib.graph._partition import absorb, replay, tournament
 from reprolib.graph._walks import path_affinity, path_vectors
 from reprolib.graph._zeta import zeta_affinity, zeta_diagonal
 

@@ -21,7 +21,7 @@ from scipy import sparse
 
 from reprolib.checks import unknown_name
 from reprolib.graph._lazy import PATH, ZETA, lazy_loop
-from reprolib.graph._lists import member_lists
+from reprolib.graph._partition import member_lists
 from reprolib.graph._walks import Walk, Work
 from reprolib.graph.digraph import Digraph
 from reprolib.graph.linkage import Linkage, check_partition

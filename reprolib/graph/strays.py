@@ -13,7 +13,7 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from reprolib.checks import unknown_name
 from reprolib.graph.digraph import Digraph
-from reprolib.graph.linkage import Linkage, best_affinities, graph_degree_linkage
+from reprolib.graph.linkage import Linkage, affinities, graph_degree_linkage
 
 STRAY_RULES = ("leftover", "isolated", "never")
 # a leftover is this many times smaller than the average cluster
@@ -90,7 +90,7 @@ def linkage_without_strays(
     if rule not in STRAY_RULES:
         raise unknown_name("strays", rule, STRAY_RULES)
     if rule == "isolated" and int(labels.max()) + 1 > ISOLATED_ABOVE * n_clusters:
-        isolated = np.flatnonzero(best_affinities(digraph, labels) == 0.0)
+        isolated = np.flatnonzero(affinities(digraph, labels).sum(axis=1) == 0.0)
         labels = join_strays(features, labels, isolated, target)
     while True:
         result = graph_degree_linkage(digraph, labels, target, **options)
