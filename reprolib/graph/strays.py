@@ -40,8 +40,7 @@ def join_strays(
     """Join each stray cluster to the one with the nearest mean among the others.
 
     `features` (n, d), `labels` int (n,) in 0..c-1, `strays` int (m,) ids, of which the first are taken
-    while at least `n_kept` clusters stay. Returns int32 (n,) labels without gaps; unchanged when there
-    is nothing to join, or nothing to join it to.
+    while at least `n_kept` clusters stay. Returns labels without gaps, or unchanged if none is joined.
     """
     n_found = int(labels.max()) + 1
     strays = strays[: max(n_found - max(n_kept, 1), 0)]
@@ -57,9 +56,8 @@ def join_strays(
 def leftovers(merged: np.ndarray, labels: np.ndarray, n_neighbors: int) -> np.ndarray:
     """Ids in `labels` of the clusters that make up the leftovers of `merged`, smallest first: int (m,).
 
-    `labels` int (n,) before the merges, `merged` int (n,) after them. A leftover has at most
-    `n_neighbors` K_s images, so that each of them has neighbours outside, and less than a twentieth of
-    the average cluster of `merged`.
+    `labels` int (n,) before the merges, `merged` int (n,) after them. A leftover has at most K_s =
+    `n_neighbors` images, so that each has neighbours outside, and less than a twentieth of the average.
     """
     size = np.bincount(merged)
     small = (size <= n_neighbors) & (size * LEFTOVER_BELOW < size.mean())

@@ -74,19 +74,6 @@ def knn(
     return squared, indices
 
 
-def reference_knn(features: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The definition in plain PyTorch: all n x n distances in float64, sorted by (distance, index).
-
-    `features` (n, d) on any device; returns float32 (n, k) and int64 (n, k). O(n^2 d) memory, for
-    small n: the page and the tests compare `knn` with it.
-    """
-    x = features.float().double()
-    squared = ((x[:, None, :] - x[None, :, :]) ** 2).sum(-1).float()  # (n, n)
-    squared.fill_diagonal_(float("inf"))
-    squared, indices = squared.sort(dim=1, stable=True)  # stable: ties keep the index order
-    return squared[:, :n_neighbors].contiguous(), indices[:, :n_neighbors].contiguous()
-
-
 def cost(n: int, d: int, k: int, *, itemsize: int = 4) -> dict[str, float]:
     """FLOPs and bytes of an exact k-NN search of n rows of d features among themselves.
 

@@ -46,7 +46,7 @@ def pairwise_loss(
     have it. Nothing waits for the device: a value that is not finite makes the loss NaN.
 
     Raises ValueError (shapes, thresholds that do not satisfy 0 <= gamma <= zeta <= 1), TypeError (dtypes).
-    O(B^2 K) time; cost: `cost`. Float32 on a CUDA device runs in Triton for up to 128 clusters.
+    O(B^2 K) time. Float32 on a CUDA device runs in Triton for up to 128 clusters.
 
     Source: paper 004, equations 4 and 5, with its defaults; its Figure 10 ends at zeta = gamma = 0.5.
     """
@@ -80,18 +80,6 @@ def takes_triton(q: torch.Tensor) -> bool:
     """Whether these rows (B, K) go to the Triton kernel: float32 on a device, and K fits one tile."""
     on_device = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
     return on_device and q.dtype == torch.float32 and q.shape[1] <= 128
-
-
-def cost(b: int, k: int, *, separate: bool = True) -> dict[str, float]:
-    """FLOPs and float32 bytes of the loss and its gradient for b rows of k clusters.
-
-    `flops`: 2 b^2 k for the similarities and 2 b^2 k for the sums of rows. `bytes`: q, and the
-    similarity vectors if `separate` (equation 4), read once, the gradient written once.
-    `bytes_materialised`: the same when similarities and signs, b x b float32 each, are written and
-    read once.
-    """
-    fused, square = 4.0 * b * k * (3 if separate else 2), 4.0 * b * b
-    return {"flops": square * k, "bytes": fused, "bytes_materialised": fused + 4.0 * square}
 
 
 class _KnownGradient(torch.autograd.Function):

@@ -92,7 +92,7 @@ def dec_loss(
 
     `target` (n, K) is not negative, of the dtype of `u`, and held constant. Returns a scalar,
     differentiable in u and centers. Raises ValueError (shapes, no samples, alpha not positive),
-    TypeError (dtypes). Cost: `cost`.
+    TypeError (dtypes).
 
     Source: DEC (Xie, Girshick and Farhadi 2016), equations 2, 4 and 5; DEC sums over samples.
     """
@@ -104,13 +104,3 @@ def dec_loss(
     if target.dtype != u.dtype:
         raise TypeError(f"target is {target.dtype} and u is {u.dtype}; convert one of them")
     return F.kl_div(logits.log_softmax(1), target.detach(), reduction="batchmean")
-
-
-def cost(n: int, d: int, k: int) -> dict[str, float]:
-    """FLOPs and float32 bytes of one forward and backward pass of `dec_loss`, if it were fused.
-
-    `flops`: distances twice, 3 n k d each, and the weighted differences summed over samples and over
-    centers, 4 n k d. `bytes`: the forward pass reads u and the target and writes q, the backward pass
-    reads all three and writes the gradient of u; centers and their gradient count once a pass.
-    """
-    return {"flops": 10.0 * n * k * d, "bytes": 4.0 * (3 * n * d + 4 * n * k + 3 * k * d)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reprolib.kernels import knn_cpu as cpu
-from reprolib.kernels.knn import cost, knn, reference_knn
+from reprolib.kernels.knn import cost, knn
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -56,13 +56,6 @@ def test_equals_the_definition(name, precision):
     expected = literal(x, k)
     np.testing.assert_array_equal(indices, expected[1])
     np.testing.assert_array_equal(squared, expected[0])
-
-
-def test_reference_equals_the_definition():
-    x, k = cases()["ties on a grid"]
-    squared, indices = reference_knn(torch.from_numpy(x), k)
-    np.testing.assert_array_equal(indices, literal(x, k)[1])
-    np.testing.assert_array_equal(squared, literal(x, k)[0])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

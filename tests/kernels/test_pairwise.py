@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reprolib.kernels import pairwise
-from reprolib.kernels.pairwise import cost, pairwise_loss
+from reprolib.kernels.pairwise import pairwise_loss
 
 
 def literal_pairs(q, similarity=None, zeta=0.8, gamma=0.2):
@@ -231,11 +231,3 @@ def test_wrong_shapes_and_dtypes_are_refused():
         pairwise_loss(q, q.float())
     with pytest.raises(TypeError, match="float32 or float64"):
         pairwise_loss(q.half())
-
-
-def test_cost_counts_operations_and_bytes():
-    counted = cost(1024, 10)
-    assert counted["flops"] == 4 * 1024**2 * 10
-    assert counted["bytes"] == 4 * 3 * 1024 * 10
-    assert counted["bytes_materialised"] - counted["bytes"] == 16 * 1024**2
-    assert cost(1024, 10, separate=False)["bytes"] == 4 * 2 * 1024 * 10
