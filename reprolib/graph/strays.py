@@ -81,9 +81,8 @@ def linkage_without_strays(
 
     `rule` "leftover": merge, join what was left over (`leftovers`) before the merges, and merge again
     until nothing is. "isolated": before the merges join every cluster without any affinity, while there
-    are more than 20 times the final `n_clusters`, as JULE.torch does. "never": none; paper 002 does not
-    speak of them. `features` (n, d) in which means are taken; `options` of `graph_degree_linkage`. The
-    merges of the result count clusters after the joins.
+    are more than 20 times the final `n_clusters`, as JULE.torch does. "never", as paper 002: none.
+    `features` (n, d) for the means; `options` of `graph_degree_linkage`. The merges count joined clusters.
     """
     if rule not in STRAY_RULES:
         raise unknown_name("strays", rule, STRAY_RULES)

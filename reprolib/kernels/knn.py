@@ -1,28 +1,16 @@
 r"""Exact k nearest neighbours of every row among the others, without an n x n matrix.
 
-The mathematics. For rows $x_1, \dots, x_n$ and their mean $c$, let $z_i$ be $x_i - c$ rounded to
-the precision of the products. The squared distance of the rounded rows is
-
-$$\lVert z_i - z_j \rVert^2 = \lVert z_i \rVert^2 + \bigl(\lVert z_j \rVert^2 - 2 p_{ij}\bigr),
-\qquad p_{ij} = z_i^\top z_j .$$
-
-The bracket, a matrix product, orders the neighbours of row $i$. Its computed value is wrong by at
-most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ whatever the order of
-summation (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), with
-$\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in
-bfloat16, else 0. Subtracting the bound costs nothing (it scales the bias and the product), and
-gives a lower bound of the distance between rounded rows; the true distance is shorter than that
-by at most $e_i + \max_j e_j$, where $e_i = \lVert x_i - c - z_i \rVert$ is measured.
-
-So each row keeps the $k$ + a few smallest lower bounds, their distances are computed again from
-differences, and the row is finished when the next lower bound exceeds its k-th distance. The other
-rows (ties, many duplicates, very close neighbours) get a second pass over everything that might be
-nearer than the k-th distance found so far. Hence the result does not depend on how products are
-rounded, on the blocks, or on the device.
-
-The distance is the float64 sum of squared differences of the float32 features, rounded to float32;
-neighbours are ordered by (distance, index). Equal rows have distance 0, and a row is never its own
-neighbour. Defined in the page "Kernels and their floors".
+With z_i the rows less their mean, rounded to the precision of the products, the bracket in
+$\lVert z_i \rVert^2 + (\lVert z_j \rVert^2 - 2 p_{ij})$, $p_{ij} = z_i^\top z_j$, orders the neighbours
+of row $i$. It is wrong by at most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$
+in any order of summation, with $\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$
+if products are stored in bfloat16, else 0 (Higham, Accuracy and Stability of Numerical Algorithms,
+section 3.1). Less that bound it is a lower bound; rounding row $i$ by $e_i$ makes the true distance
+shorter by at most $e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and computes
+their distances again, float64 sums of squared differences of the float32 features, rounded to float32.
+It is finished when the next lower bound exceeds its k-th distance; the others (ties, duplicates) look
+again at everything that might be nearer. So the result depends neither on rounding, nor on blocks,
+nor on the device. The page "Kernels and their floors" derives it.
 """
 
 from __future__ import annotations
@@ -74,15 +62,15 @@ def knn(
     return squared, indices
 
 
-def cost(n: int, d: int, k: int, *, itemsize: int = 4) -> dict[str, float]:
+def cost(n: int, d: int, k: int) -> dict[str, float]:
     """FLOPs and bytes of an exact k-NN search of n rows of d features among themselves.
 
     `flops`: the matrix product, 2 n^2 d, plus 3 n k d to compute k distances a row again.
-    `bytes`: features read once as rows and once as columns (`itemsize` bytes a value), and
-    k distances (4 bytes) and k indices (4 bytes) a row written: what a fused kernel must move.
+    `bytes`: float32 features read once as rows and once as columns, and k distances and k indices
+    (4 bytes each) a row written: what a fused kernel must move.
     `bytes_materialised`: the same when the n x n float32 matrix is written and read once.
     """
-    fused = 2.0 * n * d * itemsize + 8.0 * n * k
+    fused = 8.0 * n * d + 8.0 * n * k
     return {
         "flops": 2.0 * n * n * d + 3.0 * n * k * d,
         "bytes": fused,

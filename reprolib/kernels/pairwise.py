@@ -1,20 +1,9 @@
 r"""The pairwise similarity loss of DCSS, without a B x B temporary kept or saved.
 
-For rows $q_i$ of a softmax and similarities $s_{ij}$, over all ordered pairs, $i = j$ included,
-
-$$L = \sum_{ij} \mathbb 1\{s_{ij} \ge \zeta\} (1 - q_i^\top q_j)
-    + \mathbb 1\{s_{ij} \le \gamma\} \, q_i^\top q_j .$$
-
-With the signs $w_{ij} = \mathbb 1\{s_{ij} \le \gamma\} - \mathbb 1\{s_{ij} \ge \zeta\}$, which are
-symmetric and constant almost everywhere, and $h_i = \sum_j w_{ij} q_j$,
-
-$$L = \#\{s_{ij} \ge \zeta\} + \sum_i q_i^\top h_i,
-\qquad \frac{\partial L}{\partial q_i} = 2 h_i .$$
-
-So one pass over blocks of $s$ gives the counts, the loss and the gradient; $q_i^\top q_j$ itself is
-never formed. Where $s_{ij} = \zeta = \gamma$ the pair is similar (definition A.1) and not dissimilar
-too. The loss carries the rounding of its terms: about $10^{-7}$ of the number of similar pairs in
-float32.
+With $w_{ij}$ = -1 for a similar pair, 1 for a dissimilar one, 0 for the rest, and
+$h_i = \sum_j w_{ij} q_j$, the loss is the number of similar pairs $+ \sum_i q_i^\top h_i$, and its
+gradient $2 h_i$: one pass over blocks of $s$ gives the counts, the loss and the gradient. The loss
+carries the rounding of its terms: about $10^{-7}$ of the number of similar pairs in float32.
 """
 
 from __future__ import annotations
@@ -62,7 +51,7 @@ def pairwise_loss(
         )
     if not 0 <= gamma <= zeta <= 1:
         raise ValueError(f"thresholds must satisfy 0 <= gamma <= zeta <= 1, got {gamma}, {zeta}")
-    # a pair at thresholds that meet, in this dtype, would be both
+    # a pair at thresholds that meet, in this dtype, is similar (definition A.1), not both
     number = np.float32 if q.dtype == torch.float32 else np.float64
     gamma = min(gamma, float(np.nextafter(number(zeta), number(-np.inf))))
     with torch.no_grad():

@@ -20,11 +20,10 @@ LAST = ("last_kernel", "last_stride", "last_padding", "last_extra")
 def side_sizes(n: int) -> dict[str, int]:
     """Lay out one side of n pixels, 16 <= n <= 32, so that the decoder ends at n again.
 
-    Returns `flat` and `middle`, the pixels after the encoder and after the second deconvolution, and by
-    layer its settings: stride and padding of the first convolution, output padding of the first
-    deconvolution, kernel and padding of the second, which doubles, and all four of the last. For 28
-    and 16 pixels these are the values of paper 004, section 6; other sides take the kernels of one of
-    them and change the last deconvolution. Raises ValueError for other n.
+    Returns `flat` and `middle`, the pixels after the encoder and after the second deconvolution, and
+    settings of layers; `extra` is the output padding of the first deconvolution. For 28 and 16 pixels
+    these are the values of paper 004, section 6; other sides take the kernels of one of them and
+    change the last deconvolution. Raises ValueError for other n.
     """
     if not SIDES[0] <= n <= SIDES[1]:
         raise ValueError(
@@ -84,8 +83,7 @@ class ConvAutoencoder(Autoencoder):
 
     Encoder: convolutions to 32, 64 and 128 channels, each with a bottleneck layer, then `latent_dim` linear
     outputs. Decoder: one fully connected layer and three deconvolutions, no bottlenecks, linear output.
-    The first convolution alone is normalised, as in the released code. Weights of convolutions and
-    linear layers start from Xavier's uniform distribution, biases from 0.
+    The first convolution alone is normalised, as in the released code. Starts by `initialise`.
     """
 
     def __init__(
@@ -131,8 +129,7 @@ class ConvAutoencoder(Autoencoder):
 class DenseAutoencoder(Autoencoder):
     """Symmetric fully connected autoencoder d-500-500-2000-latent_dim (paper 004, section 5).
 
-    For feature vectors (b, d), ReLU between the layers, linear latent vectors and outputs. Starts as
-    `ConvAutoencoder` does.
+    For feature vectors (b, d), ReLU between the layers, linear latent vectors and outputs.
     """
 
     def __init__(
