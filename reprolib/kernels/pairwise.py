@@ -12,7 +12,6 @@ import os
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 BLOCK_ROWS = 256  # rows handled at once where no Triton kernel runs
 
@@ -62,25 +61,14 @@ def pairwise_loss(
         else:
             found = _pairwise_blocks(q, vectors, zeta, gamma)
     loss, gradient, n_similar, n_dissimilar = found
-    return _KnownGradient.apply(q, loss, gradient), n_similar, n_dissimilar
+    linear = torch.dot(gradient.ravel(), q.ravel())  # has the known gradient, and adds nothing
+    return loss + (linear - linear.detach()), n_similar, n_dissimilar
 
 
 def takes_triton(q: torch.Tensor) -> bool:
     """Whether these rows (B, K) go to the Triton kernel: float32 on a device, and K fits one tile."""
     on_device = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
     return on_device and q.dtype == torch.float32 and q.shape[1] <= 128
-
-
-class _KnownGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, loss, gradient):
-        ctx.save_for_backward(gradient)
-        return loss.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return grad * ctx.saved_tensors[0], None, None
 
 
 def _pairwise_blocks(
