@@ -1,8 +1,7 @@
 """Incremental zeta affinity of two clusters: closed walks that visit both.
 
-Such a walk is split at the last sample m of the other cluster that it visits: a walk that arrives
-at m from anywhere in the union, then one that leaves m for home and stays there. Walks of both
-sorts are grown step by step from m, and meet at the sample i where the closed walk starts.
+Such a walk is split at the last sample m of the other cluster that it visits: one walk arrives at m
+from anywhere, one leaves m for home and stays there. Both grow from m, and meet where it starts.
 """
 
 import numpy as np
