@@ -160,7 +160,7 @@ def test_disconnected_graph_stops_with_its_components(kind):
     )
     labels = np.concatenate([ragged_labels(40, 12, 0), 12 + ragged_labels(30, 9, 1)])
     result = incremental_linkage(digraph, labels, 1, kind=kind)
-    assert result.n_clusters == 2
+    assert result.labels.max() + 1 == 2
     assert len(result.merges) == len(result.affinities) == 19
     np.testing.assert_array_equal(result.labels, np.repeat([0, 1], [40, 30]))
 
@@ -174,7 +174,7 @@ def test_one_way_edges_have_no_affinity(kind):
         1.0,
     )
     result = incremental_linkage(digraph, np.array([0, 0, 1, 1]), 1, kind=kind)
-    assert result.n_clusters == 2
+    assert result.labels.max() + 1 == 2
     assert len(result.merges) == 0
 
 

@@ -7,7 +7,6 @@ import torch
 from rounding import assert_within, rounding_bound
 
 from reprolib.kernels.soft_assignment import (
-    cost,
     dec_loss,
     fuzzy_memberships,
     squared_distances,
@@ -322,10 +321,3 @@ def test_wrong_shapes_and_dtypes_are_refused():
         dec_loss(u, centers, target.float())
     with pytest.raises(ValueError, match="2-D"):
         target_distribution(target[0])
-
-
-def test_cost_counts_operations_and_bytes():
-    counted = cost(70_000, 10, 10)
-    assert counted["flops"] == 10 * 70_000 * 100
-    assert counted["bytes"] == 4 * (70 * 70_000 + 300)
-    assert counted["memberships_bytes"] == 4 * (20 * 70_000 + 100)
