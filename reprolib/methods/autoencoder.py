@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
-from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from reprolib.data.images import (
     as_features,
@@ -17,16 +15,6 @@ from reprolib.data.images import (
     check_features,
     is_features,
     to_float_images,
-)
-from reprolib.kernels.soft_assignment import squared_distances
-from reprolib.methods.base import (
-    BatchSize,
-    Count,
-    Natural,
-    Positive,
-    TrainedEstimator,
-    check_counts,
-    parameters,
 )
 from reprolib.networks.autoencoders import SIDES, Centers, build_autoencoder
 from reprolib.training.monitor import Report
@@ -36,7 +24,7 @@ PRETRAIN, PHASE_1, PHASE_2 = "pretrain", "phase 1", "phase 2"
 STARTS = 20  # of k-means on latent vectors; paper 004 names no number
 
 
-def as_inputs(X: Any, *, to_cluster: bool = True) -> torch.Tensor:
+def as_inputs(X: Any, *, to_cluster: bool = True) -> Tensor:
     """Network inputs float32: gray images (n, 1, h, w) in [0, 1], anything else as rows (n, d).
 
     Images of one channel and 16 to 32 pixels a side go through convolutions, channels last; other
@@ -51,92 +39,26 @@ def as_inputs(X: Any, *, to_cluster: bool = True) -> torch.Tensor:
     return images.flatten(1)
 
 
-@parameters
-class AutoencoderMethod(TrainedEstimator):
-    """An autoencoder trained by its reconstruction, then by a method's own stage from k-means centers.
-
-    After `fit`: `results_` the labels at the end of each stage, those of k-means as "ae"; `embedding_` float32
-    (n, latent_dim) the latent vectors u; `centers_` float32 (n_clusters, latent_dim).
-    """
-
-    latent_dim: Count = 10
-    pretrain_epochs: Natural = 200
-    pretrain_rate: Positive = 1e-3
-    batch_size: BatchSize = 256
-    phase1_epochs: Natural = 150
-
-    RESULTS: ClassVar = {"ae": "AE + k-means", "u": "u", "q": "q"}
-    STAGE: ClassVar[type[Stage]]  # the method's own
-
-    def inputs(self, X: Any) -> torch.Tensor:
-        """Gray images of 16 to 32 pixels a side for convolutions, all else as rows: `as_inputs`."""
-        inputs = as_inputs(X)
-        check_counts(len(inputs), self.n_clusters, 1)
-        return inputs
-
-    def stages(self, run: Run, X: Any = None) -> list[Stage]:
-        """Pretraining, then the method's own stage."""
-        return [Pretrain(run, self.pretrain_epochs), self.STAGE(run, self.phase1_epochs)]
-
-    def finish(self, run: Run) -> dict[str, np.ndarray]:
-        """Keep latent vectors and centers; the labels that each stage has left."""
-        self.embedding_ = as_numpy(latent_vectors(run))
-        self.centers_ = as_numpy(run.modules["centers"].values)
-        # by the list of stages: restored tensors might hold more
-        names = [stage.result for stage in run.stages]
-        return {name: as_numpy(run.tensors[f"labels.{name}"]) for name in names}
-
-    @torch.no_grad()
-    def transform(self, X: Any) -> np.ndarray:
-        """Latent vectors float32 (n, latent_dim) of data of the fitted shape."""
-        check_is_fitted(self, "embedding_")
-        inputs = as_inputs(X, to_cluster=False)
-        if tuple(inputs.shape[1:]) != self.input_shape_:
-            raise ValueError(
-                f"X has {inputs.shape[1:].numel()} features, but {type(self).__name__} is expecting "
-                f"{math.prod(self.input_shape_)} features as input: it was fitted on inputs of shape "
-                f"{self.input_shape_}, got {tuple(inputs.shape[1:])}"
-            )
-        network = self.modules_["network"].eval()
-        device = next(network.parameters()).device
-        parts = [network.encode(part.to(device)).cpu() for part in inputs.split(ROWS)]
-        return torch.cat(parts).numpy()
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Labels int32 (n,) of data of the fitted shape, by MNet where there is one."""
-        check_is_fitted(self, "embedding_")
-        latent = torch.from_numpy(self.transform(X)).to(self.modules_["centers"].values.device)
-        return as_numpy(self.assign(self.modules_, latent)).astype(np.int32)
-
-    @staticmethod
-    @torch.no_grad()
-    def assign(modules: dict[str, nn.Module], latent: torch.Tensor) -> torch.Tensor:
-        """Labels (n,) of latent vectors (n, latent_dim): MNet's, else those of the nearest centers."""
-        if "mnet" in modules:
-            return soft_assignments(modules, latent).argmax(1)
-        return squared_distances(latent, modules["centers"].values).argmin(1)
-
-
-def encode(run: Run, inputs: torch.Tensor) -> torch.Tensor:
+def encode(run: Run, inputs: Tensor) -> Tensor:
     """Latent vectors u float32 (b, latent_dim) of inputs, in the precision of the run."""
     with run.autocast():
         return run.modules["network"].encode(inputs).float()
 
 
-def reconstruct(run: Run, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def reconstruct(run: Run, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Latent vectors (b, latent_dim) and reconstructions of inputs, float32."""
     with run.autocast():
         latent, decoded = run.modules["network"](inputs)
     return latent.float(), decoded.float()
 
 
-def latent_vectors(run: Run) -> torch.Tensor:
+def latent_vectors(run: Run) -> Tensor:
     """Latent vectors u float32 (n, latent_dim) of all samples, running statistics, on the device."""
     return run.over_all(lambda inputs: encode(run, inputs))
 
 
 @torch.no_grad()
-def soft_assignments(modules: dict[str, nn.Module], latent: torch.Tensor) -> torch.Tensor:
+def soft_assignments(modules: nn.ModuleDict, latent: Tensor) -> Tensor:
     """MNet's q (n, n_clusters) of latent vectors (n, latent_dim), running statistics."""
     mnet = modules["mnet"].eval()
     return torch.cat([mnet(part) for part in latent.split(ROWS)])
@@ -145,16 +67,9 @@ def soft_assignments(modules: dict[str, nn.Module], latent: torch.Tensor) -> tor
 class Pretrain(Stage):
     """Reconstruction alone: the first stage of every autoencoder method (paper 004, section 6)."""
 
-    name, result = PRETRAIN, "ae"
-    report_every = 0
-    shared = (
-        "latent_dim",
-        "pretrain_epochs",
-        "pretrain_rate",
-        "batch_size",
-        "precision",
-        "random_state",
-    )
+    name, report_every = PRETRAIN, 0
+    shared = ("latent_dim", "pretrain_epochs", "pretrain_rate")
+    shared += ("batch_size", "precision", "random_state")
 
     def build(self) -> None:
         run, model = self.run, self.model
@@ -163,7 +78,7 @@ class Pretrain(Stage):
         adam = torch.optim.Adam(network.parameters(), lr=model.pretrain_rate)
         run.optimizers = {PRETRAIN: adam}
 
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
         inputs = self.run.batch(batch)
         _, decoded = reconstruct(self.run, inputs)
         loss = nn.functional.mse_loss(decoded, inputs)
@@ -172,7 +87,7 @@ class Pretrain(Stage):
 
 
 class Clustering(Stage):
-    """A stage that works on latent vectors and centers mu, and leaves labels."""
+    """A stage that works on latent vectors and centers mu, and leaves labels: `result` names them."""
 
     result: ClassVar[str]
 
@@ -189,28 +104,19 @@ class Clustering(Stage):
         run, modules = self.run, self.run.modules
         latent = latent_vectors(run)
         period = sum(row["stage"] != PRETRAIN for row in run.history)
-        return Report(
-            self.name if period else PRETRAIN,
-            period,
-            as_numpy(self.model.assign(modules, latent)),
-            as_numpy(latent),
-            as_numpy(soft_assignments(modules, latent)) if "mnet" in modules else None,
-            getattr(self.model, "zeta", Report.similarity),
-        )
+        labels = as_numpy(self.model.assign(modules, latent))
+        q = as_numpy(soft_assignments(modules, latent)) if "mnet" in modules else None
+        stage = self.name if period else PRETRAIN
+        return Report(stage, period, labels, as_numpy(latent), q, self.model.zeta)
 
 
 class FromKMeans(Clustering):
-    """A method's own stage: it begins with k-means centers of the pretrained latent vectors."""
+    """A method's own stage, with an `optimizer()`: it begins with k-means centers of the latent vectors."""
 
     name, result = PHASE_1, "u"
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        """What the stage trains with."""
-        raise NotImplementedError
-
     def build(self) -> None:
-        model = self.model
-        self.run.module("centers", Centers(model.n_clusters, model.latent_dim))
+        self.run.module("centers", Centers(self.model.n_clusters, self.model.latent_dim))
         self.run.optimizers = {PHASE_1: self.optimizer()}
 
     @torch.no_grad()
@@ -220,7 +126,7 @@ class FromKMeans(Clustering):
         self.centers.copy_(torch.from_numpy(found.cluster_centers_))
         self.run.tensors["labels.ae"] = torch.from_numpy(found.labels_.astype(np.int32))
         self.start(found.labels_)
-        self.run.tell(self)
+        self.run.tell(self.report)
 
     def start(self, labels: np.ndarray) -> None:
         """What a method keeps beside the centers, from the labels (n,) of k-means."""

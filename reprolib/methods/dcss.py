@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from reprolib.kernels.pairwise import pairwise_loss
-from reprolib.kernels.soft_assignment import fuzzy_memberships
+from reprolib.kernels.soft_assignment import fuzzy_memberships, squared_distances
 from reprolib.methods.autoencoder import (
     PHASE_1,
     PHASE_2,
-    AutoencoderMethod,
     Clustering,
     FromKMeans,
+    Pretrain,
+    as_inputs,
     encode,
     latent_vectors,
     reconstruct,
+    soft_assignments,
 )
-from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight, parameters
+from reprolib.methods.base import (
+    BatchSize,
+    Count,
+    Natural,
+    Positive,
+    TrainedEstimator,
+    Weight,
+    parameters,
+)
 from reprolib.networks.autoencoders import MNet
-from reprolib.training.trainer import Run, Stage
+from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
 
 MOMENTUM = 0.9  # of the released code's plain gradient steps
 
 
 def phase_1_losses(
-    inputs: torch.Tensor,
-    decoded: torch.Tensor,
-    latent: torch.Tensor,
-    centers: torch.Tensor,
-    weights: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs: Tensor, decoded: Tensor, latent: Tensor, centers: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
     """Reconstruction and centering loss of each run, (K,) and (K,): paper 004, equations 1b and 1c.
 
     inputs, decoded (b, ...); latent (b, d); centers (K, d); weights p^m (b, K). Sums over the batch.
@@ -62,7 +70,7 @@ class PerCluster(FromKMeans):
             return torch.optim.Adam(weights, lr=rate)
         return torch.optim.SGD(weights, lr=rate, momentum=MOMENTUM)
 
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
         inputs = self.run.batch(batch)
         model, centers = self.model, self.centers.detach()
         joint = model.passes == "joint"
@@ -78,11 +86,8 @@ class PerCluster(FromKMeans):
             sums += torch.stack([reconstruction, centering]).detach()
         # means over the passes: Figure 4
         reconstruction, centering = (sums / model.n_clusters).double()
-        return {
-            "loss": reconstruction + model.alpha * centering,
-            "reconstruction": reconstruction,
-            "centering": centering,
-        }
+        loss = reconstruction + model.alpha * centering
+        return {"loss": loss, "reconstruction": reconstruction, "centering": centering}
 
     def end_epoch(self) -> None:
         if self.run.epoch % self.model.center_interval == 0:
@@ -93,8 +98,7 @@ class Pairs(Clustering):
     """Phase 2, on the latent space of any autoencoder method: X + MNet (paper 004, section 3.2).
 
     Pairs are told similar or dissimilar by the memberships p of the latent space for the first `u_epochs` T_2
-    epochs (equation 4), by q itself from then on (equation 5). The encoder is trained along, the decoder is
-    left as it is.
+    epochs (equation 4), by q itself from then on (equation 5). The encoder is trained along.
     """
 
     name, result = PHASE_2, "q"
@@ -103,15 +107,17 @@ class Pairs(Clustering):
     def build(self) -> None:
         run, m = self.run, self.model
         sizes = (m.latent_dim, m.n_clusters, m.mnet_width, m.mnet_hidden)
-        mnet = run.module("mnet", MNet(*sizes, run.generator))
-        encoder = run.modules["network"].encoder
+        mnet, encoder = (
+            run.module("mnet", MNet(*sizes, run.generator)),
+            run.modules["network"].encoder,
+        )
         groups = [
             {"params": list(mnet.parameters()), "lr": m.mnet_rate},
             {"params": list(encoder.parameters()), "lr": m.encoder_rate},
         ]
         run.optimizers = {PHASE_2: torch.optim.Adam(groups)}
 
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
         run, model = self.run, self.model
         latent = encode(run, run.batch(batch))
         q = run.modules["mnet"](latent)  # (b, K)
@@ -131,9 +137,20 @@ class Pairs(Clustering):
 
 
 @parameters
-class WithPairs(AutoencoderMethod):
-    """A method that ends with MNet on its latent space, if it has `phase2_epochs` (paper 004, Table 3)."""
+class AutoencoderMethod(TrainedEstimator):
+    """An autoencoder trained by its reconstruction, by a method's own stage from k-means centers, by pairs.
 
+    With `phase2_epochs` MNet is put on its latent space: "X+MNet" of paper 004, Table 3. After `fit`:
+    `results_` the labels at the end of each stage, those of k-means as "ae"; `embedding_` float32 (n,
+    latent_dim) the latent vectors u; `centers_` float32 (n_clusters, latent_dim).
+    """
+
+    latent_dim: Count = 10
+    pretrain_epochs: Natural = 200
+    pretrain_rate: Positive = 1e-3
+    batch_size: BatchSize = 256
+    phase1_epochs: Natural = 150  # of the method's own stage
+    learning_rate: Positive = 1e-4
     phase2_epochs: Natural = 0  # MaxIter_2
     m: Annotated[float, "above", 1] = 1.5  # fuzziness
     u_epochs: Natural = 5  # T_2: pairs are told by p for so many epochs, then by q
@@ -145,6 +162,10 @@ class WithPairs(AutoencoderMethod):
     encoder_rate: Weight = 1e-5
     clip: Weight = 0.0  # of q, to 0 or 1
 
+    RESULTS: ClassVar = {"ae": "AE + k-means", "u": "u", "q": "q"}
+    STAGE: ClassVar[type[Stage]]  # the method's own
+    prepare = staticmethod(as_inputs)
+
     def check_parameters(self) -> None:
         super().check_parameters()
         if not self.gamma <= self.zeta <= 1:
@@ -152,14 +173,42 @@ class WithPairs(AutoencoderMethod):
                 f"thresholds must satisfy gamma <= zeta <= 1, got gamma={self.gamma}, zeta={self.zeta}"
             )
 
-    def stages(self, run: Run, X: object = None) -> list[Stage]:
+    def stages(self, run: Run, X: Any = None) -> list[Stage]:
         """Pretraining, the method's own stage and, if it has epochs, the pairs."""
-        pairs = [Pairs(run, self.phase2_epochs)] if self.phase2_epochs else []
-        return [*super().stages(run, X), *pairs]
+        first = [Pretrain(run, self.pretrain_epochs), self.STAGE(run, self.phase1_epochs)]
+        return first + ([Pairs(run, self.phase2_epochs)] if self.phase2_epochs else [])
+
+    def finish(self, run: Run) -> dict[str, np.ndarray]:
+        """Keep latent vectors and centers; the labels that each stage has left."""
+        self.embedding_ = as_numpy(latent_vectors(run))
+        self.centers_ = as_numpy(run.modules["centers"].values)
+        left = {name: run.tensors.get(f"labels.{name}") for name in self.RESULTS}
+        return {name: as_numpy(labels) for name, labels in left.items() if labels is not None}
+
+    @torch.no_grad()
+    def transform(self, X: Any) -> np.ndarray:
+        """Latent vectors float32 (n, latent_dim) of data of the fitted shape."""
+        inputs, network = self._fitting_inputs(X), self.modules_["network"].eval()
+        device = next(network.parameters()).device
+        parts = [network.encode(part.to(device)).cpu() for part in inputs.split(ROWS)]
+        return torch.cat(parts).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels int32 (n,) of data of the fitted shape, by MNet where there is one."""
+        latent = torch.from_numpy(self.transform(X)).to(self.modules_["centers"].values.device)
+        return as_numpy(self.assign(self.modules_, latent)).astype(np.int32)
+
+    @staticmethod
+    @torch.no_grad()
+    def assign(modules: nn.ModuleDict, latent: Tensor) -> Tensor:
+        """Labels (n,) of latent vectors (n, latent_dim): MNet's, else those of the nearest centers."""
+        if "mnet" in modules:
+            return soft_assignments(modules, latent).argmax(1)
+        return squared_distances(latent, modules["centers"].values).argmin(1)
 
 
 @parameters
-class DCSS(WithPairs):
+class DCSS(AutoencoderMethod):
     """Deep clustering with self-supervision using pairwise data similarities (paper 004).
 
     Phase 1 trains an autoencoder in K successive passes of a batch, each with the loss of one cluster
@@ -181,12 +230,8 @@ class DCSS(WithPairs):
     STAGE: ClassVar = PerCluster
     VARIANTS: ClassVar = {
         "paper": {},
-        "released": {
-            "optimizer": "sgd",
-            "learning_rate": 1e-6,
-            "memberships": "each batch",
-            "mnet_hidden": 2,
-            "clip": 0.01,
-        },
+        "released": dict(
+            optimizer="sgd", learning_rate=1e-6, memberships="each batch", mnet_hidden=2, clip=0.01
+        ),
         "joint": {"passes": "joint"},
     }

@@ -1,7 +1,7 @@
 """Methods that DCSS is compared with, on one autoencoder and one loop: AE+k-means, DEC, IDEC, DCN, DKM.
 
-Each may end with MNet (`phase2_epochs`), the "X+MNet" of paper 004, Table 3. Pretraining, networks and
-batches are those of DCSS; what is the method's own is its loss and how its centers move.
+Pretraining, networks, batches and MNet on top are those of DCSS; what is the method's own is its loss and
+how its centers move.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from reprolib.kernels.soft_assignment import (
@@ -19,30 +20,33 @@ from reprolib.kernels.soft_assignment import (
     target_distribution,
 )
 from reprolib.methods.autoencoder import PHASE_1, FromKMeans, encode, latent_vectors, reconstruct
-from reprolib.methods.base import Positive, parameters
-from reprolib.methods.dcss import WithPairs
-from reprolib.training.trainer import Run, Stage
+from reprolib.methods.dcss import AutoencoderMethod
+from reprolib.training.trainer import Run
 
 
-def pixel_error(decoded: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """Squared error summed over pixels, mean over samples: what DCN and DKM weigh their clustering against.
+def pixel_error(decoded: Tensor, inputs: Tensor) -> Tensor:
+    """Squared error summed over pixels, mean over samples, of decoded and inputs (b, ...).
 
-    decoded, inputs (b, ...). The weights of both papers are for this sum.
+    The weights of DCN's and DKM's papers are for this sum.
     """
     return (decoded - inputs).flatten(1).square().sum(1).mean()
 
 
 class OneLoss(FromKMeans):
-    """A stage whose loss is the sum of the method's weighted terms."""
+    """A stage with a weighted clustering loss, beside that of the reconstruction where it has an `error`.
+
+    clustering(latent, batch): the loss of latent vectors (b, d) of samples `batch` (b,), on the device.
+    """
 
     moves_centers = False  # by gradient
+    error, weight = None, 1.0
 
     def optimizer(self) -> torch.optim.Optimizer:
         trained = [*self.run.modules["network"].parameters()]
         trained += [self.centers] if self.moves_centers else []
         return torch.optim.Adam(trained, lr=self.model.learning_rate)
 
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
         batch = batch.to(self.run.device)
         losses = self.losses(self.run.batch(batch), batch)
         loss = sum(losses.values())
@@ -50,12 +54,23 @@ class OneLoss(FromKMeans):
         self.after_step(batch)
         return {name: value.detach() for name, value in ({"loss": loss} | losses).items()}
 
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(self, inputs: Tensor, batch: Tensor) -> dict[str, Tensor]:
         """Weighted terms of the loss of inputs (b, ...), samples `batch` (b,) on the device."""
-        raise NotImplementedError
+        if self.error is None:
+            return {"clustering": self.clustering(encode(self.run, inputs), batch)}
+        latent, decoded = reconstruct(self.run, inputs)
+        clustering = self.weight * self.clustering(latent, batch)
+        return {"reconstruction": self.error(decoded, inputs), "clustering": clustering}
 
-    def after_step(self, batch: torch.Tensor) -> None:
+    def after_step(self, batch: Tensor) -> None:
         """Move what no gradient moves."""
+
+
+class Nothing(OneLoss):
+    """AE + k-means: no epochs, whatever is asked for."""
+
+    def __init__(self, run: Run, epochs: int) -> None:
+        super().__init__(run, 0)
 
 
 class Target(OneLoss):
@@ -65,47 +80,23 @@ class Target(OneLoss):
 
     @torch.no_grad()
     def begin_epoch(self) -> None:
-        self.target = target_distribution(
-            student_t(latent_vectors(self.run), self.centers)
-        )  # (n, K)
+        q = student_t(latent_vectors(self.run), self.centers)
+        self.target = target_distribution(q)  # (n, K)
 
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        latent = encode(self.run, inputs)
-        return {"clustering": dec_loss(latent, self.centers, self.target[batch])}
-
-
-class WithReconstruction(OneLoss):
-    """A stage that goes on reconstructing beside its weighted clustering loss."""
-
-    error = staticmethod(pixel_error)
-    weight = 1.0
-
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        latent, decoded = reconstruct(self.run, inputs)
-        return {
-            "reconstruction": self.error(decoded, inputs),
-            "clustering": self.weight * self.clustering(latent, batch),
-        }
-
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        """Loss of latent vectors (b, d) of samples `batch` (b,)."""
-        raise NotImplementedError
-
-
-class TargetAndReconstruction(WithReconstruction, Target):
-    """IDEC: DEC that goes on reconstructing."""
-
-    error = staticmethod(F.mse_loss)
-    weight = 0.1
-
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
         return dec_loss(latent, self.centers, self.target[batch])
 
 
-class RunningMeans(WithReconstruction):
+class TargetAndReconstruction(Target):
+    """IDEC: DEC that goes on reconstructing."""
+
+    error, weight = staticmethod(F.mse_loss), 0.1
+
+
+class RunningMeans(OneLoss):
     """DCN: hard assignments; a center is the running mean of all that it was ever given."""
 
-    weight = 0.05 / 2
+    error, weight = staticmethod(pixel_error), 0.05 / 2
 
     def start(self, labels: np.ndarray) -> None:
         counts = np.bincount(labels, minlength=self.model.n_clusters)
@@ -113,13 +104,13 @@ class RunningMeans(WithReconstruction):
         self.run.tensors["assigned"] = torch.from_numpy(labels.astype(np.int64)).to(device)
         self.run.tensors["counts"] = torch.from_numpy(counts).to(device, torch.float32)
 
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
         self.latent = latent.detach()
         own = self.centers.detach()[self.run.tensors["assigned"][batch]]  # (b, d)
         return (latent - own).square().sum(1).mean()
 
     @torch.no_grad()
-    def after_step(self, batch: torch.Tensor) -> None:
+    def after_step(self, batch: Tensor) -> None:
         kept = self.run.tensors
         labels = squared_distances(self.latent, self.centers).argmin(1)
         kept["assigned"][batch] = labels
@@ -132,41 +123,29 @@ class RunningMeans(WithReconstruction):
         kept["counts"] = after
 
 
-class Softmin(WithReconstruction):
+class Softmin(OneLoss):
     """DKM: k-means with a softmax for the nearest center, so that centers move by gradient."""
 
     moves_centers = True
+    error = staticmethod(pixel_error)
     inverse_temperature = 1000.0
 
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
         squared = squared_distances(latent, self.centers)  # (b, K)
         nearness = torch.softmax(-self.inverse_temperature * squared, dim=1)
         return (squared * nearness).sum(1).mean()
 
 
-@parameters
-class Family(WithPairs):
-    """Parameters of the family; `phase1_epochs` of the method's own training, `phase2_epochs` of MNet."""
-
-    learning_rate: Positive = 1e-4
-
-
-class AEKMeans(Family):
+class AEKMeans(AutoencoderMethod):
     """K-means on the latent vectors of the pretrained autoencoder: the baseline of paper 004, Table 1.
 
     `phase1_epochs` and `learning_rate` have no effect.
     """
 
-    STAGE: ClassVar = OneLoss
-
-    def stages(self, run: Run, X: object = None) -> list[Stage]:
-        """Nothing is trained between the pretraining and MNet."""
-        first, own, *pairs = super().stages(run, X)
-        own.epochs = 0
-        return [first, own, *pairs]
+    STAGE: ClassVar = Nothing
 
 
-class DEC(Family):
+class DEC(AutoencoderMethod):
     """Deep embedded clustering (Xie, Girshick and Farhadi 2016): KL to a sharpened soft assignment.
 
     The encoder and the centers minimise the divergence of Student's t assignments from their target
@@ -177,24 +156,23 @@ class DEC(Family):
     STAGE: ClassVar = Target
 
 
-class IDEC(Family):
+class IDEC(AutoencoderMethod):
     """Improved DEC (Guo et al. 2017): reconstruction, a mean over pixels, plus 0.1 of DEC's loss."""
 
     STAGE: ClassVar = TargetAndReconstruction
 
 
-class DCN(Family):
+class DCN(AutoencoderMethod):
     """Deep clustering network (Yang et al. 2017): reconstruction plus the k-means loss, weighted 0.05 / 2.
 
-    The reconstruction is summed over pixels. Assignments are hard; after each batch the samples are
-    assigned anew and each center moves to the running mean of what it was given, as by the authors' rate
-    1 / count.
+    The reconstruction is summed over pixels. Assignments are hard; after each batch the samples are assigned
+    anew and each center moves to the running mean of what it was given, the authors' rate 1 / count.
     """
 
     STAGE: ClassVar = RunningMeans
 
 
-class DKM(Family):
+class DKM(AutoencoderMethod):
     """Deep k-means (Fard, Thonet and Gaussier 2020): reconstruction plus a softened k-means loss, weight 1.
 
     The reconstruction is summed over pixels. Nearness is a softmax of -1000 times the squared distances,
