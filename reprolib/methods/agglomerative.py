@@ -16,7 +16,7 @@ from reprolib.methods.classical import ClassicalEstimator
 
 @parameters
 class GraphAgglomeration(ClassicalEstimator):
-    """One-link initial clusters, then merges by a linkage on the k-NN digraph of unit vectors.
+    """One-link initial clusters, then merges by a method's `_link` on the k-NN digraph of unit vectors.
 
     After `fit` also `n_initial_clusters_`, `merges_` int32 (m, 2) and `affinities_` float64 (m,). ValueError
     when `n_clusters` is more than the initial clusters.
@@ -25,9 +25,6 @@ class GraphAgglomeration(ClassicalEstimator):
     n_neighbors: Count = 20  # K_s, paper 002, equation 4
     bandwidth: float = 1.0  # a
 
-    def _n_neighbors_used(self) -> int:
-        return self.n_neighbors
-
     def _cluster(self, features: np.ndarray) -> np.ndarray:
         digraph = knn_digraph(features, self.n_neighbors, self.bandwidth)
         initial = one_link_clusters(digraph.indices[:, 0])
@@ -35,9 +32,6 @@ class GraphAgglomeration(ClassicalEstimator):
         result = self._link(features, digraph, initial)
         self.merges_, self.affinities_ = result.merges, result.affinities
         return join_disconnected(features, result.labels, self.n_clusters)
-
-    def _link(self, features: np.ndarray, digraph: Digraph, initial: np.ndarray) -> Linkage:
-        raise NotImplementedError
 
 
 @parameters
@@ -54,17 +48,10 @@ class ACGDL(GraphAgglomeration):
     strays: Literal["leftover", "isolated", "never"] = "never"
 
     def _link(self, features: np.ndarray, digraph: Digraph, initial: np.ndarray) -> Linkage:
-        return linkage_without_strays(
-            features,
-            digraph,
-            initial,
-            self.n_clusters,
-            rule=self.strays,
-            n_clusters=self.n_clusters,
-            local_weight=self.local_weight,
-            n_neighbor_clusters=self.n_neighbor_clusters,
-            mode=self.mode,
-        )
+        names = ("n_clusters", "local_weight", "n_neighbor_clusters", "mode")
+        options = {name: getattr(self, name) for name in names}
+        target, rule = self.n_clusters, self.strays
+        return linkage_without_strays(features, digraph, initial, target, rule=rule, **options)
 
 
 @parameters

@@ -87,6 +87,10 @@ class Estimator(ClusterMixin, BaseEstimator):
             return int(state)
         return int(check_random_state(state).randint(SEEDS))
 
+    def _n_neighbors_used(self) -> int:
+        """How many other samples each one needs."""
+        return getattr(self, "n_neighbors", 1)
+
     def _keep(
         self, X: Any, results: Mapping[str, np.ndarray], history: Sequence[dict] = ()
     ) -> Self:
@@ -124,7 +128,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
     def inputs(self, X: Any) -> torch.Tensor:
         """Network inputs float32 (n, ...) of what `fit` is given; ValueError for too few samples."""
         inputs = self.prepare(X)
-        check_counts(len(inputs), self.n_clusters, getattr(self, "n_neighbors", 1))
+        check_counts(len(inputs), self.n_clusters, self._n_neighbors_used())
         return inputs
 
     def fit(

@@ -10,11 +10,14 @@ from sklearn.cluster import KMeans as LloydKMeans
 
 from reprolib.checks import check_memory
 from reprolib.data.images import sealed_labels
-from reprolib.methods.base import Count, Estimator, check_counts, parameters, unit_rows
+from reprolib.methods.base import Count, Estimator, Seed, check_counts, parameters, unit_rows
 
 
 class ClassicalEstimator(Estimator):
-    """A method that clusters features of unit length: `_cluster` is the method's own."""
+    """A method that clusters features of unit length.
+
+    A method gives `_cluster(features)`: labels int (n,) in 0..c-1 of features float32 (n, d).
+    """
 
     def fit(self, X: Any, y: None = None) -> Self:
         """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
@@ -28,14 +31,6 @@ class ClassicalEstimator(Estimator):
             check_counts(len(features), self.n_clusters, self._n_neighbors_used())
             return self._keep(X, {"labels": self._cluster(features)})
 
-    def _n_neighbors_used(self) -> int:
-        """How many other samples each one needs."""
-        return 1
-
-    def _cluster(self, features: np.ndarray) -> np.ndarray:
-        """Labels int (n,) in 0..c-1 of features float32 (n, d) of unit length."""
-        raise NotImplementedError
-
 
 @parameters
 class KMeans(ClassicalEstimator):
@@ -46,36 +41,31 @@ class KMeans(ClassicalEstimator):
     """
 
     n_init: Count = 10
-    random_state: int | np.random.RandomState | None = 0
+    random_state: Seed = 0
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
-        return kmeans_labels(features, self.n_clusters, self.seed(), n_init=self.n_init)
+        return kmeans_labels(features, self.n_clusters, self.seed(), self.n_init)
 
 
 @parameters
 class ACLink(ClassicalEstimator):
     """Average linkage on L2-normalised pixels or features (paper 002, Table 3, AC-Link).
 
-    scipy's linkage on the Euclidean distances, as in the code released with paper 002, cut at
-    exactly n_clusters by scikit-learn, also where merges tie. "ward" merges the pair that
-    raises the sum of squares least instead.
-    Time O(n^2 d); memory 16 bytes a pair of samples, the distances and scipy's copy of them.
+    scipy's linkage on the Euclidean distances, as in the code released with paper 002, cut at exactly
+    n_clusters by scikit-learn, also where merges tie. "ward" merges the pair that raises the sum of squares
+    least instead. Time O(n^2 d); memory 16 bytes a pair of samples, the distances and scipy's copy of them.
     """
 
     linkage: Literal["average", "ward"] = "average"
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
         n = len(features)
-        check_memory(
-            8 * n * (n - 1),
-            f"{self.linkage} linkage of {n} samples, all distances twice,",
-            "use ACGDL, which keeps a k-NN graph, or fewer samples",
-        )
+        what = f"{self.linkage} linkage of {n} samples, all distances twice,"
+        instead = "use ACGDL, which keeps a k-NN graph, or fewer samples"
+        check_memory(8 * n * (n - 1), what, instead)
         return AgglomerativeClustering(self.n_clusters, linkage=self.linkage).fit(features).labels_
 
 
-def kmeans_labels(
-    points: np.ndarray, n_clusters: int, seed: int, *, n_init: int = 10
-) -> np.ndarray:
+def kmeans_labels(points: np.ndarray, n_clusters: int, seed: int, n_init: int = 10) -> np.ndarray:
     """K-means of points (n, d), the best of `n_init` starts: labels int32 (n,)."""
     return LloydKMeans(n_clusters, n_init=n_init, random_state=seed).fit(points).labels_

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import randomized_svd
 
-from reprolib.methods.base import parameters
+from reprolib.methods.base import Seed, parameters
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 from reprolib.methods.nmf import BLOCK_ROWS
 
@@ -34,7 +34,7 @@ class NMFD(ClassicalEstimator):
     layers: tuple[int, ...] = (160, 160)  # k_1 ... k_m
     max_iter: int = 500  # of each stage
     tol: float = 1e-5  # relative, of the norm of the residual
-    random_state: int | np.random.RandomState | None = 0
+    random_state: Seed = 0
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
         if not self.layers or min(self.layers) < 1:
@@ -53,15 +53,12 @@ class NMFD(ClassicalEstimator):
 def nndsvd_coefficients(X: np.ndarray, rank: int, seed: int) -> np.ndarray:
     """Non-negative H (n, rank) of the NNDSVD of |X| (n, d) (Boutsidis and Gallopoulos 2008)."""
     left, values, right = randomized_svd(np.abs(X), rank, random_state=seed)
-    right = right.T  # (d, rank)
-    plus, minus = np.maximum(left, 0), np.maximum(-left, 0)  # (n, rank)
-    norm_plus, norm_minus = np.linalg.norm(plus, axis=0), np.linalg.norm(minus, axis=0)
-    weight_plus = norm_plus * np.linalg.norm(np.maximum(right, 0), axis=0)
-    weight_minus = norm_minus * np.linalg.norm(np.maximum(-right, 0), axis=0)
-    positive = weight_plus >= weight_minus  # (rank,)
-    side = np.where(positive, plus, minus)
-    norm = np.maximum(np.where(positive, norm_plus, norm_minus), _FLOOR)
-    H = np.sqrt(values * np.maximum(weight_plus, weight_minus)) * side / norm
+    sides, others = ([np.maximum(A, 0), np.maximum(-A, 0)] for A in (left, right.T))
+    norms = np.array([np.linalg.norm(side, axis=0) for side in sides])  # (2, rank)
+    weights = norms * np.array([np.linalg.norm(other, axis=0) for other in others])
+    positive = weights[0] >= weights[1]  # (rank,)
+    side, norm = np.where(positive, *sides), np.where(positive, *norms)
+    H = np.sqrt(values * weights.max(axis=0)) * side / np.maximum(norm, _FLOOR)
     return np.where(H < _FLOOR, 0, H).astype(X.dtype)
 
 
@@ -102,10 +99,8 @@ def descend(
 
 def _cross(A: np.ndarray, B: np.ndarray, dtype: type | None = None) -> np.ndarray:
     # float64 sums over blocks: the rounding of one long float32 sum hides the descent
-    return sum(
-        (A[r].T.astype(dtype or A.dtype) @ B[r]).astype(np.float64)
-        for r in gen_batches(len(A), BLOCK_ROWS)
-    )
+    blocks, dtype = gen_batches(len(A), BLOCK_ROWS), dtype or A.dtype
+    return sum((A[r].T.astype(dtype) @ B[r]).astype(np.float64) for r in blocks)
 
 
 def _inverse(gram: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from sklearn.utils import Tags, gen_batches
 
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import Count, Weight, parameters, unit_rows
+from reprolib.methods.base import Count, Seed, Weight, parameters, unit_rows
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 TRIAL_ITERATIONS = 10
@@ -40,16 +40,14 @@ class NMFLP(ClassicalEstimator):
     where the objective would rise the step is halved: it never rises. The authors write the
     regulariser with twice our weight, for which the system is not stationary even then.
 
-    Updates, start and defaults (graph_weight 100, 5 neighbours, 10 k-means starts of 10
-    iterations) are those of the authors' public GNMF_KL and constructW; the paper itself could not
-    be read in full. Paper 002's released script calls GNMF_KL without the graph, for every data
+    Updates, start and defaults are those of the authors' public GNMF_KL and constructW; the paper itself
+    could not be read in full. Paper 002's released script calls GNMF_KL without the graph, for every data
     set with 10 components and 50 iterations: graph_weight=0, n_components=10. Its sample weights
     ("NCW") are left out, they changed NMI by less than the spread over seeds.
 
     Paper 002 does not say what it did for learned features, which may be negative: `negative="clip"`
-    sets them to 0 and normalises again.
-    After `fit` also `embedding_` float32 (n, k), `components_` float32 (k, d), `objective_` float. Time
-    O(n d k) an iteration, memory O(n (d + k)).
+    sets them to 0 and normalises again. After `fit` also `embedding_` float32 (n, k), `components_` float32
+    (k, d), `objective_` float. Time O(n d k) an iteration, memory O(n (d + k)).
     """
 
     n_components: int | None = None  # k; None: n_clusters
@@ -58,25 +56,28 @@ class NMFLP(ClassicalEstimator):
     n_init: Count = 10  # starts, each tried for 10 iterations
     max_iter: int = 50
     negative: Literal["raise", "clip"] = "raise"
-    random_state: int | np.random.RandomState | None = 0
+    random_state: Seed = 0
 
     def _n_neighbors_used(self) -> int:
         return self.n_neighbors if self.graph_weight else 1
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
-        features, seed = _nonnegative(features, self.negative), self.seed()  # (n, d)
-        n = len(features)
+        n, seed = len(features), self.seed()
+        if (least := features.min()) < 0:
+            if self.negative == "raise":
+                raise ValueError(
+                    "NMF-LP needs features that are not negative. Negative values in data, the least is "
+                    f'{least:.3g}: pass negative="clip" to set them to 0'
+                )
+            features = unit_rows(np.maximum(features, 0))  # (n, d)
         rank = self.n_clusters if self.n_components is None else self.n_components
         if not 1 <= rank <= n:
             raise ValueError(f"n_components must be from 1 to the {n} samples, got {rank}")
         laplacian = sp.csr_array((n, n))
         if self.graph_weight:
             laplacian = self.graph_weight * neighbor_laplacian(features, self.n_neighbors)
-        draw = np.random.default_rng(seed)
-        starts = (
-            self._start(features, rank, laplacian, int(draw.integers(2**31)))
-            for _ in range(self.n_init)
-        )
+        seeds = np.random.default_rng(seed).integers(2**31, size=self.n_init)
+        starts = (self._start(features, rank, laplacian, int(s)) for s in seeds)
         U, V = min(starts, key=lambda start: lp_objective(features, *start, laplacian))
         for _ in range(self.max_iter - TRIAL_ITERATIONS):
             U, V = lp_step(features, U, V, laplacian)
@@ -128,41 +129,29 @@ def lp_step(
     edges both are the multiplicative updates of Lee and Seung (2001).
     """
     shift = np.maximum(U.sum(0, dtype=np.float64), _FLOOR)  # (k,)
-    Y = np.concatenate(
-        [V[r] * (_ratio(X[r], U, V[r]) @ U) for r in gen_batches(len(X), BLOCK_ROWS)]
-    )  # (n, k)
+    blocks = list(gen_batches(len(X), BLOCK_ROWS))
+    Y = np.concatenate([V[r] * (_ratio(X[r], U, V[r]) @ U) for r in blocks])  # (n, k)
+    new = Y / shift
     if laplacian.nnz:
-        V = _smooth(X, U, V, Y.astype(np.float64), shift, laplacian)
-    else:
-        V = (Y / shift).astype(X.dtype)
-    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in gen_batches(len(X), BLOCK_ROWS))  # (d, k)
+        old, Y = V.astype(np.float64), Y.astype(np.float64)
+
+        def auxiliary(V: np.ndarray) -> float:
+            return float((V @ shift).sum() - xlogy(Y, V).sum() + _penalty(V, laplacian))
+
+        new = np.maximum(_solve(laplacian, shift, Y, old), 0)
+        # the auxiliary function bounds the objective from above: where it falls, so does the other,
+        # which is looked at only where it does not
+        if auxiliary(new) > auxiliary(old):
+            limit = lp_objective(X, U, V, laplacian)
+            for _ in range(_HALVINGS):
+                if lp_objective(X, U, new.astype(X.dtype), laplacian) <= limit:
+                    break
+                new = (new + old) / 2
+            else:
+                new = old
+    V = new.astype(X.dtype)
+    pull = sum(_ratio(X[r], U, V[r]).T @ V[r] for r in blocks)  # (d, k)
     return U * (pull / np.maximum(V.sum(0, dtype=np.float64), _FLOOR)).astype(X.dtype), V
-
-
-def _smooth(
-    X: np.ndarray,
-    U: np.ndarray,
-    V: np.ndarray,
-    Y: np.ndarray,
-    shift: np.ndarray,
-    laplacian: sp.csr_array,
-) -> np.ndarray:
-    def auxiliary(V: np.ndarray) -> float:
-        return float((V @ shift).sum() - xlogy(Y, V).sum() + _penalty(V, laplacian))
-
-    old = V.astype(np.float64)  # (n, k)
-    new = np.maximum(_solve(laplacian, shift, Y, old), 0)
-    # the auxiliary function bounds the objective from above: where it falls, so does the other,
-    # which is looked at only where it does not
-    if auxiliary(new) > auxiliary(old):
-        limit = lp_objective(X, U, V, laplacian)
-        for _ in range(_HALVINGS):
-            if lp_objective(X, U, new.astype(X.dtype), laplacian) <= limit:
-                break
-            new = (new + old) / 2
-        else:
-            new = old
-    return new.astype(X.dtype)
 
 
 def _solve(
@@ -170,6 +159,7 @@ def _solve(
 ) -> np.ndarray:
     # conjugate gradients for all components at once: their systems differ by the shift only
     scale = laplacian.diagonal()[:, None] + shift  # (n, k)
+    tiny = np.finfo(float).tiny
     x = start.copy()
     residual = right - laplacian @ x - shift * x
     z = residual / scale
@@ -179,12 +169,12 @@ def _solve(
         if ((residual**2).sum(0) <= limit).all():
             break
         product = laplacian @ direction + shift * direction
-        length = dot / np.maximum((direction * product).sum(0), np.finfo(float).tiny)
+        length = dot / np.maximum((direction * product).sum(0), tiny)
         x += length * direction
         residual -= length * product
         z = residual / scale
         previous, dot = dot, (residual * z).sum(0)
-        direction = z + dot / np.maximum(previous, np.finfo(float).tiny) * direction
+        direction = z + dot / np.maximum(previous, tiny) * direction
     return x
 
 
@@ -195,14 +185,3 @@ def _penalty(V: np.ndarray, laplacian: sp.csr_array) -> float:
 
 def _ratio(X: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     return X / np.maximum(V @ U.T, _FLOOR)
-
-
-def _nonnegative(features: np.ndarray, negative: str) -> np.ndarray:
-    if features.min() >= 0:
-        return features
-    if negative == "raise":
-        raise ValueError(
-            "NMF-LP needs features that are not negative. Negative values in data, the least is "
-            f'{features.min():.3g}: pass negative="clip" to set them to 0'
-        )
-    return unit_rows(np.maximum(features, 0))

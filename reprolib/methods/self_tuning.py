@@ -16,18 +16,12 @@ from sklearn.metrics import pairwise_distances_chunked
 
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import Count, check_counts, parameters
+from reprolib.methods import spectral
+from reprolib.methods.base import Count, Seed, check_counts, parameters
 from reprolib.methods.classical import ClassicalEstimator
-from reprolib.methods.spectral import (
-    BLOCK_MIB,
-    Affinity,
-    SpectralEstimator,
-    all_squared_distances,
-    cluster_rows,
-)
 
-# squared units of unit vectors
-SMALLEST_SCALE = 0.004
+SMALLEST_SCALE = 0.004  # squared units of unit vectors
+compiled = njit(cache=True, nogil=True)
 
 
 def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -49,8 +43,9 @@ def local_knn_affinity(
     sigma_i is the distance to the `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
     """
     squared, indices = knn(features, n_neighbors)
-    scale = np.sqrt(squared[:, scale_neighbor - 1].astype(np.float64))  # (n,)
-    weights = scaled_weights(squared.astype(np.float64), scale[:, None], scale[indices])
+    squared = squared.astype(np.float64)
+    scale = np.sqrt(squared[:, scale_neighbor - 1])  # (n,)
+    weights = scaled_weights(squared, scale[:, None], scale[indices])
     directed = Digraph(indices, weights, sigma2=1.0).to_csr()
     affinity = sparse.csr_array(directed.maximum(directed.T))
     affinity.eliminate_zeros()  # a weight that underflows is no edge
@@ -59,7 +54,7 @@ def local_knn_affinity(
 
 def local_full_affinity(features: np.ndarray, scale_neighbor: int = 7) -> np.ndarray:
     """`scaled_weights` of all pairs, zero diagonal: dense float64 (n, n); MemoryError as for SC-NJW."""
-    affinity = all_squared_distances(features)
+    affinity = spectral.all_squared_distances(features)
     # column 0 of the sorted rows is the sample itself
     scale = np.sqrt([np.partition(row, scale_neighbor)[scale_neighbor] for row in affinity])
     for i, row in enumerate(affinity):
@@ -68,7 +63,7 @@ def local_full_affinity(features: np.ndarray, scale_neighbor: int = 7) -> np.nda
     return affinity
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def givens_rotation(angles, k):
     """Product of the Givens rotations of the planes (0, 1), (0, 2), ..., (k-2, k-1): (k, k).
 
@@ -83,7 +78,7 @@ def givens_rotation(angles, k):
     return rotation
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _turn_columns(matrix, i, j, angle):
     cos, sin = np.cos(angle), np.sin(angle)
     for row in range(len(matrix)):
@@ -92,9 +87,9 @@ def _turn_columns(matrix, i, j, angle):
         matrix[row, j] = cos * right - sin * left
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _angle_gradient(angles, rotation, by_rotation):
-    """Derivatives by the angles, from the derivatives by the entries of the rotation: (k (k-1) / 2,).
+    """Derivatives by the angles (k (k-1) / 2,), from those by the entries of the rotation.
 
     With P and S the products of the rotations before and after one in the plane (i, j), its derivative
     is tr(M U'), where M = S by_rotation^T P and U' is the derivative of its own plane. From one angle
@@ -108,9 +103,8 @@ def _angle_gradient(angles, rotation, by_rotation):
         for j in range(i + 1, k):
             angle = angles[index]
             _turn_columns(transposed, i, j, angle)
-            gradient[index] = np.cos(angle) * (transposed[j, i] - transposed[i, j]) - np.sin(
-                angle
-            ) * (transposed[i, i] + transposed[j, j])
+            across, along = transposed[j, i] - transposed[i, j], transposed[i, i] + transposed[j, j]
+            gradient[index] = np.cos(angle) * across - np.sin(angle) * along
             _turn_columns(transposed.T, i, j, angle)
             index += 1
     return gradient
@@ -119,10 +113,9 @@ def _angle_gradient(angles, rotation, by_rotation):
 def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
     """Mean over samples of sum_j z_ij^2 / max_j z_ij^2 with Z = vectors R(angles), and its gradient.
 
-    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). The cost is 1 when each row has
-    one entry, k when all are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient
-    follows the largest entry; it jumps where two are equal. The n rows are met once for all angles:
-    time O(n k^2 + k^3).
+    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). The cost is 1 when each row has one
+    entry, k when all are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient follows the
+    largest entry; it jumps where two are equal. Time O(n k^2 + k^3).
     """
     n, k = vectors.shape
     rotation = givens_rotation(angles, k)
@@ -139,8 +132,8 @@ def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.nd
 def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     """Rotate the columns of `vectors` (n, k) to the axes: the rotated ones (n, k) and their cost.
 
-    Descends `rotation_cost` from no rotation. The paper takes plain gradient steps; here L-BFGS
-    chooses them. The cost is not convex, so this is a local minimum.
+    Descends `rotation_cost` from no rotation to a local minimum. The paper takes plain gradient steps;
+    here L-BFGS chooses them.
     """
     k = vectors.shape[1]
     if k == 1:
@@ -151,7 +144,7 @@ def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 @parameters
-class SCST(SpectralEstimator):
+class SCST(spectral.SpectralEstimator):
     """Self-tuning spectral clustering (Zelnik-Manor and Perona 2004; paper 002, Table 3, SC-ST).
 
     Affinities with a bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour
@@ -165,15 +158,13 @@ class SCST(SpectralEstimator):
 
     scale_neighbor: Count = 7  # K
 
-    def _affinity(self, features: np.ndarray) -> Affinity:
+    def _affinity(self, features: np.ndarray) -> spectral.Affinity:
         if self.graph == "full":
             check_counts(len(features), self.n_clusters, self.scale_neighbor)
             return local_full_affinity(features, self.scale_neighbor)
         if self.scale_neighbor > self.n_neighbors:
-            raise ValueError(
-                f"scale_neighbor must be from 1 to n_neighbors={self.n_neighbors}, "
-                f"got {self.scale_neighbor}"
-            )
+            limits = f"from 1 to n_neighbors={self.n_neighbors}"
+            raise ValueError(f"scale_neighbor must be {limits}, got {self.scale_neighbor}")
         return local_knn_affinity(features, self.n_neighbors, self.scale_neighbor)
 
     def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
@@ -198,9 +189,8 @@ def landmark_weights(
         squared = np.take_along_axis(block, nearest, axis=1).astype(np.float64)
         return nearest, squared, block.sum(axis=1, dtype=np.float64)
 
-    blocks = pairwise_distances_chunked(
-        *(features, landmarks), reduce_func=kept, squared=True, working_memory=BLOCK_MIB
-    )
+    asked = {"reduce_func": kept, "squared": True, "working_memory": spectral.BLOCK_MIB}
+    blocks = pairwise_distances_chunked(features, landmarks, **asked)
     nearest, squared, sums = map(np.concatenate, zip(*blocks, strict=True))
     h = sums.sum() / (n * p) or 1.0  # 0 where all images are alike but for brightness
     # the nearest is subtracted: the same weights after normalisation, and never 0 / 0
@@ -218,8 +208,7 @@ def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
     """
     p = weights.shape[1]
     root = np.sqrt(weights.sum(axis=0))  # (p,)
-    inverse = np.divide(1.0, root, out=np.zeros(p), where=root > 0)
-    scaled = weights * inverse  # Z-hat
+    scaled = weights * np.divide(1.0, root, out=np.zeros(p), where=root > 0)  # Z-hat
     constant = root / np.linalg.norm(root)
     gram = (scaled.T @ scaled).toarray() - np.outer(constant, constant)
     values, right = scipy.linalg.eigh(gram, subset_by_index=(p - n_vectors, p - 1))
@@ -244,31 +233,26 @@ class SCLS(ClassicalEstimator):
     n_landmarks: int = 1000  # p
     n_nearest: Count = 5  # r
     landmarks: Literal["kmeans", "random"] = "kmeans"
-    random_state: int | np.random.RandomState | None = 0
+    random_state: Seed = 0
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
-        n, seed = len(features), self.seed()
-        self.n_landmarks_ = self.n_landmarks if self.n_landmarks < n else n // 2
-        if self.n_landmarks_ <= self.n_clusters or self.n_nearest > self.n_landmarks_:
+        n, k, asked, seed = len(features), self.n_clusters, self.n_landmarks, self.seed()
+        p = self.n_landmarks_ = asked if asked < n else n // 2
+        if p <= k or self.n_nearest > p:
             raise ValueError(
-                f"{self.n_landmarks_} landmarks of {n} images are too few for "
-                f"{self.n_clusters} clusters (one more is needed) or n_nearest={self.n_nearest}"
+                f"{p} landmarks of {n} images are too few for {k} clusters (one more is needed) or "
+                f"n_nearest={self.n_nearest}"
             )
-        if self.n_landmarks_ < self.n_landmarks:
-            warnings.warn(
-                f"{self.n_landmarks} landmarks are not fewer than the {n} images: "
-                f"{self.n_landmarks_} are taken",
-                stacklevel=3,
-            )
-        weights = landmark_weights(features, self._choose(features, seed), self.n_nearest)
-        labels = cluster_rows(landmark_vectors(weights, self.n_clusters), self.n_clusters, seed)
-        return np.unique(labels, return_inverse=True)[1]
-
-    def _choose(self, features: np.ndarray, seed: int) -> np.ndarray:
-        p = self.n_landmarks_
+        if p < asked:
+            told = f"{asked} landmarks are not fewer than the {n} images: {p} are taken"
+            warnings.warn(told, stacklevel=3)
         if self.landmarks == "random":
-            return features[np.random.default_rng(seed).permutation(len(features))[:p]]
-        with warnings.catch_warnings():  # landmarks may coincide where images do
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            seeds = KMeans(p, init="random", n_init=1, max_iter=5, random_state=seed)
-            return seeds.fit(features).cluster_centers_
+            landmarks = features[np.random.default_rng(seed).permutation(n)[:p]]
+        else:
+            with warnings.catch_warnings():  # landmarks may coincide where images do
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                means = KMeans(p, init="random", n_init=1, max_iter=5, random_state=seed)
+                landmarks = means.fit(features).cluster_centers_
+        weights = landmark_weights(features, landmarks, self.n_nearest)
+        labels = spectral.cluster_rows(landmark_vectors(weights, k), k, seed)
+        return np.unique(labels, return_inverse=True)[1]

@@ -26,13 +26,12 @@ from sklearn.preprocessing import normalize
 from reprolib.checks import check_memory
 from reprolib.graph.digraph import knn_digraph
 from reprolib.graph.strays import cluster_means, join_disconnected
-from reprolib.methods.base import Count, parameters
+from reprolib.methods.base import Count, Seed, parameters
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 Affinity = np.ndarray | sparse.csr_array
 BLOCK_MIB = 64  # of distances at a time, where not all fit
-# label of a sample that is zero in all eigenvectors
-UNREACHED = -1
+FEWER = 'use graph="knn" or fewer images'
 
 
 def knn_affinity(
@@ -50,11 +49,8 @@ def knn_affinity(
 
 def all_squared_distances(features: np.ndarray) -> np.ndarray:
     """Squared distances of all pairs, dense float64 (n, n); MemoryError where that does not fit."""
-    check_memory(
-        8 * len(features) ** 2,
-        f"the graph of all pairs of {len(features)} images",
-        'use graph="knn" or fewer images',
-    )
+    n = len(features)
+    check_memory(8 * n**2, f"the graph of all pairs of {n} images", FEWER)
     return euclidean_distances(features.astype(np.float64), squared=True)
 
 
@@ -87,11 +83,8 @@ def radius_affinity(features: np.ndarray, scale: float = 0.05) -> sparse.csr_arr
         weights = np.exp(-((squared / width) ** 2))
         parts.append(sparse.csr_array(np.where(weights < 1e-6, 0.0, weights)))
         n_weights += parts[-1].nnz
-        check_memory(
-            12 * n_weights,  # the copy that joins the blocks
-            f"the graph of all near pairs of {len(x)} images",
-            'use graph="knn" or fewer images',
-        )
+        # bytes of the copy that joins the blocks
+        check_memory(12 * n_weights, f"the graph of all near pairs of {len(x)} images", FEWER)
     return sparse.vstack(parts, format="csr")
 
 
@@ -113,7 +106,14 @@ def leading_vectors(
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
     degrees[degrees == 0.0] = 1.0
     scale = 1.0 / np.sqrt(degrees)
-    known = np.empty((n, 0)) if offset else _part_vectors(affinity, degrees)  # (n, c)
+    known = np.empty((n, 0))
+    if not offset:
+        parts = np.zeros(n, dtype=np.int64)
+        if sparse.issparse(affinity):
+            parts = connected_components(affinity, directed=False)[1]
+        known = np.zeros((n, parts.max() + 1))  # (n, c)
+        known[np.arange(n), parts] = np.sqrt(degrees)
+        known /= np.linalg.norm(known, axis=0)
     n_more = n_vectors - known.shape[1]
     if n_more < 1:
         return known, degrees
@@ -127,24 +127,11 @@ def leading_vectors(
     if n <= 10 * n_vectors:
         found = scipy.linalg.eigh(matrix @ np.eye(n), subset_by_index=(n - n_more, n - 1))[1]
         return np.hstack([known, found[:, ::-1]]), degrees
-    values, found = eigsh(
-        matrix,
-        n_more,
-        which="LA",
-        v0=np.random.default_rng(random_state).standard_normal(n),
-        ncv=min(n, max(2 * n_more + 1, 80)),
-        tol=0.0,  # to the last digit: a looser process sees one vector of a repeated eigenvalue
-    )
+    start = np.random.default_rng(random_state).standard_normal(n)
+    # to the last digit: a looser process sees one vector of a repeated eigenvalue
+    options = {"ncv": min(n, max(2 * n_more + 1, 80)), "tol": 0.0}
+    values, found = eigsh(matrix, n_more, which="LA", v0=start, **options)
     return np.hstack([known, found[:, np.argsort(-values)]]), degrees
-
-
-def _part_vectors(affinity: Affinity, degrees: np.ndarray) -> np.ndarray:
-    parts = np.zeros(len(degrees), dtype=np.int64)
-    if sparse.issparse(affinity):
-        parts = connected_components(affinity, directed=False)[1]
-    vectors = np.zeros((len(degrees), parts.max() + 1))  # (n, c)
-    vectors[np.arange(len(degrees)), parts] = np.sqrt(degrees)
-    return vectors / np.linalg.norm(vectors, axis=0)
 
 
 def cluster_rows(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
@@ -152,21 +139,12 @@ def cluster_rows(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     return kmeans_labels(normalize(vectors), n_clusters, seed)
 
 
-def _join_unreached(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labels int32 0..c-1 of labels (n,) with gaps; an `UNREACHED` sample joins the nearest mean."""
-    reached = labels != UNREACHED
-    compact = np.empty(len(labels), dtype=np.int32)
-    compact[reached] = np.unique(labels[reached], return_inverse=True)[1]
-    if not reached.all():
-        means = cluster_means(features[reached], compact[reached])  # (c, d)
-        compact[~reached] = pairwise_distances_argmin(features[~reached], means)
-    return compact
-
-
 @parameters
 class SpectralEstimator(ClassicalEstimator):
     """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share.
 
+    A method gives `_affinity(features)` (n, n) on `graph`, and `_labels(vectors, degrees, seed)`
+    int (n,), below 0 for a sample that is zero in all of them, which joins the nearest mean.
     A k-NN graph of `n_clusters` parts or more needs no eigenvectors: its parts are the clusters, and a
     surplus is joined by means, with a `DisconnectedGraphWarning`. There may be fewer labels than
     `n_clusters`.
@@ -174,7 +152,7 @@ class SpectralEstimator(ClassicalEstimator):
 
     n_neighbors: Count = 20  # K_s, paper 002, equation 4
     graph: Literal["knn", "full"] = "knn"
-    random_state: int | np.random.RandomState | None = 0
+    random_state: Seed = 0
 
     FULL_OFFSET: ClassVar[float] = 0.0
 
@@ -182,21 +160,20 @@ class SpectralEstimator(ClassicalEstimator):
         return self.n_neighbors if self.graph == "knn" else 1
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
-        seed, affinity = self.seed(), self._affinity(features)
-        if self.graph == "knn":
+        seed, affinity, full = self.seed(), self._affinity(features), self.graph == "full"
+        if not full:
             n_parts, parts = connected_components(affinity, directed=False)
             if n_parts >= self.n_clusters:
                 return join_disconnected(features, parts, self.n_clusters)
-        offset = self.FULL_OFFSET if self.graph == "full" else 0.0
+        offset = self.FULL_OFFSET if full else 0.0
         vectors, degrees = leading_vectors(affinity, self.n_clusters, seed, offset=offset)
-        return _join_unreached(features, self._labels(vectors, degrees, seed))
-
-    def _affinity(self, features: np.ndarray) -> Affinity:
-        """Affinities (n, n) on `graph`."""
-        raise NotImplementedError
-
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
-        raise NotImplementedError
+        labels = self._labels(vectors, degrees, seed)
+        reached = labels >= 0
+        labels[reached] = np.unique(labels[reached], return_inverse=True)[1]
+        if not reached.all():
+            means = cluster_means(features[reached], labels[reached])  # (c, d)
+            labels[~reached] = pairwise_distances_argmin(features[~reached], means)
+        return labels
 
 
 @parameters
@@ -239,6 +216,6 @@ class NCuts(SCNJW):
         # the eigenvectors are known to about this
         reached = np.linalg.norm(vectors, axis=1) > 1e-6  # (n,)
         generalised = vectors[reached] / np.sqrt(degrees[reached])[:, None]
-        labels = np.full(len(vectors), UNREACHED)
+        labels = np.full(len(vectors), -1)
         labels[reached] = discretize(generalised, random_state=seed)
         return labels

@@ -124,7 +124,7 @@ def test_the_released_settings_build_and_clip():
     assert model.learning_rate == 1e-6
     stage = started(model, X, number=2)
     q = torch.tensor([[0.995, 0.005, 0.0], [0.2, 0.5, 0.3]], requires_grad=True)
-    stage.run.modules["mnet"] = lambda latent: q[:2]
+    stage.run.modules["mnet"].forward = lambda latent: q[:2]
     stage.run.epoch, grads = 2, []
     stage.run.descend = lambda name, loss: grads.append(torch.autograd.grad(loss, q)[0])
     stage.step(torch.arange(2))
