@@ -19,8 +19,14 @@ from reprolib.kernels.soft_assignment import (
     student_t,
     target_distribution,
 )
-from reprolib.methods.autoencoder import PHASE_1, FromKMeans, encode, latent_vectors, reconstruct
-from reprolib.methods.dcss import AutoencoderMethod
+from reprolib.methods.autoencoder import (
+    PHASE_1,
+    AutoencoderMethod,
+    FromKMeans,
+    encode,
+    latent_vectors,
+    reconstruct,
+)
 from reprolib.training.trainer import Run
 
 

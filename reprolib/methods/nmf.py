@@ -1,7 +1,8 @@
-"""NMF-LP of paper 002, Table 3: a factorisation that keeps neighbours together, then k-means."""
+"""NMF-LP and NMF-D of paper 002, Table 3: factorisations that are not negative, then k-means."""
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.sparse import csgraph
 from scipy.special import kl_div, xlogy
 from sklearn.cluster import KMeans as LloydKMeans
 from sklearn.utils import Tags, gen_batches
+from sklearn.utils.extmath import randomized_svd
 
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
@@ -23,31 +25,32 @@ _LOG_FLOOR = 1e-30
 _SOLVE_TOLERANCE = 1e-7
 _SOLVE_STEPS = 500
 _HALVINGS = 30
+_RANK_TOLERANCE = 1e-10
 
 
 @parameters
 class NMFLP(ClassicalEstimator):
     """Locality preserving NMF (Cai et al., IJCAI 2009; paper 002, Table 3, NMF-LP).
 
-    Minimises the generalised Kullback-Leibler divergence of X (n, d) from V U' plus `graph_weight`/2
-    times the sum over components k of v_k' L log v_k, which is the symmetric divergence between
-    the coefficient rows of neighbours. U (d, k) and V (n, k) are not negative; L is the Laplacian
-    of the 0-1 graph that joins samples when one is among the other's `n_neighbors` nearest. Then
-    k-means on the rows of V, the columns of U being of unit length.
+    Minimises the generalised Kullback-Leibler divergence of X (n, d) from V U' plus `graph_weight`/2 times
+    the sum over components k of v_k' L log v_k, which is the symmetric divergence between the coefficient
+    rows of neighbours. U (d, k) and V (n, k) are not negative; L is the Laplacian of the 0-1 graph that joins
+    samples when one is among the other's `n_neighbors` nearest. Then k-means on the rows of V, the columns of
+    U being of unit length.
 
-    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, the authors'
-    update. It minimises the auxiliary function only for close neighbours (log a/b ~ 1 - b/a), so
-    where the objective would rise the step is halved: it never rises. The authors write the
-    regulariser with twice our weight, for which the system is not stationary even then.
+    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, the authors' update. It
+    minimises the auxiliary function only for close neighbours (log a/b ~ 1 - b/a), so where the objective
+    would rise the step is halved: it never rises. The authors write the regulariser with twice our weight,
+    for which the system is not stationary even then.
 
-    Updates, start and defaults are those of the authors' public GNMF_KL and constructW; the paper itself
-    could not be read in full. Paper 002's released script calls GNMF_KL without the graph, for every data
-    set with 10 components and 50 iterations: graph_weight=0, n_components=10. Its sample weights
-    ("NCW") are left out, they changed NMI by less than the spread over seeds.
+    Updates, start and defaults are those of the authors' public GNMF_KL and constructW; the paper could not
+    be read in full. Paper 002's released script calls GNMF_KL without the graph, with 10 components and 50
+    iterations for every data set. Its sample weights ("NCW") are left out, they changed NMI by less than the
+    spread over seeds. It does not say what it did for negative features: `negative="clip"` sets them to 0 and
+    normalises again.
 
-    Paper 002 does not say what it did for learned features, which may be negative: `negative="clip"`
-    sets them to 0 and normalises again. After `fit` also `embedding_` float32 (n, k), `components_` float32
-    (k, d), `objective_` float. Time O(n d k) an iteration, memory O(n (d + k)).
+    After `fit` also `embedding_` float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d
+    k) an iteration, memory O(n (d + k)).
     """
 
     n_components: int | None = None  # k; None: n_clusters
@@ -125,8 +128,8 @@ def lp_step(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One update of V (n, k), then of U (d, k), in the dtype of X; the objective never rises.
 
-    `laplacian` (n, n) already holds its weight. Source: GNMF_KL; the half steps are ours. Without
-    edges both are the multiplicative updates of Lee and Seung (2001).
+    `laplacian` (n, n) holds its weight. Source: GNMF_KL; the half steps are ours. Without edges both are the
+    multiplicative updates of Lee and Seung (2001).
     """
     shift = np.maximum(U.sum(0, dtype=np.float64), _FLOOR)  # (k,)
     blocks = list(gen_batches(len(X), BLOCK_ROWS))
@@ -185,3 +188,93 @@ def _penalty(V: np.ndarray, laplacian: sp.csr_array) -> float:
 
 def _ratio(X: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     return X / np.maximum(V @ U.T, _FLOOR)
+
+
+@parameters
+class NMFD(ClassicalEstimator):
+    """Deep semi-NMF (Trigeorgis et al., ICML 2014; paper 002, Table 3, NMF-D).
+
+    X (n, d) ~ H Z_m' ... Z_1' in Frobenius norm, H (n, k_m) not negative, Z_i of any sign. Layer by layer a
+    semi-NMF of the layer before (Ding et al. 2010, H from an NNDSVD of the absolute values), then all factors
+    in turn: each Z_i by pseudo-inverses, H by the multiplicative square-root rule. K-means on the rows of H.
+    The hidden H_i, i < m, only start the next layer: the joint updates never read them.
+
+    Defaults of paper 002's released script; a layer is no wider than min(n, width before it). After `fit`
+    also `embedding_` float32 (n, k_m), `errors_`, the norm of the residual before each joint update. Time O(n
+    d k) an iteration, memory O(n (d + k)).
+    """
+
+    layers: tuple[int, ...] = (160, 160)  # k_1 ... k_m
+    max_iter: int = 500  # of each stage
+    tol: float = 1e-5  # relative, of the norm of the residual
+    random_state: Seed = 0
+
+    def _cluster(self, features: np.ndarray) -> np.ndarray:
+        if not self.layers or min(self.layers) < 1:
+            raise ValueError(f"layers must be widths of at least 1, got {self.layers}")
+        seed, H, bases = self.seed(), features, []
+        for width in self.layers:
+            inner = H
+            H = nndsvd_coefficients(inner, min(width, *inner.shape), seed)
+            one, H, _ = descend(inner, [None], H, self.max_iter, self.tol)
+            bases += one
+        bases, H, self.errors_ = descend(features, bases, H, self.max_iter, self.tol)
+        self.embedding_, self.n_iter_ = H, len(self.errors_)
+        return kmeans_labels(H, self.n_clusters, seed)
+
+
+def nndsvd_coefficients(X: np.ndarray, rank: int, seed: int) -> np.ndarray:
+    """Non-negative H (n, rank) of the NNDSVD of |X| (n, d) (Boutsidis and Gallopoulos 2008)."""
+    left, values, right = randomized_svd(np.abs(X), rank, random_state=seed)
+    sides, others = ([np.maximum(A, 0), np.maximum(-A, 0)] for A in (left, right.T))
+    norms = np.array([np.linalg.norm(side, axis=0) for side in sides])  # (2, rank)
+    weights = norms * np.array([np.linalg.norm(other, axis=0) for other in others])
+    positive = weights[0] >= weights[1]  # (rank,)
+    side, norm = np.where(positive, *sides), np.where(positive, *norms)
+    H = np.sqrt(values * weights.max(axis=0)) * side / np.maximum(norm, _FLOOR)
+    return np.where(H < _FLOOR, 0, H).astype(X.dtype)
+
+
+def descend(
+    X: np.ndarray, bases: list, H: np.ndarray, max_iter: int, tol: float
+) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
+    """Alternate updates of X (n, d) ~ H Z_m' ... Z_1': every Z_i (k_i-1, k_i), then H (n, k_m) >= 0.
+
+    One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls by `tol` of
+    itself or less (or by `tol`, when it is below 1). Returns the Z, H, and the norms before each update.
+    Source: Trigeorgis et al. 2014, algorithm 1.
+    """
+    bases, errors = list(bases), []
+    total = float((X.astype(np.float64) ** 2).sum())
+    for _ in range(max_iter):
+        cross = _cross(X, H)  # (d, k_m)
+        gram = _cross(H, H, np.float64)  # (k_m, k_m)
+        if bases[-1] is not None:
+            whole = reduce(np.matmul, bases)
+            square = total - 2 * (cross * whole).sum() + ((whole.T @ whole) * gram).sum()
+            errors.append(float(np.sqrt(max(square, 0))))
+            if len(errors) > 1 and errors[-2] - errors[-1] <= tol * max(1, errors[-2]):
+                break
+        for i in range(len(bases)):
+            tail = reduce(np.matmul, (Z.T for Z in bases[:i:-1]), np.eye(len(gram)))  # (k_m, k_i)
+            target = cross @ tail  # (d, k_i)
+            if i:
+                before = reduce(np.matmul, bases[:i])  # (d, k_i-1)
+                target = _inverse(before.T @ before) @ (before.T @ target)  # (k_i-1, k_i)
+            bases[i] = target @ _inverse(tail.T @ gram @ tail)
+        whole = reduce(np.matmul, bases)  # (d, k_m)
+        A, B = X @ whole.astype(X.dtype), (whole.T @ whole).astype(X.dtype)
+        above = np.maximum(A, 0) + H @ np.maximum(-B, 0)
+        below = np.maximum(-A, 0) + H @ np.maximum(B, 0)
+        H = H * np.sqrt(above / np.maximum(below, _FLOOR))
+    return bases, H, errors
+
+
+def _cross(A: np.ndarray, B: np.ndarray, dtype: type | None = None) -> np.ndarray:
+    # float64 sums over blocks: the rounding of one long float32 sum hides the descent
+    blocks, dtype = gen_batches(len(A), BLOCK_ROWS), dtype or A.dtype
+    return sum((A[r].T.astype(dtype) @ B[r]).astype(np.float64) for r in blocks)
+
+
+def _inverse(gram: np.ndarray) -> np.ndarray:
+    return np.linalg.pinv(gram, rcond=_RANK_TOLERANCE, hermitian=True)

@@ -27,8 +27,8 @@ compiled = njit(cache=True, nogil=True)
 def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) -> np.ndarray:
     """exp(-d^2 / (sigma_i sigma_j)) of squared distances, in place (Zelnik-Manor and Perona, eq. 1).
 
-    The product of the scales is at least 0.004, as in the authors' code, so that duplicates (sigma 0)
-    have weights too. Without this floor the weights do not depend on the scale of the features.
+    The product of the scales is at least 0.004, as in the authors' code, so that duplicates (sigma 0) have
+    weights too. Above it the weights do not depend on the scale of the features.
     """
     squared /= -np.maximum(scale * other, SMALLEST_SCALE)
     return np.exp(squared, out=squared)
@@ -37,10 +37,10 @@ def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) ->
 def local_knn_affinity(
     features: np.ndarray, n_neighbors: int = 20, scale_neighbor: int = 7
 ) -> sparse.csr_array:
-    """`scaled_weights` of a k-NN graph: sparse float64 (n, n), symmetric, zero diagonal.
+    """`scaled_weights` of a k-NN graph of features (n, d): sparse float64 (n, n), symmetric, zero diagonal.
 
-    `features` (n, d). A pair is joined when either is among the `n_neighbors` nearest of the other;
-    sigma_i is the distance to the `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
+    A pair is joined when either is among the `n_neighbors` nearest of the other; sigma_i is the distance to
+    the `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
     """
     squared, indices = knn(features, n_neighbors)
     squared = squared.astype(np.float64)
@@ -65,9 +65,9 @@ def local_full_affinity(features: np.ndarray, scale_neighbor: int = 7) -> np.nda
 
 @compiled
 def givens_rotation(angles, k):
-    """Product of the Givens rotations of the planes (0, 1), (0, 2), ..., (k-2, k-1): (k, k).
+    """Product (k, k) of the Givens rotations of the planes (0, 1), (0, 2), ..., (k-2, k-1).
 
-    `angles` float64 (k (k-1) / 2,), in that order; a rotation is [[cos, -sin], [sin, cos]] in its plane.
+    `angles` float64 (k (k-1) / 2,) in that order; a rotation is [[cos, -sin], [sin, cos]] in its plane.
     """
     rotation = np.eye(k)
     index = 0
@@ -91,9 +91,9 @@ def _turn_columns(matrix, i, j, angle):
 def _angle_gradient(angles, rotation, by_rotation):
     """Derivatives by the angles (k (k-1) / 2,), from those by the entries of the rotation.
 
-    With P and S the products of the rotations before and after one in the plane (i, j), its derivative
-    is tr(M U'), where M = S by_rotation^T P and U' is the derivative of its own plane. From one angle
-    to the next, M changes by two rotations.
+    With P and S the products of the rotations before and after one in the plane (i, j), its derivative is
+    tr(M U'), where M = S by_rotation^T P and U' is the derivative of its own plane. M changes by two
+    rotations from one angle to the next.
     """
     k = len(rotation)
     gradient = np.empty(len(angles))
@@ -113,9 +113,9 @@ def _angle_gradient(angles, rotation, by_rotation):
 def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
     """Mean over samples of sum_j z_ij^2 / max_j z_ij^2 with Z = vectors R(angles), and its gradient.
 
-    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). The cost is 1 when each row has one
-    entry, k when all are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient follows the
-    largest entry; it jumps where two are equal. Time O(n k^2 + k^3).
+    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). 1 when each row has one entry, k when
+    all are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient jumps where two entries are the
+    largest. Time O(n k^2 + k^3).
     """
     n, k = vectors.shape
     rotation = givens_rotation(angles, k)
@@ -132,8 +132,8 @@ def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.nd
 def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     """Rotate the columns of `vectors` (n, k) to the axes: the rotated ones (n, k) and their cost.
 
-    Descends `rotation_cost` from no rotation to a local minimum. The paper takes plain gradient steps;
-    here L-BFGS chooses them.
+    Descends `rotation_cost` from no rotation to a local minimum, by L-BFGS in place of the paper's gradient
+    steps.
     """
     k = vectors.shape[1]
     if k == 1:
@@ -147,13 +147,12 @@ def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
 class SCST(spectral.SpectralEstimator):
     """Self-tuning spectral clustering (Zelnik-Manor and Perona 2004; paper 002, Table 3, SC-ST).
 
-    Affinities with a bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour
-    (K = 7 in the paper), on the k-NN graph or on all pairs. The leading `n_clusters` eigenvectors are
-    rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also
-    chooses the number of clusters by the cost; here it is given. After `fit`: `rotation_cost_`. The
-    code released with paper 002 has the 75th neighbour on all pairs, and labels by k-means on the
-    rows (as in `SCNJW`): it computes the rotation and leaves it unused.
-    Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
+    Affinities with a bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour, on the
+    k-NN graph or on all pairs. The leading `n_clusters` eigenvectors are rotated to the axes by `align`; a
+    sample belongs to the axis of its largest entry. The paper also chooses the number of clusters by the
+    cost; here it is given. After `fit`: `rotation_cost_`. The code released with paper 002 has the 75th
+    neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused. Time and memory as of
+    `SCNJW`.
     """
 
     scale_neighbor: Count = 7  # K
@@ -177,10 +176,10 @@ def landmark_weights(
 ) -> sparse.csr_array:
     """Each sample as a mean of its nearest landmarks, weighted by a Gaussian kernel: sparse (n, p).
 
-    Nadaraya-Watson weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, summing to 1 in
-    each row (Chen and Cai 2011, section 3.2). h is the mean of all n p squared distances, as in the
-    authors' LSC.m (the paper leaves it open), so the weights depend on the scale of the features.
-    Time O(n p d), memory O(n n_nearest) and a block of rows.
+    Nadaraya-Watson weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, summing to 1 in each
+    row (Chen and Cai 2011, section 3.2). h is the mean of all squared distances, as in the authors' LSC.m
+    (the paper leaves it open), so the weights depend on the scale. Time O(n p d), memory O(n n_nearest) and a
+    block of rows.
     """
     n, p = len(features), len(landmarks)
 
@@ -203,8 +202,8 @@ def landmark_weights(
 def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
     """Left singular vectors of Z-hat = Z diag(Z^T 1)^-1/2 after the constant one: float64 (n, k).
 
-    `weights` Z (n, p), rows summing to 1, p > k = `n_vectors`. Z-hat Z-hat^T is the affinity; its
-    first eigenvector is constant, and LSC.m drops it. A p x p eigenproblem: time O(n r^2 + p^3).
+    `weights` Z (n, p), rows summing to 1, p > k = `n_vectors`. Z-hat Z-hat^T is the affinity; its first
+    eigenvector is constant, and LSC.m drops it. Time O(n r^2 + p^3).
     """
     p = weights.shape[1]
     root = np.sqrt(weights.sum(axis=0))  # (p,)
@@ -226,8 +225,8 @@ class SCLS(ClassicalEstimator):
     Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples
     (`landmarks="random"`: the samples themselves). The re-run of paper 002 has p = 500. With n <= p there
     would be nothing to represent: n // 2 landmarks are taken then, with a warning; `n_landmarks_` tells.
-    There may be fewer labels than `n_clusters`. ValueError for fewer landmarks than `n_nearest` or than
-    one more than `n_clusters`. Time O(n p d + p^3), memory O(n d + p^2).
+    There may be fewer labels than `n_clusters`. ValueError for too few landmarks. Time O(n p d + p^3), memory
+    O(n d + p^2).
     """
 
     n_landmarks: int = 1000  # p

@@ -1,9 +1,8 @@
 """Spectral clustering on a graph: SC-NJW and N-Cuts of paper 002, Table 3, and what SC-ST shares.
 
-Paper 002 names no graph, and its Table 3 gives two values for SC-NJW, SC-ST and N-Cuts. The first is
-a re-run: the code released with JULE takes the graph of all pairs. The second is quoted from earlier
-papers, and k-NN graphs come near it. So each has `graph="knn"`, the sparse graph of equation 4 without
-direction, and `graph="full"`, all pairs, as close to the released code as each method allows.
+Paper 002 names no graph, and Table 3 has two values for SC-NJW, SC-ST and N-Cuts: a re-run, whose released
+code takes the graph of all pairs, and one quoted from papers, which k-NN graphs come near. So each has
+`graph="knn"`, equation 4 without direction, and `graph="full"`, all pairs, as close to the code as it allows.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ FEWER = 'use graph="knn" or fewer images'
 def knn_affinity(
     features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 1.0
 ) -> sparse.csr_array:
-    """Weights of paper 002, equation 4, without direction: (W + W^T) / 2, sparse float64 (n, n).
+    """Weights of paper 002, equation 4, without direction: (W + W^T) / 2, sparse float64 (n, n), zero diagonal.
 
-    `features` (n, d); `n_neighbors` is K_s and `bandwidth` a. Zero diagonal, at most 2 n K_s entries.
+    `features` (n, d); `n_neighbors` is K_s and `bandwidth` a.
     """
     directed = knn_digraph(features, n_neighbors, bandwidth).to_csr()
     affinity = sparse.csr_array((directed + directed.T) / 2)
@@ -57,9 +56,9 @@ def all_squared_distances(features: np.ndarray) -> np.ndarray:
 def full_affinity(features: np.ndarray, scale: float = 0.05) -> np.ndarray:
     """exp(-d^2 / (scale * mean d^2)) for all pairs, zero diagonal: dense float64 (n, n).
 
-    The mean is over all n^2 pairs; 0.05 is from the code released with paper 002 (SC-NJW). That code
-    leaves ones on the diagonal, against step 1 of Ng et al. (2002): then each image far from the
-    others is nearly a part of its own, and such images take up the leading eigenvectors.
+    The mean is over all n^2 pairs; 0.05 is from the code released with paper 002 (SC-NJW). That code leaves
+    ones on the diagonal, against step 1 of Ng et al. (2002): images far from all others then take up the
+    leading eigenvectors.
     """
     affinity = all_squared_distances(features)
     affinity /= -scale * (affinity.mean() or 1.0)  # 0 where images differ in brightness only
@@ -71,9 +70,9 @@ def full_affinity(features: np.ndarray, scale: float = 0.05) -> np.ndarray:
 def radius_affinity(features: np.ndarray, scale: float = 0.05) -> sparse.csr_array:
     """exp(-(d^2 / (scale * max d^2))^2), less than 1e-6 left out: sparse float64 (n, n), unit diagonal.
 
-    From the N-Cuts toolbox (Cour, Yu and Shi, 2004) as released with paper 002. A weight falls with
-    the fourth power of the distance, since the toolbox squares what are squared distances already.
-    Time O(n^2 d), twice, in blocks of rows; MemoryError where the weights that stay do not fit.
+    From the N-Cuts toolbox (Cour, Yu and Shi, 2004) as released with paper 002, which squares what are
+    squared distances already. Time O(n^2 d), twice, in blocks of rows; MemoryError where the weights do not
+    fit.
     """
     x = features.astype(np.float64)
     asked = {"metric": "euclidean", "squared": True, "working_memory": BLOCK_MIB}
@@ -91,16 +90,15 @@ def radius_affinity(features: np.ndarray, scale: float = 0.05) -> sparse.csr_arr
 def leading_vectors(
     affinity: Affinity, n_vectors: int, random_state: int = 0, *, offset: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors of D^-1/2 A D^-1/2 with the largest eigenvalues, and the degrees on D's diagonal.
+    """Eigenvectors of D^-1/2 A D^-1/2 with the largest eigenvalues (n, n_vectors), and the degrees D (n,).
 
-    `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if
-    sparse. Returns float64 (n, n_vectors), orthonormal, and float64 (n,); a sample without edges
-    has degree 1. `offset` o > 0 regularises as the N-Cuts toolbox does: A + o I, and D + 2 o I.
+    `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if sparse. Both
+    float64, the vectors orthonormal; a sample without edges has degree 1. `offset` o > 0 regularises as the
+    N-Cuts toolbox does: A + o I, and D + 2 o I.
 
-    A connected part C has eigenvalue 1 with the vector D^1/2 1_C. These vectors are set directly,
-    first, and their eigenvalue in the matrix becomes -2, below all others. The rest follow by falling
-    eigenvalue, from ARPACK (start vector by `random_state`), or a dense solver for
-    n <= 10 n_vectors. Memory O(n n_vectors); time O(weights + n n_vectors) an iteration.
+    A connected part C has eigenvalue 1 with the vector D^1/2 1_C. These vectors are set directly, first, and
+    their eigenvalue becomes -2, below all others. The rest follow by falling eigenvalue, from ARPACK (start
+    by `random_state`), or a dense solver for n <= 10 n_vectors. Time O(weights + n n_vectors) an iteration.
     """
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
@@ -143,11 +141,10 @@ def cluster_rows(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 class SpectralEstimator(ClassicalEstimator):
     """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share.
 
-    A method gives `_affinity(features)` (n, n) on `graph`, and `_labels(vectors, degrees, seed)`
-    int (n,), below 0 for a sample that is zero in all of them, which joins the nearest mean.
-    A k-NN graph of `n_clusters` parts or more needs no eigenvectors: its parts are the clusters, and a
-    surplus is joined by means, with a `DisconnectedGraphWarning`. There may be fewer labels than
-    `n_clusters`.
+    A method gives `_affinity(features)` (n, n) on `graph`, and `_labels(vectors, degrees, seed)` int (n,),
+    below 0 for a sample that is zero in all of them, which joins the nearest mean. A k-NN graph of
+    `n_clusters` parts or more needs no eigenvectors: its parts are the clusters, and a surplus is joined by
+    means, with a `DisconnectedGraphWarning`. There may be fewer labels than `n_clusters`.
     """
 
     n_neighbors: Count = 20  # K_s, paper 002, equation 4
@@ -180,9 +177,9 @@ class SpectralEstimator(ClassicalEstimator):
 class SCNJW(SpectralEstimator):
     """Spectral clustering of Ng, Jordan and Weiss (2002; paper 002, Table 3, SC-NJW).
 
-    K-means on the rows of the leading eigenvectors of D^-1/2 A D^-1/2, scaled to unit length. For
-    `graph="full"` see `full_affinity`. Ng et al. search the bandwidth by the distortion of k-means; here
-    it is fixed. Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
+    K-means on the rows of the leading eigenvectors of D^-1/2 A D^-1/2, scaled to unit length; "full" is
+    `full_affinity`. Ng et al. search the bandwidth by the distortion of k-means; here it is fixed. Time O(n^2
+    d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
     """
 
     bandwidth: float = 1.0  # a, paper 002, equation 4; for graph="knn"
@@ -202,11 +199,10 @@ class SCNJW(SpectralEstimator):
 class NCuts(SCNJW):
     """Normalised cuts into n_clusters parts (Shi and Malik 2000; paper 002, Table 3, N-Cuts).
 
-    Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003). For
-    `graph="full"` see `radius_affinity`; it is regularised by 0.5, as in that toolbox. Many images then
-    have no near image and are zero in all eigenvectors. The toolbox labels them by rounding errors; here
-    they join the cluster of nearest mean, as the strays of JULE's linkage do. Time O(n^2 d) for the
-    graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
+    Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003). "full" is
+    `radius_affinity`, regularised by 0.5 as in that toolbox. Many images then have no near image and are zero
+    in all eigenvectors. The toolbox labels them by rounding errors; here they join the cluster of nearest
+    mean. Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
     FULL: ClassVar = staticmethod(radius_affinity)

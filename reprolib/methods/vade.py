@@ -10,8 +10,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from reprolib.methods.autoencoder import latent_vectors, reconstruct
-from reprolib.methods.dcss import AutoencoderMethod
+from reprolib.methods.autoencoder import AutoencoderMethod, latent_vectors, reconstruct
 from reprolib.methods.dec import OneLoss
 from reprolib.training.trainer import ROWS
 
@@ -25,9 +24,9 @@ def log_responsibilities(
 ) -> Tensor:
     """Logarithms of gamma = p(c | z) (b, K), rows whose exponentials sum to 1.
 
-    latent z (b, d); means and log_variances (K, d) of the components, log_weights (K,); float32 or
-    float64, differentiable in all. Source: VaDE (Jiang et al. 2017), section 3.2, where
-    q(c | x) is p(c | z) at one sample z. O(bKd) time and memory.
+    latent z (b, d); means and log_variances (K, d) of the components, log_weights (K,); float32 or float64,
+    differentiable. Source: VaDE (Jiang et al. 2017), section 3.2, where q(c | x) is p(c | z) at one sample z.
+    O(bKd).
     """
     squared = (latent[:, None] - means).square() * torch.exp(-log_variances)  # (b, K, d)
     return torch.log_softmax(log_weights - (squared + log_variances).sum(2) / 2, dim=1)
@@ -39,8 +38,8 @@ def mixture_divergence(
     """KL divergence (b,) of q(z | x) q(c | x) from the mixture p(z, c), nats, never negative.
 
     mean and log_variance (b, d) of the normal q(z | x), log_gamma (b, K) of q(c | x), the prior's means,
-    log_variances and log_weights as in `log_responsibilities`; float32 or float64, differentiable in all.
-    Source: VaDE (Jiang et al. 2017), section 3.2: all terms of the ELBO but the reconstruction. O(bKd).
+    log_variances and log_weights as in `log_responsibilities`; float32 or float64, differentiable. Source:
+    VaDE (Jiang et al. 2017), section 3.2: all terms of the ELBO but the reconstruction. O(bKd).
     """
     means, log_variances, log_weights = prior
     spread = (mean[:, None] - means).square() + log_variance.exp()[:, None]  # (b, K, d)
@@ -53,7 +52,7 @@ def reconstruction_cost(inputs: Tensor, decoded: Tensor, log_noise: Tensor) -> T
     """-log p(x | z) (b,) in nats: a normal around `decoded` with one variance for all pixels.
 
     inputs and decoded (b, ...), log_noise the logarithm of the variance, a scalar; float32 or float64,
-    differentiable in all. Negative where the density is above 1. O(size of inputs).
+    differentiable. Negative where the density is above 1.
     """
     error = (inputs - decoded).square().flatten(1)  # (b, D)
     constant = error.shape[1] * (log_noise + math.log(2 * math.pi))
@@ -153,19 +152,17 @@ class VaDE(AutoencoderMethod):
 
     A normal posterior around each latent vector, its log-variances from a second linear layer on the
     encoder's features; as the prior a mixture of K diagonal Gaussians, trained along, which starts from
-    expectation maximisation on the pretrained latent vectors. Labels are the components of largest gamma
-    at the posterior mean; `centers_` are the component means, `embedding_` the posterior means.
+    expectation maximisation on the pretrained latent vectors. Labels are the components of largest gamma at
+    the posterior mean; `centers_` are the component means, `embedding_` the posterior means. In `history_`,
+    `loss` is the negative ELBO in nats a sample, `reconstruction` and `divergence` its parts.
+    `results_["ae"]` are those of k-means.
 
-    Pixels are normal around the decoder's output. The authors take Bernoulli pixels for MNIST and squared
-    errors, which are normal pixels of variance 1/2, for features. The pretrained decoder is linear and
-    already predicts pixels: a sigmoid on it would start far from what it has learned, and features need
-    not lie in [0, 1]. The variance starts at the pretrained squared error and is trained: at a fixed one,
-    what is worth encoding depends on the scale of the features and the number of pixels.
-
-    The authors' learning rate is 2e-3, lowered over time; here it is that of the family. In `history_`,
-    `loss` is the negative ELBO in nats a sample, `reconstruction` and `divergence` its parts;
-    `results_["ae"]` are those of k-means, as for the other methods. A batch costs an autoencoder's step
-    and O(bKd).
+    Pixels are normal around the decoder's output. The authors take Bernoulli pixels for MNIST and normal ones
+    of variance 1/2 for features; but the pretrained decoder is linear and predicts pixels, so a sigmoid on it
+    would start far off, and features need not lie in [0, 1]. The variance starts at the pretrained squared
+    error and is trained: at a fixed one, what is worth encoding depends on the scale and number of pixels.
+    The authors' learning rate is 2e-3, lowered over time; here it is that of the family. A batch costs an
+    autoencoder's step and O(bKd).
     """
 
     STAGE: ClassVar = NegativeELBO
