@@ -1,7 +1,5 @@
 """What every estimator shares: parameters as fields, checked once; input; results; files."""
 
-from __future__ import annotations
-
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +21,6 @@ from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint,
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import Run, under
 
-# Of an estimator: a field a parameter, keyword only, `n_clusters` of the base excepted
-parameters = dataclass(eq=False, repr=False, kw_only=True)
 # Types of parameters with a lowest value
 Natural = Annotated[int, "at least", 0]
 Count = Annotated[int, "at least", 1]
@@ -49,7 +45,7 @@ class Estimator(ClusterMixin, BaseEstimator):
     """A clustering method: its fields are its parameters, checked by type, choice and range before a fit.
 
     A variant is a dict of overrides, as in `JULE(**JULE.VARIANTS["released"])`. After `fit`: `labels_` int32
-    (n,), `results_`, the named assignments that RESULTS lists, and `history_`, one dict an epoch.
+    (n,), `results_`, all assignments by name, and `history_`, one dict an epoch.
     """
 
     n_clusters: Count = 10
@@ -60,6 +56,10 @@ class Estimator(ClusterMixin, BaseEstimator):
     # the result that `labels_` holds; by default the last one
     MAIN: ClassVar[str] = ""
     trains: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclass(eq=False, repr=False, kw_only=True)(cls)  # all but `n_clusters` by keyword
 
     def check_parameters(self) -> None:
         """Raise TypeError or ValueError for a parameter of the wrong type, choice or range, naming it."""
@@ -103,14 +103,12 @@ class Estimator(ClusterMixin, BaseEstimator):
         return self
 
 
-@parameters
 class TrainedEstimator(TransformerMixin, Estimator):
     """An estimator whose fit is a list of stages.
 
     A method gives `prepare(X, to_cluster=True)`, network inputs float32 (n, ...) of what `fit` takes;
-    `stages(run, X)`, in order, repeated when a run goes on; and `finish(run)`, which sets what is learned
-    beside results and history, and returns the results by name. After `fit` also `embedding_` float32 (n, d),
-    and the networks in `modules_` by name.
+    `stages(run, X)` in order; and `finish(run)`, which sets what else is learned and returns the results by
+    name. After `fit` also `embedding_` float32 (n, d), and the networks in `modules_` by name.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -144,9 +142,9 @@ class TrainedEstimator(TransformerMixin, Estimator):
 
         `monitor` is called with a `Report` as the fit goes on. `checkpoint` names a file written after every
         epoch: a killed fit started again with it ends with the same labels. `shared` names a folder of what
-        methods may take over from each other, the pretrained autoencoder: read if there, else written.
-        Raises ValueError or TypeError on bad data or parameters, CheckpointError when a file is damaged or
-        another run's, FloatingPointError when the loss does.
+        methods may take over from each other, the pretrained autoencoder: read if there, else written. Raises
+        ValueError or TypeError on bad data or parameters, CheckpointError when a file is damaged or another
+        run's, FloatingPointError for a loss.
         """
         self.check_parameters()
         with sealed_labels():
@@ -226,10 +224,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
 
 
 def unit_rows(X: object) -> np.ndarray:
-    """Float32 features (n, d) of unit length, from images (flattened pixels) or features.
-
-    Paper 002, section 4.1.3 normalises the image intensities so for every algorithm.
-    """
+    """Float32 features (n, d) of unit length, from pixels or features (paper 002, section 4.1.3)."""
     return normalize(as_features(X)).astype(np.float32, copy=False)
 
 

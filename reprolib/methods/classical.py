@@ -1,7 +1,5 @@
 """Methods without training: what they share, k-means, and agglomerative clustering (paper 002, Table 3)."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -14,20 +12,16 @@ from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.incremental import incremental_linkage
 from reprolib.graph.linkage import Linkage
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
-from reprolib.methods.base import Count, Estimator, Seed, check_counts, parameters, unit_rows
+from reprolib.methods.base import Count, Estimator, Seed, check_counts, unit_rows
 
 
 class ClassicalEstimator(Estimator):
-    """A method that clusters features of unit length.
-
-    A method gives `_cluster(features)`: labels int (n,) in 0..c-1 of features float32 (n, d).
-    """
+    """A method on unit features float32 (n, d): its `_cluster(features)` gives labels int (n,) in 0..c-1."""
 
     def fit(self, X: Any, y: None = None) -> Self:
         """Cluster `Images`, an image array (n, h, w) or (n, c, h, w), or features (n, d).
 
-        Raises TypeError or ValueError on wrong parameters, NaN, constant or too few images, MemoryError,
-        before it starts, where a table of all pairs does not fit.
+        Raises TypeError or ValueError on wrong parameters or data, MemoryError where all pairs do not fit.
         """
         self.check_parameters()
         with sealed_labels():
@@ -41,28 +35,21 @@ def kmeans_labels(points: np.ndarray, n_clusters: int, seed: int, n_init: int = 
     return LloydKMeans(n_clusters, n_init=n_init, random_state=seed).fit(points).labels_
 
 
-@parameters
 class KMeans(ClassicalEstimator):
-    """K-means on L2-normalised pixels or features: the first row of paper 002's Table 3.
+    """K-means on unit pixels or features by Lloyd's iterations: the first row of paper 002's Table 3."""
 
-    scikit-learn's Lloyd iterations from k-means++ starts, the best by inertia. The paper does not name an
-    implementation or a number of starts.
-    """
-
-    n_init: Count = 10
+    n_init: Count = 10  # the paper names no number, and no implementation
     random_state: Seed = 0
 
     def _cluster(self, features: np.ndarray) -> np.ndarray:
         return kmeans_labels(features, self.n_clusters, self.seed(), self.n_init)
 
 
-@parameters
 class ACLink(ClassicalEstimator):
-    """Average linkage on L2-normalised pixels or features (paper 002, Table 3, AC-Link).
+    """Average linkage on unit pixels or features (paper 002, Table 3, AC-Link), or "ward".
 
-    scipy's linkage on the Euclidean distances, as in the code released with paper 002, cut at exactly
-    n_clusters, also where merges tie. "ward" merges the pair that raises the sum of squares least instead.
-    Time O(n^2 d); memory 16 bytes a pair of samples.
+    On Euclidean distances, as in the code released with paper 002, cut at exactly n_clusters, also where
+    merges tie. Time O(n^2 d); memory 16 bytes a pair of samples: MemoryError where it does not fit.
     """
 
     linkage: Literal["average", "ward"] = "average"
@@ -75,12 +62,11 @@ class ACLink(ClassicalEstimator):
         return AgglomerativeClustering(self.n_clusters, linkage=self.linkage).fit(features).labels_
 
 
-@parameters
 class GraphAgglomeration(ClassicalEstimator):
     """One-link initial clusters, then merges by a method's `_link` on the k-NN digraph of unit vectors.
 
-    After `fit` also `n_initial_clusters_`, `merges_` int32 (m, 2) and `affinities_` float64 (m,). ValueError
-    when `n_clusters` is more than the initial clusters.
+    After `fit` also `n_initial_clusters_`, which `n_clusters` may not exceed, `merges_` int32 (m, 2) and
+    `affinities_` float64 (m,).
     """
 
     n_neighbors: Count = 20  # K_s, paper 002, equation 4
@@ -95,12 +81,10 @@ class GraphAgglomeration(ClassicalEstimator):
         return join_disconnected(features, result.labels, self.n_clusters)
 
 
-@parameters
 class ACGDL(GraphAgglomeration):
-    """Graph degree linkage (Zhang et al. 2012; paper 002, Table 3, AC-GDL).
+    """Graph degree linkage (Zhang et al. 2012; paper 002, Table 3, AC-GDL), in its paper without a local term.
 
-    Its paper has no local term, and does nothing with clusters that hardly any affinity reaches. For
-    `mode` see `graph_degree_linkage`, for `strays` `linkage_without_strays`.
+    For `mode` see `graph_degree_linkage`, for `strays` `linkage_without_strays`.
     """
 
     local_weight: float = 0.0  # lambda, paper 002, equation 7
@@ -115,7 +99,6 @@ class ACGDL(GraphAgglomeration):
         return linkage_without_strays(features, digraph, initial, target, rule=rule, **options)
 
 
-@parameters
 class ACPIC(GraphAgglomeration):
     """Maximum incremental path integral (Zhang et al. 2013; paper 002, Table 3, AC-PIC)."""
 
@@ -127,7 +110,6 @@ class ACPIC(GraphAgglomeration):
         return incremental_linkage(digraph, initial, self.n_clusters, kind=self.KIND, z=self.z)
 
 
-@parameters
 class ACZell(ACPIC):
     """Zeta function of a graph (Zhao and Tang 2008; paper 002, Table 3, AC-Zell)."""
 

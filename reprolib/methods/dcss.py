@@ -1,7 +1,5 @@
 """DCSS: an autoencoder with a loss for each cluster, then pairwise similarities (paper 004)."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch
@@ -10,7 +8,7 @@ from torch import Tensor
 from reprolib.kernels.soft_assignment import fuzzy_memberships
 from reprolib.methods import autoencoder
 from reprolib.methods.autoencoder import PHASE_1, FromKMeans, reconstruct, refresh_centers
-from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight, parameters
+from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight
 
 MOMENTUM = 0.9  # of the released code's plain gradient steps
 
@@ -60,7 +58,6 @@ class PerCluster(FromKMeans):
             refresh_centers(self.run)
 
 
-@parameters
 class DCSS(autoencoder.AutoencoderMethod):
     """Deep clustering with self-supervision using pairwise data similarities (paper 004).
 

@@ -1,10 +1,4 @@
-"""Methods that DCSS is compared with, on one autoencoder and one loop: AE+k-means, DEC, IDEC, DCN, DKM.
-
-Pretraining, networks, batches and MNet on top are those of DCSS; what is the method's own is its loss and
-how its centers move.
-"""
-
-from __future__ import annotations
+"""Methods that DCSS is compared with: AE+k-means, DEC, IDEC, DCN, DKM. They differ in losses and centers."""
 
 from typing import ClassVar
 
@@ -31,18 +25,12 @@ from reprolib.training.trainer import Run
 
 
 def pixel_error(decoded: Tensor, inputs: Tensor) -> Tensor:
-    """Squared error summed over pixels, mean over samples, of decoded and inputs (b, ...).
-
-    The weights of DCN's and DKM's papers are for this sum.
-    """
+    """Squared error of decoded and inputs (b, ...) over pixels, which DCN and DKM weigh; mean over samples."""
     return (decoded - inputs).flatten(1).square().sum(1).mean()
 
 
 class OneLoss(FromKMeans):
-    """A stage with a weighted clustering loss, beside that of the reconstruction where it has an `error`.
-
-    clustering(latent, batch): the loss of latent vectors (b, d) of samples `batch` (b,), on the device.
-    """
+    """A weighted `clustering(latent, batch)` loss, and that of the reconstruction where there is an `error`."""
 
     moves_centers = False  # by gradient
     error, weight = None, 1.0
@@ -143,10 +131,7 @@ class Softmin(OneLoss):
 
 
 class AEKMeans(AutoencoderMethod):
-    """K-means on the latent vectors of the pretrained autoencoder: the baseline of paper 004, Table 1.
-
-    `phase1_epochs` and `learning_rate` have no effect.
-    """
+    """K-means on the pretrained latent vectors: paper 004, Table 1. `phase1_epochs` has no effect."""
 
     STAGE: ClassVar = Nothing
 
@@ -154,9 +139,8 @@ class AEKMeans(AutoencoderMethod):
 class DEC(AutoencoderMethod):
     """Deep embedded clustering (Xie, Girshick and Farhadi 2016): KL to a sharpened soft assignment.
 
-    The encoder and the centers minimise the divergence of Student's t assignments from their target
-    distribution, which is computed once an epoch. The authors pretrain a denoising autoencoder layer by
-    layer; here the pretraining is that of all methods.
+    The target distribution of Student's t assignments is computed once an epoch. The authors pretrain a
+    denoising autoencoder layer by layer; here the pretraining is that of all methods.
     """
 
     STAGE: ClassVar = Target
@@ -171,8 +155,8 @@ class IDEC(AutoencoderMethod):
 class DCN(AutoencoderMethod):
     """Deep clustering network (Yang et al. 2017): reconstruction plus the k-means loss, weighted 0.05 / 2.
 
-    The reconstruction is summed over pixels. Assignments are hard; after each batch the samples are assigned
-    anew and each center moves to the running mean of what it was given, the authors' rate 1 / count.
+    Assignments are hard; after each batch its samples are assigned anew, and each center moves to the running
+    mean of what it was given, the authors' rate 1 / count.
     """
 
     STAGE: ClassVar = RunningMeans
@@ -181,8 +165,7 @@ class DCN(AutoencoderMethod):
 class DKM(AutoencoderMethod):
     """Deep k-means (Fard, Thonet and Gaussier 2020): reconstruction plus a softened k-means loss, weight 1.
 
-    The reconstruction is summed over pixels. Nearness is a softmax of -1000 times the squared distances,
-    the constant that the authors take after a pretraining.
+    Nearness is a softmax of -1000 times the squared distances, as the authors take after a pretraining.
     """
 
     STAGE: ClassVar = Softmin

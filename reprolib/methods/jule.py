@@ -1,7 +1,5 @@
 """JULE: agglomerative clustering and a CNN, jointly (paper 002, Algorithm 1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -23,7 +21,6 @@ from reprolib.methods.base import (
     Count,
     Positive,
     TrainedEstimator,
-    parameters,
     unit_rows,
 )
 from reprolib.networks.embedding import ConvEmbedding, embed
@@ -34,19 +31,16 @@ from reprolib.training.trainer import ROWS, Run, Stage
 LAYERS = ("ip", "top-1", "top-2")
 
 
-@parameters
 class JULE(TrainedEstimator):
     """Joint unsupervised learning of image clusters and a CNN (paper 002, equation 1).
 
     The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip
     there or depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the
-    letter, "released" is JULE.torch.
+    letter, "released" is JULE.torch. `precision="bfloat16"` trains under autocast; parameters and clustering
+    stay in float32.
 
-    `precision="bfloat16"` trains under autocast, faster where the processor has tile instructions, and
-    changes the result; parameters and clustering stay in float32.
-
-    After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`), and
-    "RC", those of clustering anew on the final representation (OURS-RC); `embedding_` float32 (n,
+    After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`),
+    and "RC", of clustering anew on the final representation (OURS-RC); `embedding_` float32 (n,
     embedding_dim) of unit length; `n_clusters_by_period_`.
     """
 
@@ -146,10 +140,7 @@ class JULE(TrainedEstimator):
         return {"SF": run.tensors["labels"].cpu().numpy(), "RC": labels}
 
     def link(self, features: np.ndarray, digraph: Digraph, labels: np.ndarray) -> np.ndarray:
-        """The merges of one period on one representation: labels int32 (n,) in and out.
-
-        Source: paper 002, Algorithm 1 and equations 2 and 6.
-        """
+        """The merges of one period, labels int32 (n,) in and out: paper 002, Algorithm 1, equations 2 and 6."""
         target = period_lengths(_count(labels), self.n_clusters, self.unrolling_rate)[1]
         linked = linkage_without_strays(
             features,
@@ -183,9 +174,9 @@ class JULE(TrainedEstimator):
     def represent(self, X: Any, layer: str = "ip") -> np.ndarray:
         """Outputs of one layer of the fitted CNN, flattened: float32 (n, d), in the order of X.
 
-        layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks of convolution and pool
-        below it. Raises ValueError for an unknown layer, for one that the network does not have, and for
-        images of another shape. Source: paper 002, section 4.2.1, Tables 4 to 6.
+        layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks below it. ValueError for a
+        layer that is not there, and for images of another shape. Source: paper 002, section 4.2.1, Tables 4
+        to 6.
         """
         if layer not in LAYERS:
             raise unknown_name("layer", layer, LAYERS)

@@ -1,7 +1,5 @@
 """NMF-LP and NMF-D of paper 002, Table 3: factorisations that are not negative, then k-means."""
 
-from __future__ import annotations
-
 from functools import reduce
 from typing import Literal
 
@@ -15,7 +13,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import Count, Seed, Weight, parameters, unit_rows
+from reprolib.methods.base import Count, Seed, Weight, unit_rows
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 TRIAL_ITERATIONS = 10
@@ -28,7 +26,6 @@ _HALVINGS = 30
 _RANK_TOLERANCE = 1e-10
 
 
-@parameters
 class NMFLP(ClassicalEstimator):
     """Locality preserving NMF (Cai et al., IJCAI 2009; paper 002, Table 3, NMF-LP).
 
@@ -128,8 +125,8 @@ def lp_step(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One update of V (n, k), then of U (d, k), in the dtype of X; the objective never rises.
 
-    `laplacian` (n, n) holds its weight. Source: GNMF_KL; the half steps are ours. Without edges both are the
-    multiplicative updates of Lee and Seung (2001).
+    `laplacian` (n, n) holds its weight. Source: GNMF_KL, the half steps ours; without edges Lee and Seung
+    (2001).
     """
     shift = np.maximum(U.sum(0, dtype=np.float64), _FLOOR)  # (k,)
     blocks = list(gen_batches(len(X), BLOCK_ROWS))
@@ -190,7 +187,6 @@ def _ratio(X: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     return X / np.maximum(V @ U.T, _FLOOR)
 
 
-@parameters
 class NMFD(ClassicalEstimator):
     """Deep semi-NMF (Trigeorgis et al., ICML 2014; paper 002, Table 3, NMF-D).
 

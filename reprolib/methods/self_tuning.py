@@ -1,7 +1,5 @@
 """SC-ST and SC-LS of paper 002, Table 3: spectral clustering with affinities of their own."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Literal
 
@@ -17,7 +15,7 @@ from sklearn.metrics import pairwise_distances_chunked
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
 from reprolib.methods import spectral
-from reprolib.methods.base import Count, Seed, check_counts, parameters
+from reprolib.methods.base import Count, Seed, check_counts
 from reprolib.methods.classical import ClassicalEstimator
 
 SMALLEST_SCALE = 0.004  # squared units of unit vectors
@@ -27,8 +25,8 @@ compiled = njit(cache=True, nogil=True)
 def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) -> np.ndarray:
     """exp(-d^2 / (sigma_i sigma_j)) of squared distances, in place (Zelnik-Manor and Perona, eq. 1).
 
-    The product of the scales is at least 0.004, as in the authors' code, so that duplicates (sigma 0) have
-    weights too. Above it the weights do not depend on the scale of the features.
+    The product of the scales is at least 0.004, as in the authors' code: duplicates (sigma 0) have weights
+    too.
     """
     squared /= -np.maximum(scale * other, SMALLEST_SCALE)
     return np.exp(squared, out=squared)
@@ -130,11 +128,7 @@ def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.nd
 
 
 def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Rotate the columns of `vectors` (n, k) to the axes: the rotated ones (n, k) and their cost.
-
-    Descends `rotation_cost` from no rotation to a local minimum, by L-BFGS in place of the paper's gradient
-    steps.
-    """
+    """Rotate columns of `vectors` (n, k) to the axes, by L-BFGS: the rotated ones and their `rotation_cost`."""
     k = vectors.shape[1]
     if k == 1:
         return vectors, 1.0
@@ -143,16 +137,14 @@ def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     return vectors @ givens_rotation(found.x, k), float(found.fun)
 
 
-@parameters
 class SCST(spectral.SpectralEstimator):
     """Self-tuning spectral clustering (Zelnik-Manor and Perona 2004; paper 002, Table 3, SC-ST).
 
-    Affinities with a bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour, on the
-    k-NN graph or on all pairs. The leading `n_clusters` eigenvectors are rotated to the axes by `align`; a
-    sample belongs to the axis of its largest entry. The paper also chooses the number of clusters by the
-    cost; here it is given. After `fit`: `rotation_cost_`. The code released with paper 002 has the 75th
-    neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused. Time and memory as of
-    `SCNJW`.
+    A bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour. The leading eigenvectors
+    are rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also
+    chooses the number of clusters by the cost, `rotation_cost_` after `fit`. The code released with paper 002
+    has the 75th neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused. Time and
+    memory as of `SCNJW`.
     """
 
     scale_neighbor: Count = 7  # K
@@ -218,7 +210,6 @@ def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
     return left[:, ::-1]
 
 
-@parameters
 class SCLS(ClassicalEstimator):
     """Landmark-based spectral clustering (Chen and Cai 2011; paper 002, Table 3, SC-LS).
 

@@ -5,8 +5,6 @@ code takes the graph of all pairs, and one quoted from papers, which k-NN graphs
 `graph="knn"`, equation 4 without direction, and `graph="full"`, all pairs, as close to the code as it allows.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -25,7 +23,7 @@ from sklearn.preprocessing import normalize
 from reprolib.checks import check_memory
 from reprolib.graph.digraph import knn_digraph
 from reprolib.graph.strays import cluster_means, join_disconnected
-from reprolib.methods.base import Count, Seed, parameters
+from reprolib.methods.base import Count, Seed
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
 Affinity = np.ndarray | sparse.csr_array
@@ -36,10 +34,7 @@ FEWER = 'use graph="knn" or fewer images'
 def knn_affinity(
     features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 1.0
 ) -> sparse.csr_array:
-    """Weights of paper 002, equation 4, without direction: (W + W^T) / 2, sparse float64 (n, n), zero diagonal.
-
-    `features` (n, d); `n_neighbors` is K_s and `bandwidth` a.
-    """
+    """Paper 002, equation 4, without direction: (W + W^T) / 2 of features (n, d), sparse float64 (n, n)."""
     directed = knn_digraph(features, n_neighbors, bandwidth).to_csr()
     affinity = sparse.csr_array((directed + directed.T) / 2)
     affinity.eliminate_zeros()  # a weight that underflows is no edge
@@ -137,7 +132,6 @@ def cluster_rows(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     return kmeans_labels(normalize(vectors), n_clusters, seed)
 
 
-@parameters
 class SpectralEstimator(ClassicalEstimator):
     """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share.
 
@@ -173,7 +167,6 @@ class SpectralEstimator(ClassicalEstimator):
         return labels
 
 
-@parameters
 class SCNJW(SpectralEstimator):
     """Spectral clustering of Ng, Jordan and Weiss (2002; paper 002, Table 3, SC-NJW).
 
@@ -195,7 +188,6 @@ class SCNJW(SpectralEstimator):
         return cluster_rows(vectors, self.n_clusters, seed)
 
 
-@parameters
 class NCuts(SCNJW):
     """Normalised cuts into n_clusters parts (Shi and Malik 2000; paper 002, Table 3, N-Cuts).
 

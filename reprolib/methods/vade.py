@@ -1,7 +1,5 @@
 """VaDE: the autoencoder of the family made variational, with a Gaussian mixture as its prior."""
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar
 
@@ -49,27 +47,20 @@ def mixture_divergence(
 
 
 def reconstruction_cost(inputs: Tensor, decoded: Tensor, log_noise: Tensor) -> Tensor:
-    """-log p(x | z) (b,) in nats: a normal around `decoded` with one variance for all pixels.
-
-    inputs and decoded (b, ...), log_noise the logarithm of the variance, a scalar; float32 or float64,
-    differentiable. Negative where the density is above 1.
-    """
+    """-log p(x | z) (b,) in nats of inputs (b, ...): normal around `decoded`, all pixels of one `log_noise`."""
     error = (inputs - decoded).square().flatten(1)  # (b, D)
     constant = error.shape[1] * (log_noise + math.log(2 * math.pi))
     return (error.sum(1) * torch.exp(-log_noise) + constant) / 2
 
 
 class Mixture(nn.Module):
-    """What VaDE trains beside its networks and `Centers`, the component means.
-
-    `logits` (K,) of the weights, `log_variances` (K, latent_dim) and `log_noise`, that of the pixels.
-    """
+    """What VaDE trains beside its networks and `Centers`, the component means."""
 
     def __init__(self, n_clusters: int, latent_dim: int) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(n_clusters))
+        self.logits = nn.Parameter(torch.zeros(n_clusters))  # of the weights
         self.log_variances = nn.Parameter(torch.zeros(n_clusters, latent_dim))
-        self.log_noise = nn.Parameter(torch.zeros(()))
+        self.log_noise = nn.Parameter(torch.zeros(()))  # of the pixels
 
     @property
     def log_weights(self) -> Tensor:

@@ -1,7 +1,5 @@
 """What a fit tells while it goes on, and a log that scores it and keeps what the figures need."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,8 +111,8 @@ class Log:
     def rows(self, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What the record of a fit holds, from the method's `history_`.
 
-        One row for each epoch, with its losses and, where it was reported, its scores; for a method that
-        merges one row for each report, with the `seconds` of training since the one before and its last loss.
+        A row for each epoch, with its losses and, where it was reported, its scores; for a method that merges
+        one for each report, with the `seconds` of training since the one before and its last loss.
         """
         rows = []
         if any("period" in epoch for epoch in history):
@@ -144,10 +142,7 @@ def seconds_by_stage(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def isolated(q: np.ndarray, similarity: float) -> int:
-    """Count the rows of q (n, K) whose inner product with every other row is at most `similarity`.
-
-    Paper 004, figure 13. Blocks of rows, O(n^2 K) time.
-    """
+    """Count rows of q (n, K) whose products with all others are at most `similarity` (paper 004, figure 13)."""
     count, q = 0, np.ascontiguousarray(q, dtype=np.float32)
     for rows in gen_batches(len(q), BLOCK_ROWS):
         products = q[rows] @ q.T  # (block, n)

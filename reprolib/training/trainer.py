@@ -4,8 +4,6 @@ A `Run` owns what must survive; a method lists its `Stage`s. A killed fit that i
 checkpoint ends with the same bits on the same machine.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -44,7 +42,7 @@ class Stage:
     name, report_every = "stage", 5
     shared: tuple[str, ...] = ()
 
-    def __init__(self, run: Run, epochs: int) -> None:
+    def __init__(self, run: "Run", epochs: int) -> None:
         self.run, self.model, self.epochs = run, run.model, epochs
 
     def build(self) -> None:
@@ -111,8 +109,8 @@ class Run:
     def train(self, stages: Sequence[Stage]) -> None:
         """Run all stages from where the run stands; the checkpoint is written after every epoch.
 
-        Raises FloatingPointError after an epoch whose loss is not finite, CheckpointError when a file is
-        damaged or another run's.
+        FloatingPointError for a loss that is not finite, CheckpointError for a file that is damaged or
+        another run's.
         """
         self._restore(stages)
         total, done = sum(stage.epochs for stage in stages), len(self.history)
