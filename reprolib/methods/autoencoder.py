@@ -152,10 +152,8 @@ class Pairs(Clustering):
     def build(self) -> None:
         run, m = self.run, self.model
         sizes = (m.latent_dim, m.n_clusters, m.mnet_width, m.mnet_hidden)
-        mnet, encoder = (
-            run.module("mnet", MNet(*sizes, run.generator)),
-            run.modules["network"].encoder,
-        )
+        mnet = run.module("mnet", MNet(*sizes, run.generator))
+        encoder = run.modules["network"].encoder
         groups = [
             {"params": list(mnet.parameters()), "lr": m.mnet_rate},
             {"params": list(encoder.parameters()), "lr": m.encoder_rate},
@@ -206,7 +204,6 @@ class AutoencoderMethod(base.TrainedEstimator):
     encoder_rate: Weight = 1e-5
     clip: Weight = 0.0  # of q, to 0 or 1
 
-    RESULTS: ClassVar = {"ae": "AE + k-means", "u": "u", "q": "q"}
     STAGE: ClassVar[type[Stage]]  # the method's own
     prepare = staticmethod(as_inputs)
 
@@ -226,7 +223,7 @@ class AutoencoderMethod(base.TrainedEstimator):
         """Keep latent vectors and centers; the labels that each stage has left."""
         self.embedding_ = as_numpy(latent_vectors(run))
         self.centers_ = as_numpy(run.modules["centers"].values)
-        left = {name: run.tensors.get(f"labels.{name}") for name in self.RESULTS}
+        left = {name: run.tensors.get(f"labels.{name}") for name in ("ae", "u", "q")}
         return {name: as_numpy(labels) for name, labels in left.items() if labels is not None}
 
     @torch.no_grad()

@@ -51,10 +51,7 @@ class Estimator(ClusterMixin, BaseEstimator):
     n_clusters: Count = 10
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
-    # name of a result: what tables and charts call it
-    RESULTS: ClassVar[dict[str, str]] = {"labels": ""}
-    # the result that `labels_` holds; by default the last one
-    MAIN: ClassVar[str] = ""
+    MAIN: ClassVar[str] = ""  # the result that `labels_` holds; by default the last one
     trains: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -91,9 +88,7 @@ class Estimator(ClusterMixin, BaseEstimator):
         """How many other samples each one needs."""
         return getattr(self, "n_neighbors", 1)
 
-    def _keep(
-        self, X: Any, results: Mapping[str, np.ndarray], history: Sequence[dict] = ()
-    ) -> Self:
+    def _keep(self, X: Any, results: Mapping[str, Any], history: Sequence[dict] = ()) -> Self:
         """Set what every `fit` leaves: results_, labels_, history_, and n_features_in_ of features (n, d)."""
         self.results_ = {name: np.asarray(ids, dtype=np.int32) for name, ids in results.items()}
         self.labels_ = self.results_[self.MAIN or list(results)[-1]]
@@ -203,11 +198,9 @@ class TrainedEstimator(TransformerMixin, Estimator):
         """`get_params`, ready for JSON: plain numbers, and for a RandomState the seed that it gives."""
         known = self.get_params()
         found = {k: v.item() if isinstance(v, np.generic) else v for k, v in known.items()}
-        return (
-            found
-            if isinstance(found["random_state"], int)
-            else found | {"random_state": self.seed()}
-        )
+        if not isinstance(found["random_state"], int):
+            found["random_state"] = self.seed()
+        return found
 
     def _fitting_inputs(self, X: Any) -> torch.Tensor:
         """Network inputs of the shape that the model was fitted on."""

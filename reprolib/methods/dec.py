@@ -21,7 +21,6 @@ from reprolib.methods.autoencoder import (
     latent_vectors,
     reconstruct,
 )
-from reprolib.training.trainer import Run
 
 
 def pixel_error(decoded: Tensor, inputs: Tensor) -> Tensor:
@@ -58,13 +57,6 @@ class OneLoss(FromKMeans):
 
     def after_step(self, batch: Tensor) -> None:
         """Move what no gradient moves."""
-
-
-class Nothing(OneLoss):
-    """AE + k-means: no epochs, whatever is asked for."""
-
-    def __init__(self, run: Run, epochs: int) -> None:
-        super().__init__(run, 0)
 
 
 class Target(OneLoss):
@@ -133,7 +125,7 @@ class Softmin(OneLoss):
 class AEKMeans(AutoencoderMethod):
     """K-means on the pretrained latent vectors: paper 004, Table 1. `phase1_epochs` has no effect."""
 
-    STAGE: ClassVar = Nothing
+    STAGE: ClassVar = staticmethod(lambda run, _: OneLoss(run, 0))
 
 
 class DEC(AutoencoderMethod):

@@ -74,7 +74,6 @@ class JULE(TrainedEstimator):
     feature_statistics: Literal["running", "batch"] = "running"
     scale_init: Literal["ones", "uniform"] = "ones"
 
-    RESULTS: ClassVar = {"SF": "OURS-SF", "RC": "OURS-RC"}
     MAIN: ClassVar = "SF"
     NETWORK: ClassVar[type[ConvEmbedding]] = ConvEmbedding
     VARIANTS: ClassVar = {
@@ -110,7 +109,7 @@ class JULE(TrainedEstimator):
         """One stage a period, from the one-link clusters of the pixels to n_clusters."""
         raw = unit_rows(X)
         labels = one_link_clusters(knn_digraph(raw, self.n_neighbors, self.bandwidth).indices[:, 0])
-        n_initial = _count(labels)
+        n_initial = int(labels.max()) + 1
         if self.n_clusters > n_initial:
             raise ValueError(
                 f"n_clusters={self.n_clusters} is more than the {n_initial} initial clusters that "
@@ -135,24 +134,18 @@ class JULE(TrainedEstimator):
         self.embedding_ = features_of(run)
         digraph = knn_digraph(self.embedding_, self.n_neighbors, self.bandwidth)
         labels = one_link_clusters(digraph.indices[:, 0])
-        while _count(labels) > self.n_clusters:
+        while labels.max() >= self.n_clusters:
             labels = self.link(self.embedding_, digraph, labels)
         return {"SF": run.tensors["labels"].cpu().numpy(), "RC": labels}
 
     def link(self, features: np.ndarray, digraph: Digraph, labels: np.ndarray) -> np.ndarray:
         """The merges of one period, labels int32 (n,) in and out: paper 002, Algorithm 1, equations 2 and 6."""
-        target = period_lengths(_count(labels), self.n_clusters, self.unrolling_rate)[1]
-        linked = linkage_without_strays(
-            features,
-            digraph,
-            labels,
-            target,
-            rule=self.strays,
-            n_clusters=self.n_clusters,
-            local_weight=self.local_weight,
-            n_neighbor_clusters=self.n_neighbor_clusters,
-            mode=self.linkage_mode,
-        )
+        n = int(labels.max()) + 1
+        target = period_lengths(n, self.n_clusters, self.unrolling_rate)[1]
+        names = ("n_clusters", "local_weight", "n_neighbor_clusters")
+        options = {name: getattr(self, name) for name in names} | {"mode": self.linkage_mode}
+        options["rule"] = self.strays
+        linked = linkage_without_strays(features, digraph, labels, target, **options)
         return join_disconnected(features, linked.labels, target)
 
     @property
@@ -206,13 +199,9 @@ class Period(Stage):
         if "network" in run.modules:  # network and momentum go on from the period before
             return
         model.build(run)
-        sgd = torch.optim.SGD(
-            run.modules["network"].parameters(),
-            lr=model.learning_rate,
-            momentum=model.momentum,
-            dampening=model.dampening,
-            weight_decay=model.weight_decay,
-        )
+        options = {k: getattr(model, k) for k in ("momentum", "dampening", "weight_decay")}
+        weights = run.modules["network"].parameters()
+        sgd = torch.optim.SGD(weights, lr=model.learning_rate, **options)
         run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
 
     def begin(self) -> None:
@@ -238,23 +227,14 @@ class Period(Stage):
             # its in-place arithmetic leaves the other two gradients scaled by gamma - 1
             others = x.detach() + (model.gamma - 1.0) * (x - x.detach())
         distances = squared_distances(x, others)  # (b, b)
-        triplets = sample_triplets(
-            run.tensors["labels"][batch],
-            model.n_negatives,
-            negatives=model.negatives,
-            distances=distances,
-            ordered=model.ordered_pairs,
-            generator=run.generator,
-        )
+        drawn = {"negatives": model.negatives, "ordered": model.ordered_pairs}
+        drawn |= {"distances": distances, "generator": run.generator}
+        triplets = sample_triplets(run.tensors["labels"][batch], model.n_negatives, **drawn)
         count, told = triplets.negative.numel(), 0.0
         sgd.zero_grad(set_to_none=False)
         if count:
-            options = {
-                "gamma": model.gamma,
-                "margin": model.margin,
-                "sigma2": run.numbers["sigma2"],
-            }
-            loss = weighted_triplet_loss(distances, triplets, kind=model.triplet_loss, **options)
+            weigh = {"gamma": model.gamma, "margin": model.margin, "sigma2": run.numbers["sigma2"]}
+            loss = weighted_triplet_loss(distances, triplets, kind=model.triplet_loss, **weigh)
             (model.loss_scale * loss).backward()
             told = loss.detach().double() * count
         sgd.step()
@@ -328,7 +308,3 @@ def features_of(run: Run) -> np.ndarray:
     model, network = run.model, run.modules["network"]
     size = model.batch_size if model.feature_statistics == "batch" else ROWS
     return embed(network, run.inputs, batch_size=size, statistics=model.feature_statistics)
-
-
-def _count(labels: np.ndarray) -> int:
-    return int(labels.max()) + 1

@@ -1,6 +1,6 @@
 """NMF-LP and NMF-D of paper 002, Table 3: factorisations that are not negative, then k-means."""
 
-from functools import reduce
+from functools import partial, reduce
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from reprolib.kernels.knn import knn
 from reprolib.methods.base import Count, Seed, Weight, unit_rows
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
+Array = np.ndarray
 TRIAL_ITERATIONS = 10
 BLOCK_ROWS = 2048  # to multiply without a second (n, d) array
 _FLOOR = 1e-10
@@ -23,7 +24,7 @@ _LOG_FLOOR = 1e-30
 _SOLVE_TOLERANCE = 1e-7
 _SOLVE_STEPS = 500
 _HALVINGS = 30
-_RANK_TOLERANCE = 1e-10
+_inverse = partial(np.linalg.pinv, rcond=1e-10, hermitian=True)
 
 
 class NMFLP(ClassicalEstimator):
@@ -61,7 +62,7 @@ class NMFLP(ClassicalEstimator):
     def _n_neighbors_used(self) -> int:
         return self.n_neighbors if self.graph_weight else 1
 
-    def _cluster(self, features: np.ndarray) -> np.ndarray:
+    def _cluster(self, features: Array) -> Array:
         n, seed = len(features), self.seed()
         if (least := features.min()) < 0:
             if self.negative == "raise":
@@ -92,8 +93,8 @@ class NMFLP(ClassicalEstimator):
         return tags
 
     def _start(
-        self, X: np.ndarray, rank: int, laplacian: sp.csr_array, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, X: Array, rank: int, laplacian: sp.csr_array, seed: int
+    ) -> tuple[Array, Array]:
         kmeans = LloydKMeans(rank, init="random", n_init=1, max_iter=10, random_state=seed).fit(X)
         U = np.maximum(kmeans.cluster_centers_.T, 0)  # (d, k); rounding may leave less than 0
         U = U / np.maximum(np.linalg.norm(U, axis=0), _FLOOR)
@@ -104,25 +105,22 @@ class NMFLP(ClassicalEstimator):
         return U, V
 
 
-def neighbor_laplacian(features: np.ndarray, n_neighbors: int) -> sp.csr_array:
+def neighbor_laplacian(features: Array, n_neighbors: int) -> sp.csr_array:
     """Laplacian float64 (n, n), sparse, of the 0-1 graph of neighbours in either direction."""
     _, indices = knn(features, n_neighbors)  # (n, p)
     graph = Digraph(indices, np.ones(indices.shape), sigma2=1.0).to_csr()
     return csgraph.laplacian(graph.maximum(graph.T)).tocsr()
 
 
-def lp_objective(X: np.ndarray, U: np.ndarray, V: np.ndarray, laplacian: sp.csr_array) -> float:
+def lp_objective(X: Array, U: Array, V: Array, laplacian: sp.csr_array) -> float:
     """Divergence of X (n, d) from V U' plus half the sum of v' L log v; L (n, n) holds its weight."""
-    parts = [
-        kl_div(X[rows], np.maximum(V[rows] @ U.T, _FLOOR)).sum(dtype=np.float64)
-        for rows in gen_batches(len(X), BLOCK_ROWS)
-    ]
-    return float(sum(parts) + _penalty(V, laplacian))
+    total = 0.0
+    for r in gen_batches(len(X), BLOCK_ROWS):
+        total += kl_div(X[r], np.maximum(V[r] @ U.T, _FLOOR)).sum(dtype=np.float64)
+    return float(total + _penalty(V, laplacian))
 
 
-def lp_step(
-    X: np.ndarray, U: np.ndarray, V: np.ndarray, laplacian: sp.csr_array
-) -> tuple[np.ndarray, np.ndarray]:
+def lp_step(X: Array, U: Array, V: Array, laplacian: sp.csr_array) -> tuple[Array, Array]:
     """One update of V (n, k), then of U (d, k), in the dtype of X; the objective never rises.
 
     `laplacian` (n, n) holds its weight. Source: GNMF_KL, the half steps ours; without edges Lee and Seung
@@ -135,7 +133,7 @@ def lp_step(
     if laplacian.nnz:
         old, Y = V.astype(np.float64), Y.astype(np.float64)
 
-        def auxiliary(V: np.ndarray) -> float:
+        def auxiliary(V: Array) -> float:
             return float((V @ shift).sum() - xlogy(Y, V).sum() + _penalty(V, laplacian))
 
         new = np.maximum(_solve(laplacian, shift, Y, old), 0)
@@ -154,9 +152,7 @@ def lp_step(
     return U * (pull / np.maximum(V.sum(0, dtype=np.float64), _FLOOR)).astype(X.dtype), V
 
 
-def _solve(
-    laplacian: sp.csr_array, shift: np.ndarray, right: np.ndarray, start: np.ndarray
-) -> np.ndarray:
+def _solve(laplacian: sp.csr_array, shift: Array, right: Array, start: Array) -> Array:
     # conjugate gradients for all components at once: their systems differ by the shift only
     scale = laplacian.diagonal()[:, None] + shift  # (n, k)
     tiny = np.finfo(float).tiny
@@ -178,12 +174,12 @@ def _solve(
     return x
 
 
-def _penalty(V: np.ndarray, laplacian: sp.csr_array) -> float:
+def _penalty(V: Array, laplacian: sp.csr_array) -> float:
     V = V.astype(np.float64, copy=False)
     return (V * (laplacian @ np.log(np.maximum(V, _LOG_FLOOR)))).sum() / 2
 
 
-def _ratio(X: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+def _ratio(X: Array, U: Array, V: Array) -> Array:
     return X / np.maximum(V @ U.T, _FLOOR)
 
 
@@ -205,7 +201,7 @@ class NMFD(ClassicalEstimator):
     tol: float = 1e-5  # relative, of the norm of the residual
     random_state: Seed = 0
 
-    def _cluster(self, features: np.ndarray) -> np.ndarray:
+    def _cluster(self, features: Array) -> Array:
         if not self.layers or min(self.layers) < 1:
             raise ValueError(f"layers must be widths of at least 1, got {self.layers}")
         seed, H, bases = self.seed(), features, []
@@ -219,7 +215,7 @@ class NMFD(ClassicalEstimator):
         return kmeans_labels(H, self.n_clusters, seed)
 
 
-def nndsvd_coefficients(X: np.ndarray, rank: int, seed: int) -> np.ndarray:
+def nndsvd_coefficients(X: Array, rank: int, seed: int) -> Array:
     """Non-negative H (n, rank) of the NNDSVD of |X| (n, d) (Boutsidis and Gallopoulos 2008)."""
     left, values, right = randomized_svd(np.abs(X), rank, random_state=seed)
     sides, others = ([np.maximum(A, 0), np.maximum(-A, 0)] for A in (left, right.T))
@@ -232,8 +228,8 @@ def nndsvd_coefficients(X: np.ndarray, rank: int, seed: int) -> np.ndarray:
 
 
 def descend(
-    X: np.ndarray, bases: list, H: np.ndarray, max_iter: int, tol: float
-) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
+    X: Array, bases: list, H: Array, max_iter: int, tol: float
+) -> tuple[list[Array], Array, list[float]]:
     """Alternate updates of X (n, d) ~ H Z_m' ... Z_1': every Z_i (k_i-1, k_i), then H (n, k_m) >= 0.
 
     One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls by `tol` of
@@ -266,11 +262,7 @@ def descend(
     return bases, H, errors
 
 
-def _cross(A: np.ndarray, B: np.ndarray, dtype: type | None = None) -> np.ndarray:
+def _cross(A: Array, B: Array, dtype: type | None = None) -> Array:
     # float64 sums over blocks: the rounding of one long float32 sum hides the descent
     blocks, dtype = gen_batches(len(A), BLOCK_ROWS), dtype or A.dtype
     return sum((A[r].T.astype(dtype) @ B[r]).astype(np.float64) for r in blocks)
-
-
-def _inverse(gram: np.ndarray) -> np.ndarray:
-    return np.linalg.pinv(gram, rcond=_RANK_TOLERANCE, hermitian=True)

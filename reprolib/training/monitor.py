@@ -126,7 +126,7 @@ class Log:
         # period 0 is the last epoch before clustering
         before = sum(epoch["stage"] == history[0]["stage"] for epoch in history)
         for i, epoch in enumerate(history):
-            row = dict(epoch) | scored.get(i + 1 - before, {})
+            row = {**epoch, **scored.get(i + 1 - before, {})}
             rows.append(
                 {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
             )
