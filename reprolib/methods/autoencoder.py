@@ -74,7 +74,7 @@ def refresh_centers(run: Run) -> None:
 class Pretrain(Stage):
     """Reconstruction alone: the first stage of every autoencoder method (paper 004, section 6)."""
 
-    name, report_every = PRETRAIN, 0
+    name = PRETRAIN
     shared = ("latent_dim", "pretrain_epochs", "pretrain_rate")
     shared += ("batch_size", "precision", "random_state")
 
@@ -120,7 +120,7 @@ class Clustering(Stage):
 class FromKMeans(Clustering):
     """A method's own stage, with an `optimizer()`: it begins with k-means centers of the latent vectors."""
 
-    name, result = PHASE_1, "u"
+    name, result, report_every = PHASE_1, "u", 5
 
     def build(self) -> None:
         self.run.module("centers", Centers(self.model.n_clusters, self.model.latent_dim))
@@ -146,8 +146,7 @@ class Pairs(Clustering):
     epochs (equation 4), by q itself from then on (equation 5). The encoder is trained along.
     """
 
-    name, result = PHASE_2, "q"
-    report_every = 1
+    name, result, report_every = PHASE_2, "q", 1
 
     def build(self) -> None:
         run, m = self.run, self.model
@@ -210,9 +209,8 @@ class AutoencoderMethod(base.TrainedEstimator):
     def check_parameters(self) -> None:
         super().check_parameters()
         if not self.gamma <= self.zeta <= 1:
-            raise ValueError(
-                f"thresholds must satisfy gamma <= zeta <= 1, got gamma={self.gamma}, zeta={self.zeta}"
-            )
+            found = f"gamma={self.gamma}, zeta={self.zeta}"
+            raise ValueError(f"thresholds must satisfy gamma <= zeta <= 1, got {found}")
 
     def stages(self, run: Run, X: Any = None) -> list[Stage]:
         """Pretraining, the method's own stage and, if it has epochs, the pairs."""

@@ -187,8 +187,6 @@ class JULE(TrainedEstimator):
 class Period(Stage):
     """CNN updates on fixed clusters, then merges: paper 002, Algorithm 1 and equations 2, 6, 8 and 9."""
 
-    report_every = 0
-
     def __init__(self, run: Run, epochs: int, number: int, n_clusters: int, start: Report) -> None:
         super().__init__(run, epochs)
         self.name, self.number = f"period {number + 1}, {n_clusters} clusters", number

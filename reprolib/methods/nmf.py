@@ -28,27 +28,20 @@ _inverse = partial(np.linalg.pinv, rcond=1e-10, hermitian=True)
 
 
 class NMFLP(ClassicalEstimator):
-    """Locality preserving NMF (Cai et al., IJCAI 2009; paper 002, Table 3, NMF-LP).
+    """Locality preserving NMF (Cai et al., IJCAI 2009; paper 002, Table 3, NMF-LP), then k-means on its V.
 
     Minimises the generalised Kullback-Leibler divergence of X (n, d) from V U' plus `graph_weight`/2 times
-    the sum over components k of v_k' L log v_k, which is the symmetric divergence between the coefficient
-    rows of neighbours. U (d, k) and V (n, k) are not negative; L is the Laplacian of the 0-1 graph that joins
-    samples when one is among the other's `n_neighbors` nearest. Then k-means on the rows of V, the columns of
-    U being of unit length.
+    the sum over components k of v_k' L log v_k, the symmetric divergence between the coefficient rows of
+    neighbours. U (d, k) and V (n, k) are not negative; L is the Laplacian of the 0-1 graph that joins samples
+    when one is among the other's `n_neighbors` nearest.
 
-    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, the authors' update. It
-    minimises the auxiliary function only for close neighbours (log a/b ~ 1 - b/a), so where the objective
-    would rise the step is halved: it never rises. The authors write the regulariser with twice our weight,
-    for which the system is not stationary even then.
-
-    Updates, start and defaults are those of the authors' public GNMF_KL and constructW; the paper could not
-    be read in full. Paper 002's released script calls GNMF_KL without the graph, with 10 components and 50
-    iterations for every data set. Its sample weights ("NCW") are left out, they changed NMI by less than the
-    spread over seeds. It does not say what it did for negative features: `negative="clip"` sets them to 0 and
-    normalises again.
-
-    After `fit` also `embedding_` float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d
-    k) an iteration, memory O(n (d + k)).
+    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, the update of the
+    authors' public GNMF_KL. It minimises the auxiliary function only for close neighbours (log a/b ~ 1 -
+    b/a), so where the objective would rise the step is halved. The authors write the regulariser with twice
+    our weight. Paper 002's released script leaves out the graph, as `graph_weight=0` does; its sample weights
+    ("NCW") are left out here. `negative="clip"` sets negative features to 0 and normalises again. After `fit`
+    also `embedding_` float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) an
+    iteration, memory O(n (d + k)).
     """
 
     n_components: int | None = None  # k; None: n_clusters
@@ -184,16 +177,13 @@ def _ratio(X: Array, U: Array, V: Array) -> Array:
 
 
 class NMFD(ClassicalEstimator):
-    """Deep semi-NMF (Trigeorgis et al., ICML 2014; paper 002, Table 3, NMF-D).
+    """Deep semi-NMF (Trigeorgis et al., ICML 2014; paper 002, Table 3, NMF-D), then k-means on its H.
 
     X (n, d) ~ H Z_m' ... Z_1' in Frobenius norm, H (n, k_m) not negative, Z_i of any sign. Layer by layer a
     semi-NMF of the layer before (Ding et al. 2010, H from an NNDSVD of the absolute values), then all factors
-    in turn: each Z_i by pseudo-inverses, H by the multiplicative square-root rule. K-means on the rows of H.
-    The hidden H_i, i < m, only start the next layer: the joint updates never read them.
-
-    Defaults of paper 002's released script; a layer is no wider than min(n, width before it). After `fit`
-    also `embedding_` float32 (n, k_m), `errors_`, the norm of the residual before each joint update. Time O(n
-    d k) an iteration, memory O(n (d + k)).
+    by `descend`. Defaults of paper 002's released script; a layer is no wider than min(n, width before it).
+    After `fit` also `embedding_` float32 (n, k_m), `errors_`, the norms of the residual. Time O(n d k) an
+    iteration.
     """
 
     layers: tuple[int, ...] = (160, 160)  # k_1 ... k_m
@@ -233,8 +223,8 @@ def descend(
     """Alternate updates of X (n, d) ~ H Z_m' ... Z_1': every Z_i (k_i-1, k_i), then H (n, k_m) >= 0.
 
     One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls by `tol` of
-    itself or less (or by `tol`, when it is below 1). Returns the Z, H, and the norms before each update.
-    Source: Trigeorgis et al. 2014, algorithm 1.
+    itself, or `tol`, or less. Returns the Z, H, and the norms before each update. Source: Trigeorgis et al.
+    2014, algorithm 1.
     """
     bases, errors = list(bases), []
     total = float((X.astype(np.float64) ** 2).sum())

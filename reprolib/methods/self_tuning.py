@@ -168,10 +168,10 @@ def landmark_weights(
 ) -> sparse.csr_array:
     """Each sample as a mean of its nearest landmarks, weighted by a Gaussian kernel: sparse (n, p).
 
-    Nadaraya-Watson weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, summing to 1 in each
-    row (Chen and Cai 2011, section 3.2). h is the mean of all squared distances, as in the authors' LSC.m
-    (the paper leaves it open), so the weights depend on the scale. Time O(n p d), memory O(n n_nearest) and a
-    block of rows.
+    Weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, rows summing to 1 (Chen and Cai 2011,
+    section 3.2). h is the mean of all squared distances, as in the authors' LSC.m (the paper leaves it open),
+    so the weights depend on the scale of the features. Time O(n p d), memory O(n n_nearest) and a block of
+    rows.
     """
     n, p = len(features), len(landmarks)
 
@@ -214,10 +214,9 @@ class SCLS(ClassicalEstimator):
     """Landmark-based spectral clustering (Chen and Cai 2011; paper 002, Table 3, SC-LS).
 
     Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples
-    (`landmarks="random"`: the samples themselves). The re-run of paper 002 has p = 500. With n <= p there
-    would be nothing to represent: n // 2 landmarks are taken then, with a warning; `n_landmarks_` tells.
-    There may be fewer labels than `n_clusters`. ValueError for too few landmarks. Time O(n p d + p^3), memory
-    O(n d + p^2).
+    (`landmarks="random"`: the samples themselves). The re-run of paper 002 has p = 500. With n <= p, n // 2
+    landmarks are taken, with a warning; `n_landmarks_` tells. There may be fewer labels than `n_clusters`.
+    Time O(n p d + p^3).
     """
 
     n_landmarks: int = 1000  # p

@@ -51,9 +51,8 @@ def all_squared_distances(features: np.ndarray) -> np.ndarray:
 def full_affinity(features: np.ndarray, scale: float = 0.05) -> np.ndarray:
     """exp(-d^2 / (scale * mean d^2)) for all pairs, zero diagonal: dense float64 (n, n).
 
-    The mean is over all n^2 pairs; 0.05 is from the code released with paper 002 (SC-NJW). That code leaves
-    ones on the diagonal, against step 1 of Ng et al. (2002): images far from all others then take up the
-    leading eigenvectors.
+    The code released with paper 002 (SC-NJW), with its 0.05, leaves ones on the diagonal, against step 1 of
+    Ng et al. (2002): images far from all others then take up the leading eigenvectors.
     """
     affinity = all_squared_distances(features)
     affinity /= -scale * (affinity.mean() or 1.0)  # 0 where images differ in brightness only
@@ -87,13 +86,12 @@ def leading_vectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvectors of D^-1/2 A D^-1/2 with the largest eigenvalues (n, n_vectors), and the degrees D (n,).
 
-    `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if sparse. Both
-    float64, the vectors orthonormal; a sample without edges has degree 1. `offset` o > 0 regularises as the
-    N-Cuts toolbox does: A + o I, and D + 2 o I.
-
-    A connected part C has eigenvalue 1 with the vector D^1/2 1_C. These vectors are set directly, first, and
-    their eigenvalue becomes -2, below all others. The rest follow by falling eigenvalue, from ARPACK (start
-    by `random_state`), or a dense solver for n <= 10 n_vectors. Time O(weights + n n_vectors) an iteration.
+    `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if sparse.
+    Float64, orthonormal; a sample without edges has degree 1. `offset` o > 0 regularises as the N-Cuts
+    toolbox does: A + o I, and D + 2 o I. A connected part C has eigenvalue 1 with the vector D^1/2 1_C: these
+    are set directly, first, and their eigenvalue becomes -2, below all others. The rest follow by falling
+    eigenvalue, from ARPACK (start by `random_state`), or a dense solver for n <= 10 n_vectors. Time O(weights
+    + n n_vectors) an iteration.
     """
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
@@ -192,9 +190,9 @@ class NCuts(SCNJW):
     """Normalised cuts into n_clusters parts (Shi and Malik 2000; paper 002, Table 3, N-Cuts).
 
     Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003). "full" is
-    `radius_affinity`, regularised by 0.5 as in that toolbox. Many images then have no near image and are zero
-    in all eigenvectors. The toolbox labels them by rounding errors; here they join the cluster of nearest
-    mean. Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
+    `radius_affinity`, regularised by 0.5 as in that toolbox. Images without a near one are then zero in all
+    eigenvectors: the toolbox labels them by rounding errors, here they join the nearest mean. Time O(n^2 d)
+    for the graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
     FULL: ClassVar = staticmethod(radius_affinity)

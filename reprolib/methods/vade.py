@@ -142,18 +142,15 @@ class VaDE(AutoencoderMethod):
     """Variational deep embedding (Jiang, Zheng, Tan, Tang and Zhou 2017): a VAE with a mixture prior.
 
     A normal posterior around each latent vector, its log-variances from a second linear layer on the
-    encoder's features; as the prior a mixture of K diagonal Gaussians, trained along, which starts from
-    expectation maximisation on the pretrained latent vectors. Labels are the components of largest gamma at
-    the posterior mean; `centers_` are the component means, `embedding_` the posterior means. In `history_`,
-    `loss` is the negative ELBO in nats a sample, `reconstruction` and `divergence` its parts.
-    `results_["ae"]` are those of k-means.
+    encoder's features; as the prior a mixture of K diagonal Gaussians, trained along, from expectation
+    maximisation on the pretrained latent vectors. Labels are the components of largest gamma at the posterior
+    mean; `centers_` are the component means, `embedding_` the posterior means. In `history_`, `loss` is the
+    negative ELBO in nats a sample.
 
-    Pixels are normal around the decoder's output. The authors take Bernoulli pixels for MNIST and normal ones
-    of variance 1/2 for features; but the pretrained decoder is linear and predicts pixels, so a sigmoid on it
-    would start far off, and features need not lie in [0, 1]. The variance starts at the pretrained squared
-    error and is trained: at a fixed one, what is worth encoding depends on the scale and number of pixels.
-    The authors' learning rate is 2e-3, lowered over time; here it is that of the family. A batch costs an
-    autoencoder's step and O(bKd).
+    Pixels are normal around the decoder's output, where the authors take Bernoulli ones for MNIST: the
+    pretrained decoder is linear, and features need not lie in [0, 1]. Their variance starts at the pretrained
+    squared error and is trained: at a fixed one, what is worth encoding depends on scale and number of
+    pixels. The authors' learning rate is 2e-3, lowered over time; here it is that of the family.
     """
 
     STAGE: ClassVar = NegativeELBO

@@ -1,8 +1,4 @@
-"""Stages of epochs that survive a kill: the one loop of everything in the book that trains.
-
-A `Run` owns what must survive; a method lists its `Stage`s. A killed fit that is started again with its
-checkpoint ends with the same bits on the same machine.
-"""
+"""Stages of epochs that survive a kill: the one loop of everything in the book that trains."""
 
 import copy
 import hashlib
@@ -30,26 +26,23 @@ ROWS = 1000  # samples at a time where no gradient is taken
 class Stage:
     """One stage of a fit, written by a method; it works on the networks and tensors of its run.
 
-    `build` makes networks and sets `run.optimizers` as a whole, and is called again before a restore; `begin`
-    computes what the stage starts from, and `end` what it leaves: a run that goes on repeats neither.
     `step(batch)` takes the optimizer steps of one batch and returns its named losses, `loss` among them, as
-    scalar tensors on the device (a count known on the host may be a number): it must not wait for the device.
-
-    `report_every`: epochs between two calls of `report()` for the monitor, the last one always told; 0 for
-    none. `shared`: the parameters that alone decide what the stage leaves, if other methods may take it over.
+    scalar tensors on the device (a count may be a number): it must not wait for the device. `report_every`:
+    epochs between two `report()`s to the monitor, the last one always told; 0 for none. `shared`: the
+    parameters that alone decide what the stage leaves, if other methods may take it over.
     """
 
-    name, report_every = "stage", 5
+    name, report_every = "stage", 0
     shared: tuple[str, ...] = ()
 
     def __init__(self, run: "Run", epochs: int) -> None:
         self.run, self.model, self.epochs = run, run.model, epochs
 
     def build(self) -> None:
-        """Make networks and optimizers."""
+        """Make networks, and `run.optimizers` as a whole; called again before a restore."""
 
     def begin(self) -> None:
-        """Compute what the stage starts from; the state of a run that goes on has it."""
+        """Compute what the stage starts from; a run that goes on does not repeat it."""
 
     def begin_epoch(self) -> None:
         """Compute what an epoch keeps fixed, from the state alone, so that a resumed run does too."""
@@ -71,15 +64,15 @@ class Stage:
         """Update what is updated once an epoch: centers, schedules."""
 
     def end(self) -> None:
-        """Compute what the stage leaves: labels, merges."""
+        """Compute what the stage leaves: labels, merges; not repeated either."""
 
 
 class Run:
-    """State of one fit: all that a checkpoint restores, and the loop over its stages.
+    """State of one fit, all that a checkpoint restores, and the loop: a killed fit goes on to the same bits.
 
     `modules` and `optimizers` by name, `tensors` (labels, counts), `numbers` (JSON-ready), the `history`, one
-    dict an epoch, and the `generator` of every random number. Stages put what they need there. `at` and
-    `epoch` say where the run stands. `shared`: folder of what methods may take over from each other.
+    dict an epoch, and the `generator` of every random number. `shared`: folder of what methods take over from
+    each other.
     """
 
     def __init__(
