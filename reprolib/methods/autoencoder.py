@@ -202,7 +202,6 @@ class AutoencoderMethod(base.TrainedEstimator):
     mnet_rate: Positive = 1e-3
     encoder_rate: Weight = 1e-5
     clip: Weight = 0.0  # of q, to 0 or 1
-
     STAGE: ClassVar[type[Stage]]  # the method's own
     prepare = staticmethod(as_inputs)
 

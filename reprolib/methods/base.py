@@ -49,7 +49,6 @@ class Estimator(ClusterMixin, BaseEstimator):
     """
 
     n_clusters: Count = 10
-
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
     MAIN: ClassVar[str] = ""  # the result that `labels_` holds; by default the last one
     trains: ClassVar[bool] = False
@@ -110,7 +109,6 @@ class TrainedEstimator(TransformerMixin, Estimator):
     device: str = "auto"
     random_state: Seed = 0
     verbose: bool = False
-
     trains: ClassVar[bool] = True
 
     def __sklearn_tags__(self) -> Tags:
@@ -135,11 +133,10 @@ class TrainedEstimator(TransformerMixin, Estimator):
     ) -> Self:
         """Cluster what `prepare` takes.
 
-        `monitor` is called with a `Report` as the fit goes on. `checkpoint` names a file written after every
-        epoch: a killed fit started again with it ends with the same labels. `shared` names a folder of what
-        methods may take over from each other, the pretrained autoencoder: read if there, else written. Raises
-        ValueError or TypeError on bad data or parameters, CheckpointError when a file is damaged or another
-        run's, FloatingPointError for a loss.
+        `monitor` is called with a `Report` as the fit goes on. `checkpoint`: a file written after every
+        epoch, from which a killed fit goes on to the same labels. `shared`: a folder of what methods may take
+        over from each other, the pretrained autoencoder. Raises ValueError or TypeError on bad data or
+        parameters, CheckpointError for a damaged file or another run's, FloatingPointError for a loss.
         """
         self.check_parameters()
         with sealed_labels():

@@ -103,7 +103,6 @@ class ACPIC(GraphAgglomeration):
     """Maximum incremental path integral (Zhang et al. 2013; paper 002, Table 3, AC-PIC)."""
 
     z: float = 0.01  # discount of a step of a path
-
     KIND: ClassVar[str] = "path-integral"
 
     def _link(self, features: np.ndarray, digraph: Digraph, initial: np.ndarray) -> Linkage:
@@ -114,5 +113,4 @@ class ACZell(ACPIC):
     """Zeta function of a graph (Zhao and Tang 2008; paper 002, Table 3, AC-Zell)."""
 
     bandwidth: float = 0.95  # as in the authors' toolbox
-
     KIND: ClassVar[str] = "zeta"

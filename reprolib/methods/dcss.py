@@ -76,7 +76,6 @@ class DCSS(autoencoder.AutoencoderMethod):
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 1e-5
     memberships: Literal["each run", "each batch"] = "each run"
-
     STAGE: ClassVar = PerCluster
     VARIANTS: ClassVar = {
         "paper": {},

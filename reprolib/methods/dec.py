@@ -7,20 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reprolib.kernels.soft_assignment import (
-    dec_loss,
-    squared_distances,
-    student_t,
-    target_distribution,
-)
-from reprolib.methods.autoencoder import (
-    PHASE_1,
-    AutoencoderMethod,
-    FromKMeans,
-    encode,
-    latent_vectors,
-    reconstruct,
-)
+from reprolib.kernels import soft_assignment
+from reprolib.methods import autoencoder
+from reprolib.methods.autoencoder import PHASE_1, AutoencoderMethod, FromKMeans
 
 
 def pixel_error(decoded: Tensor, inputs: Tensor) -> Tensor:
@@ -50,8 +39,8 @@ class OneLoss(FromKMeans):
     def losses(self, inputs: Tensor, batch: Tensor) -> dict[str, Tensor]:
         """Weighted terms of the loss of inputs (b, ...), samples `batch` (b,) on the device."""
         if self.error is None:
-            return {"clustering": self.clustering(encode(self.run, inputs), batch)}
-        latent, decoded = reconstruct(self.run, inputs)
+            return {"clustering": self.clustering(autoencoder.encode(self.run, inputs), batch)}
+        latent, decoded = autoencoder.reconstruct(self.run, inputs)
         clustering = self.weight * self.clustering(latent, batch)
         return {"reconstruction": self.error(decoded, inputs), "clustering": clustering}
 
@@ -66,11 +55,11 @@ class Target(OneLoss):
 
     @torch.no_grad()
     def begin_epoch(self) -> None:
-        q = student_t(latent_vectors(self.run), self.centers)
-        self.target = target_distribution(q)  # (n, K)
+        q = soft_assignment.student_t(autoencoder.latent_vectors(self.run), self.centers)
+        self.target = soft_assignment.target_distribution(q)  # (n, K)
 
     def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
-        return dec_loss(latent, self.centers, self.target[batch])
+        return soft_assignment.dec_loss(latent, self.centers, self.target[batch])
 
 
 class TargetAndReconstruction(Target):
@@ -98,7 +87,7 @@ class RunningMeans(OneLoss):
     @torch.no_grad()
     def after_step(self, batch: Tensor) -> None:
         kept = self.run.tensors
-        labels = squared_distances(self.latent, self.centers).argmin(1)
+        labels = soft_assignment.squared_distances(self.latent, self.centers).argmin(1)
         kept["assigned"][batch] = labels
         hot = torch.zeros(len(labels), self.model.n_clusters, device=labels.device)  # (b, K)
         hot.scatter_(1, labels[:, None], 1.0)  # F.one_hot would read the labels on the host
@@ -117,7 +106,7 @@ class Softmin(OneLoss):
     inverse_temperature = 1000.0
 
     def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
-        squared = squared_distances(latent, self.centers)  # (b, K)
+        squared = soft_assignment.squared_distances(latent, self.centers)  # (b, K)
         nearness = torch.softmax(-self.inverse_temperature * squared, dim=1)
         return (squared * nearness).sum(1).mean()
 

@@ -16,13 +16,7 @@ from reprolib.data.images import as_pixels, to_float_images
 from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances
-from reprolib.methods.base import (
-    BatchSize,
-    Count,
-    Positive,
-    TrainedEstimator,
-    unit_rows,
-)
+from reprolib.methods.base import BatchSize, Count, Positive, TrainedEstimator, unit_rows
 from reprolib.networks.embedding import ConvEmbedding, embed
 from reprolib.training.monitor import Merged, Report
 from reprolib.training.trainer import ROWS, Run, Stage
@@ -37,10 +31,8 @@ class JULE(TrainedEstimator):
     The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip
     there or depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the
     letter, "released" is JULE.torch. `precision="bfloat16"` trains under autocast; parameters and clustering
-    stay in float32.
-
-    After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`),
-    and "RC", of clustering anew on the final representation (OURS-RC); `embedding_` float32 (n,
+    stay in float32. After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF,
+    also `labels_`), and "RC", of clustering anew on the final representation; `embedding_` float32 (n,
     embedding_dim) of unit length; `n_clusters_by_period_`.
     """
 
@@ -73,7 +65,6 @@ class JULE(TrainedEstimator):
     strays: Literal["leftover", "isolated", "never"] = "leftover"
     feature_statistics: Literal["running", "batch"] = "running"
     scale_init: Literal["ones", "uniform"] = "ones"
-
     MAIN: ClassVar = "SF"
     NETWORK: ClassVar[type[ConvEmbedding]] = ConvEmbedding
     VARIANTS: ClassVar = {

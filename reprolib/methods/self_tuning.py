@@ -17,12 +17,13 @@ from reprolib.kernels.knn import knn
 from reprolib.methods import spectral
 from reprolib.methods.base import Count, Seed, check_counts
 from reprolib.methods.classical import ClassicalEstimator
+from reprolib.methods.spectral import Affinity, Array, Sparse
 
 SMALLEST_SCALE = 0.004  # squared units of unit vectors
 compiled = njit(cache=True, nogil=True)
 
 
-def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) -> np.ndarray:
+def scaled_weights(squared: Array, scale: Array, other: Array) -> Array:
     """exp(-d^2 / (sigma_i sigma_j)) of squared distances, in place (Zelnik-Manor and Perona, eq. 1).
 
     The product of the scales is at least 0.004, as in the authors' code: duplicates (sigma 0) have weights
@@ -32,9 +33,7 @@ def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) ->
     return np.exp(squared, out=squared)
 
 
-def local_knn_affinity(
-    features: np.ndarray, n_neighbors: int = 20, scale_neighbor: int = 7
-) -> sparse.csr_array:
+def local_knn_affinity(features: Array, n_neighbors: int = 20, scale_neighbor: int = 7) -> Sparse:
     """`scaled_weights` of a k-NN graph of features (n, d): sparse float64 (n, n), symmetric, zero diagonal.
 
     A pair is joined when either is among the `n_neighbors` nearest of the other; sigma_i is the distance to
@@ -50,7 +49,7 @@ def local_knn_affinity(
     return affinity
 
 
-def local_full_affinity(features: np.ndarray, scale_neighbor: int = 7) -> np.ndarray:
+def local_full_affinity(features: Array, scale_neighbor: int = 7) -> Array:
     """`scaled_weights` of all pairs, zero diagonal: dense float64 (n, n); MemoryError as for SC-NJW."""
     affinity = spectral.all_squared_distances(features)
     # column 0 of the sorted rows is the sample itself
@@ -108,7 +107,7 @@ def _angle_gradient(angles, rotation, by_rotation):
     return gradient
 
 
-def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
+def rotation_cost(angles: Array, vectors: Array) -> tuple[float, Array]:
     """Mean over samples of sum_j z_ij^2 / max_j z_ij^2 with Z = vectors R(angles), and its gradient.
 
     `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). 1 when each row has one entry, k when
@@ -127,7 +126,7 @@ def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.nd
     return float(ratio.mean()), _angle_gradient(angles, rotation, by_rotation)
 
 
-def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+def align(vectors: Array) -> tuple[Array, float]:
     """Rotate columns of `vectors` (n, k) to the axes, by L-BFGS: the rotated ones and their `rotation_cost`."""
     k = vectors.shape[1]
     if k == 1:
@@ -149,7 +148,7 @@ class SCST(spectral.SpectralEstimator):
 
     scale_neighbor: Count = 7  # K
 
-    def _affinity(self, features: np.ndarray) -> spectral.Affinity:
+    def _affinity(self, features: Array) -> Affinity:
         if self.graph == "full":
             check_counts(len(features), self.n_clusters, self.scale_neighbor)
             return local_full_affinity(features, self.scale_neighbor)
@@ -158,14 +157,12 @@ class SCST(spectral.SpectralEstimator):
             raise ValueError(f"scale_neighbor must be {limits}, got {self.scale_neighbor}")
         return local_knn_affinity(features, self.n_neighbors, self.scale_neighbor)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+    def _labels(self, vectors: Array, degrees: Array, seed: int) -> Array:
         rotated, self.rotation_cost_ = align(vectors)
         return np.abs(rotated).argmax(axis=1)
 
 
-def landmark_weights(
-    features: np.ndarray, landmarks: np.ndarray, n_nearest: int = 5
-) -> sparse.csr_array:
+def landmark_weights(features: Array, landmarks: Array, n_nearest: int = 5) -> Sparse:
     """Each sample as a mean of its nearest landmarks, weighted by a Gaussian kernel: sparse (n, p).
 
     Weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, rows summing to 1 (Chen and Cai 2011,
@@ -175,7 +172,7 @@ def landmark_weights(
     """
     n, p = len(features), len(landmarks)
 
-    def kept(block: np.ndarray, _: int) -> tuple[np.ndarray, ...]:  # of distances (rows, p)
+    def kept(block: Array, _: int) -> tuple[Array, ...]:  # of distances (rows, p)
         nearest = np.argpartition(block, n_nearest - 1, axis=1)[:, :n_nearest]
         squared = np.take_along_axis(block, nearest, axis=1).astype(np.float64)
         return nearest, squared, block.sum(axis=1, dtype=np.float64)
@@ -191,7 +188,7 @@ def landmark_weights(
     return sparse.csr_array((weights.ravel(), nearest.ravel(), pointers), shape=(n, p))
 
 
-def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
+def landmark_vectors(weights: Sparse, n_vectors: int) -> Array:
     """Left singular vectors of Z-hat = Z diag(Z^T 1)^-1/2 after the constant one: float64 (n, k).
 
     `weights` Z (n, p), rows summing to 1, p > k = `n_vectors`. Z-hat Z-hat^T is the affinity; its first
@@ -224,7 +221,7 @@ class SCLS(ClassicalEstimator):
     landmarks: Literal["kmeans", "random"] = "kmeans"
     random_state: Seed = 0
 
-    def _cluster(self, features: np.ndarray) -> np.ndarray:
+    def _cluster(self, features: Array) -> Array:
         n, k, asked, seed = len(features), self.n_clusters, self.n_landmarks, self.seed()
         p = self.n_landmarks_ = asked if asked < n else n // 2
         if p <= k or self.n_nearest > p:

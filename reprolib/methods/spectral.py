@@ -26,14 +26,13 @@ from reprolib.graph.strays import cluster_means, join_disconnected
 from reprolib.methods.base import Count, Seed
 from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 
-Affinity = np.ndarray | sparse.csr_array
+Array, Sparse = np.ndarray, sparse.csr_array
+Affinity = Array | Sparse
 BLOCK_MIB = 64  # of distances at a time, where not all fit
 FEWER = 'use graph="knn" or fewer images'
 
 
-def knn_affinity(
-    features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 1.0
-) -> sparse.csr_array:
+def knn_affinity(features: Array, n_neighbors: int = 20, bandwidth: float = 1.0) -> Sparse:
     """Paper 002, equation 4, without direction: (W + W^T) / 2 of features (n, d), sparse float64 (n, n)."""
     directed = knn_digraph(features, n_neighbors, bandwidth).to_csr()
     affinity = sparse.csr_array((directed + directed.T) / 2)
@@ -41,14 +40,14 @@ def knn_affinity(
     return affinity
 
 
-def all_squared_distances(features: np.ndarray) -> np.ndarray:
+def all_squared_distances(features: Array) -> Array:
     """Squared distances of all pairs, dense float64 (n, n); MemoryError where that does not fit."""
     n = len(features)
     check_memory(8 * n**2, f"the graph of all pairs of {n} images", FEWER)
     return euclidean_distances(features.astype(np.float64), squared=True)
 
 
-def full_affinity(features: np.ndarray, scale: float = 0.05) -> np.ndarray:
+def full_affinity(features: Array, scale: float = 0.05) -> Array:
     """exp(-d^2 / (scale * mean d^2)) for all pairs, zero diagonal: dense float64 (n, n).
 
     The code released with paper 002 (SC-NJW), with its 0.05, leaves ones on the diagonal, against step 1 of
@@ -61,7 +60,7 @@ def full_affinity(features: np.ndarray, scale: float = 0.05) -> np.ndarray:
     return affinity
 
 
-def radius_affinity(features: np.ndarray, scale: float = 0.05) -> sparse.csr_array:
+def radius_affinity(features: Array, scale: float = 0.05) -> Sparse:
     """exp(-(d^2 / (scale * max d^2))^2), less than 1e-6 left out: sparse float64 (n, n), unit diagonal.
 
     From the N-Cuts toolbox (Cour, Yu and Shi, 2004) as released with paper 002, which squares what are
@@ -83,7 +82,7 @@ def radius_affinity(features: np.ndarray, scale: float = 0.05) -> sparse.csr_arr
 
 def leading_vectors(
     affinity: Affinity, n_vectors: int, random_state: int = 0, *, offset: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Eigenvectors of D^-1/2 A D^-1/2 with the largest eigenvalues (n, n_vectors), and the degrees D (n,).
 
     `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if sparse.
@@ -109,7 +108,7 @@ def leading_vectors(
     if n_more < 1:
         return known, degrees
 
-    def product(vector: np.ndarray) -> np.ndarray:
+    def product(vector: Array) -> Array:
         vector = vector.ravel()
         scaled = scale * vector
         return scale * (affinity @ scaled + offset * scaled) - known @ (3.0 * (known.T @ vector))
@@ -125,7 +124,7 @@ def leading_vectors(
     return np.hstack([known, found[:, np.argsort(-values)]]), degrees
 
 
-def cluster_rows(vectors: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+def cluster_rows(vectors: Array, n_clusters: int, seed: int) -> Array:
     """K-means on rows of unit length, the best of 10 starts: labels (n,) of vectors (n, k)."""
     return kmeans_labels(normalize(vectors), n_clusters, seed)
 
@@ -142,13 +141,12 @@ class SpectralEstimator(ClassicalEstimator):
     n_neighbors: Count = 20  # K_s, paper 002, equation 4
     graph: Literal["knn", "full"] = "knn"
     random_state: Seed = 0
-
     FULL_OFFSET: ClassVar[float] = 0.0
 
     def _n_neighbors_used(self) -> int:
         return self.n_neighbors if self.graph == "knn" else 1
 
-    def _cluster(self, features: np.ndarray) -> np.ndarray:
+    def _cluster(self, features: Array) -> Array:
         seed, affinity, full = self.seed(), self._affinity(features), self.graph == "full"
         if not full:
             n_parts, parts = connected_components(affinity, directed=False)
@@ -174,15 +172,14 @@ class SCNJW(SpectralEstimator):
     """
 
     bandwidth: float = 1.0  # a, paper 002, equation 4; for graph="knn"
-
     FULL: ClassVar = staticmethod(full_affinity)
 
-    def _affinity(self, features: np.ndarray) -> Affinity:
+    def _affinity(self, features: Array) -> Affinity:
         if self.graph == "full":
             return self.FULL(features)
         return knn_affinity(features, self.n_neighbors, self.bandwidth)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+    def _labels(self, vectors: Array, degrees: Array, seed: int) -> Array:
         return cluster_rows(vectors, self.n_clusters, seed)
 
 
@@ -198,7 +195,7 @@ class NCuts(SCNJW):
     FULL: ClassVar = staticmethod(radius_affinity)
     FULL_OFFSET: ClassVar[float] = 0.5
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+    def _labels(self, vectors: Array, degrees: Array, seed: int) -> Array:
         # the eigenvectors are known to about this
         reached = np.linalg.norm(vectors, axis=1) > 1e-6  # (n,)
         generalised = vectors[reached] / np.sqrt(degrees[reached])[:, None]

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,37 +68,34 @@ class Stage:
         """Compute what the stage leaves: labels, merges; not repeated either."""
 
 
+@dataclass(eq=False, repr=False)
 class Run:
     """State of one fit, all that a checkpoint restores, and the loop: a killed fit goes on to the same bits.
 
-    `modules` and `optimizers` by name, `tensors` (labels, counts), `numbers` (JSON-ready), the `history`, one
-    dict an epoch, and the `generator` of every random number. `shared`: folder of what methods take over from
-    each other.
+    Stages keep here networks and optimizers by name, tensors (labels, counts) and JSON-ready numbers;
+    `history` has one dict an epoch, `generator` draws every random number. `shared`: folder of what methods
+    take over.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        inputs: Tensor,
-        *,
-        monitor: Callable[[Report], None] | None = None,
-        checkpoint: File | None = None,
-        shared: File | None = None,
-    ) -> None:
+    model: Any
+    inputs: Tensor
+    monitor: Callable[[Report], None] | None = None
+    checkpoint: File | None = None
+    shared: File | None = None
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    at: int = 0  # stages behind it
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
         # parameters as Python's own numbers, and the seed that a RandomState gave
-        self.model = copy.copy(model).set_params(**model.plain_parameters())
-        self.inputs, self.monitor = inputs, monitor
-        self.checkpoint, self.shared = checkpoint, shared
-        self.key = None if checkpoint is None else self.fingerprint()
-        self.device = pick_device(model.device)
-        self.seed = self.model.random_state
+        self.model = copy.copy(self.model).set_params(**self.model.plain_parameters())
+        self.key = None if self.checkpoint is None else self.fingerprint()
+        self.device, self.seed = pick_device(self.model.device), self.model.random_state
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.modules = nn.ModuleDict()
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.tensors: dict[str, Tensor] = {}
-        self.numbers: dict[str, Any] = {}
-        self.history: list[dict[str, Any]] = []
-        self.at, self.epoch = 0, 0
 
     def train(self, stages: Sequence[Stage]) -> None:
         """Run all stages from where the run stands; the checkpoint is written after every epoch.

@@ -8,6 +8,7 @@ import yaml
 
 from reprolib.__main__ import main
 from reprolib.experiments import outputs, paper, probes, records
+from reprolib.kernels import soft_assignment
 from reprolib.methods import autoencoder, dcss, dec, jule, vade
 from reprolib.studies import codes
 from reprolib.training.trainer import Run
@@ -144,13 +145,19 @@ MUTATIONS = [
         "DEC",
         dec.Target,
         "clustering",
-        "return dec_loss",
-        "self.begin_epoch(); return dec_loss",
+        "return ",
+        "self.begin_epoch(); return ",
     ),
-    ("DEC", dec, "target_distribution", "q / frequency", "q"),
+    ("DEC", soft_assignment, "target_distribution", "q / frequency", "q"),
     ("DCN", dec.RunningMeans, "after_step", 'kept["counts"] = after', "pass"),
     ("DCN", dec.RunningMeans, "clustering", ".mean()", ".mean() * 2"),
-    ("IDEC", dec.TargetAndReconstruction, "clustering", "dec_loss(", "1.05 * dec_loss("),
+    (
+        "IDEC",
+        dec.TargetAndReconstruction,
+        "clustering",
+        "soft_assignment.dec_loss(",
+        "1.05 * soft_assignment.dec_loss(",
+    ),
     ("DKM", dec.Softmin, "clustering", "-self.inverse_temperature", "-500"),
     ("VaDE", vade, "mixture_divergence", " - log_weights", ""),
     ("VaDE", vade, "mixture_divergence", " - (1 + log_variance).sum(1) / 2", ""),
