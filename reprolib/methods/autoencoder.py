@@ -23,8 +23,8 @@ STARTS = 20  # of k-means on latent vectors; paper 004 names no number
 def as_inputs(X: Any, *, to_cluster: bool = True) -> Tensor:
     """Network inputs float32: gray images (n, 1, h, w) in [0, 1], anything else as rows (n, d).
 
-    Images of one channel and 16 to 32 pixels a side go through convolutions; other images are flattened,
-    uint8 divided by 255; features keep their values.
+    Images of one channel and 16 to 32 pixels a side go through convolutions; other images are flattened, uint8
+    divided by 255; features keep their values.
     """
     if images.is_features(X):
         rows = images.as_features(X) if to_cluster else images.check_features(X, min_samples=1)
@@ -95,8 +95,6 @@ class Pretrain(Stage):
 
 class Clustering(Stage):
     """A stage that works on latent vectors and centers mu, and leaves labels: `result` names them."""
-
-    result: ClassVar[str]
 
     @property
     def centers(self) -> nn.Parameter:
@@ -181,9 +179,9 @@ class Pairs(Clustering):
 class AutoencoderMethod(base.TrainedEstimator):
     """An autoencoder trained by its reconstruction, by a method's own stage from k-means centers, by pairs.
 
-    With `phase2_epochs` MNet is put on top: "X+MNet" of paper 004, Table 3. After `fit`: `results_` the
-    labels at the end of each stage, those of k-means as "ae"; `embedding_` float32 (n, latent_dim) the latent
-    vectors u; `centers_` float32 (n_clusters, latent_dim).
+    With `phase2_epochs` MNet is put on top: "X+MNet" of paper 004, Table 3. After `fit`: `results_` the labels
+    at the end of each stage, those of k-means as "ae"; `embedding_` float32 (n, latent_dim) the latent vectors
+    u; `centers_` float32 (n_clusters, latent_dim).
     """
 
     latent_dim: Count = 10

@@ -83,10 +83,6 @@ class Estimator(ClusterMixin, BaseEstimator):
             return int(state)
         return int(check_random_state(state).randint(SEEDS))
 
-    def _n_neighbors_used(self) -> int:
-        """How many other samples each one needs."""
-        return getattr(self, "n_neighbors", 1)
-
     def _keep(self, X: Any, results: Mapping[str, Any], history: Sequence[dict] = ()) -> Self:
         """Set what every `fit` leaves: results_, labels_, history_, and n_features_in_ of features (n, d)."""
         self.results_ = {name: np.asarray(ids, dtype=np.int32) for name, ids in results.items()}
@@ -119,7 +115,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
     def inputs(self, X: Any) -> torch.Tensor:
         """Network inputs float32 (n, ...) of what `fit` is given; ValueError for too few samples."""
         inputs = self.prepare(X)
-        check_counts(len(inputs), self.n_clusters, self._n_neighbors_used())
+        check_count(len(inputs), self.n_clusters)
         return inputs
 
     def fit(
@@ -133,10 +129,10 @@ class TrainedEstimator(TransformerMixin, Estimator):
     ) -> Self:
         """Cluster what `prepare` takes.
 
-        `monitor` is called with a `Report` as the fit goes on. `checkpoint`: a file written after every
-        epoch, from which a killed fit goes on to the same labels. `shared`: a folder of what methods may take
-        over from each other, the pretrained autoencoder. Raises ValueError or TypeError on bad data or
-        parameters, CheckpointError for a damaged file or another run's, FloatingPointError for a loss.
+        `monitor` is called with a `Report` as the fit goes on. `checkpoint`: a file written after every epoch,
+        from which a killed fit goes on to the same labels. `shared`: a folder of what methods may take over
+        from each other, the pretrained autoencoder. Raises ValueError or TypeError on bad data or parameters,
+        CheckpointError for a damaged file or another run's, FloatingPointError for a loss.
         """
         self.check_parameters()
         with sealed_labels():
@@ -218,15 +214,10 @@ def unit_rows(X: object) -> np.ndarray:
     return normalize(as_features(X)).astype(np.float32, copy=False)
 
 
-def check_counts(n: int, n_clusters: int, n_neighbors: int) -> None:
-    """ValueError when `n` samples cannot have `n_clusters` clusters or `n_neighbors` neighbours."""
+def check_count(n: int, n_clusters: int) -> None:
+    """ValueError when `n` samples cannot have `n_clusters` clusters."""
     if n_clusters > n:
         raise ValueError(f"n_clusters={n_clusters} is more than the {n} images: ask for fewer")
-    if n_neighbors >= n:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} images, got {n}: "
-            f"lower n_neighbors to {n - 1} or less, or add images"
-        )
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -12,7 +12,7 @@ from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.incremental import incremental_linkage
 from reprolib.graph.linkage import Linkage
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
-from reprolib.methods.base import Count, Estimator, Seed, check_counts, unit_rows
+from reprolib.methods.base import Count, Estimator, Seed, check_count, unit_rows
 
 
 class ClassicalEstimator(Estimator):
@@ -26,7 +26,7 @@ class ClassicalEstimator(Estimator):
         self.check_parameters()
         with sealed_labels():
             features = unit_rows(X)  # (n, d)
-            check_counts(len(features), self.n_clusters, self._n_neighbors_used())
+            check_count(len(features), self.n_clusters)
             return self._keep(X, {"labels": self._cluster(features)})
 
 
@@ -48,8 +48,8 @@ class KMeans(ClassicalEstimator):
 class ACLink(ClassicalEstimator):
     """Average linkage on unit pixels or features (paper 002, Table 3, AC-Link), or "ward".
 
-    On Euclidean distances, as in the code released with paper 002, cut at exactly n_clusters, also where
-    merges tie. Time O(n^2 d); memory 16 bytes a pair of samples: MemoryError where it does not fit.
+    On Euclidean distances, as in the code released with paper 002, cut at exactly n_clusters, also where merges
+    tie. Time O(n^2 d); memory 16 bytes a pair of samples: MemoryError where it does not fit.
     """
 
     linkage: Literal["average", "ward"] = "average"

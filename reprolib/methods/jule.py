@@ -31,8 +31,8 @@ class JULE(TrainedEstimator):
     The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip
     there or depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the
     letter, "released" is JULE.torch. `precision="bfloat16"` trains under autocast; parameters and clustering
-    stay in float32. After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF,
-    also `labels_`), and "RC", of clustering anew on the final representation; `embedding_` float32 (n,
+    stay in float32. After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also
+    `labels_`), and "RC", of clustering anew on the final representation; `embedding_` float32 (n,
     embedding_dim) of unit length; `n_clusters_by_period_`.
     """
 
@@ -159,8 +159,8 @@ class JULE(TrainedEstimator):
         """Outputs of one layer of the fitted CNN, flattened: float32 (n, d), in the order of X.
 
         layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks below it. ValueError for a
-        layer that is not there, and for images of another shape. Source: paper 002, section 4.2.1, Tables 4
-        to 6.
+        layer that is not there, and for images of another shape. Source: paper 002, section 4.2.1, Tables 4 to
+        6.
         """
         if layer not in LAYERS:
             raise unknown_name("layer", layer, LAYERS)
@@ -261,9 +261,9 @@ def weighted_triplet_loss(
 ) -> Tensor:
     """Mean over triplets of the weighted triplet loss (paper 002, equations 10 and 11), a scalar.
 
-    `distances` (b, b) squared, `gamma` the weight of the positive pair. The affinity of two samples is
-    exp(-d^2 / `sigma2`) in "affinity", as in equation 4, and -d^2, its first order, in "linear":
-    gamma d^2(i, j) - d^2(i, k). "hinge" is the released code's max(0, linear + `margin`).
+    `distances` (b, b) squared, `gamma` the weight of the positive pair. The affinity of two samples is exp(-d^2
+    / `sigma2`) in "affinity", as in equation 4, and -d^2, its first order, in "linear": gamma d^2(i, j) -
+    d^2(i, k). "hinge" is the released code's max(0, linear + `margin`).
     """
     near = distances[triplets.anchor, triplets.positive][:, None]  # (p, 1)
     far = distances[triplets.anchor[:, None], triplets.negative]  # (p, q)

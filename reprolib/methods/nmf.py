@@ -30,18 +30,18 @@ _inverse = partial(np.linalg.pinv, rcond=1e-10, hermitian=True)
 class NMFLP(ClassicalEstimator):
     """Locality preserving NMF (Cai et al., IJCAI 2009; paper 002, Table 3, NMF-LP), then k-means on its V.
 
-    Minimises the generalised Kullback-Leibler divergence of X (n, d) from V U' plus `graph_weight`/2 times
-    the sum over components k of v_k' L log v_k, the symmetric divergence between the coefficient rows of
+    Minimises the generalised Kullback-Leibler divergence of X (n, d) from V U' plus `graph_weight`/2 times the
+    sum over components k of v_k' L log v_k, the symmetric divergence between the coefficient rows of
     neighbours. U (d, k) and V (n, k) are not negative; L is the Laplacian of the 0-1 graph that joins samples
     when one is among the other's `n_neighbors` nearest.
 
-    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, the update of the
-    authors' public GNMF_KL. It minimises the auxiliary function only for close neighbours (log a/b ~ 1 -
-    b/a), so where the objective would rise the step is halved. The authors write the regulariser with twice
-    our weight. Paper 002's released script leaves out the graph, as `graph_weight=0` does; its sample weights
-    ("NCW") are left out here. `negative="clip"` sets negative features to 0 and normalises again. After `fit`
-    also `embedding_` float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) an
-    iteration, memory O(n (d + k)).
+    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, the update of the authors'
+    public GNMF_KL. It minimises the auxiliary function only for close neighbours (log a/b ~ 1 - b/a), so where
+    the objective would rise the step is halved. The authors write the regulariser with twice our weight. Paper
+    002's released script leaves out the graph, as `graph_weight=0` does; its sample weights ("NCW") are left
+    out here. `negative="clip"` sets negative features to 0 and normalises again. After `fit` also `embedding_`
+    float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) an iteration, memory O(n (d
+    + k)).
     """
 
     n_components: int | None = None  # k; None: n_clusters
@@ -51,9 +51,6 @@ class NMFLP(ClassicalEstimator):
     max_iter: int = 50
     negative: Literal["raise", "clip"] = "raise"
     random_state: Seed = 0
-
-    def _n_neighbors_used(self) -> int:
-        return self.n_neighbors if self.graph_weight else 1
 
     def _cluster(self, features: Array) -> Array:
         n, seed = len(features), self.seed()

@@ -11,12 +11,13 @@ from scipy.optimize import minimize
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_chunked
+from sklearn.preprocessing import normalize
 
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
 from reprolib.methods import spectral
-from reprolib.methods.base import Count, Seed, check_counts
-from reprolib.methods.classical import ClassicalEstimator
+from reprolib.methods.base import Count, Seed
+from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
 from reprolib.methods.spectral import Affinity, Array, Sparse
 
 SMALLEST_SCALE = 0.004  # squared units of unit vectors
@@ -26,8 +27,7 @@ compiled = njit(cache=True, nogil=True)
 def scaled_weights(squared: Array, scale: Array, other: Array) -> Array:
     """exp(-d^2 / (sigma_i sigma_j)) of squared distances, in place (Zelnik-Manor and Perona, eq. 1).
 
-    The product of the scales is at least 0.004, as in the authors' code: duplicates (sigma 0) have weights
-    too.
+    The product of the scales is at least 0.004, as in the authors' code: duplicates (sigma 0) have weights too.
     """
     squared /= -np.maximum(scale * other, SMALLEST_SCALE)
     return np.exp(squared, out=squared)
@@ -36,8 +36,8 @@ def scaled_weights(squared: Array, scale: Array, other: Array) -> Array:
 def local_knn_affinity(features: Array, n_neighbors: int = 20, scale_neighbor: int = 7) -> Sparse:
     """`scaled_weights` of a k-NN graph of features (n, d): sparse float64 (n, n), symmetric, zero diagonal.
 
-    A pair is joined when either is among the `n_neighbors` nearest of the other; sigma_i is the distance to
-    the `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
+    A pair is joined when either is among the `n_neighbors` nearest of the other; sigma_i is the distance to the
+    `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
     """
     squared, indices = knn(features, n_neighbors)
     squared = squared.astype(np.float64)
@@ -88,9 +88,9 @@ def _turn_columns(matrix, i, j, angle):
 def _angle_gradient(angles, rotation, by_rotation):
     """Derivatives by the angles (k (k-1) / 2,), from those by the entries of the rotation.
 
-    With P and S the products of the rotations before and after one in the plane (i, j), its derivative is
-    tr(M U'), where M = S by_rotation^T P and U' is the derivative of its own plane. M changes by two
-    rotations from one angle to the next.
+    With P and S the products of the rotations before and after one in the plane (i, j), its derivative is tr(M
+    U'), where M = S by_rotation^T P and U' is the derivative of its own plane. M changes by two rotations from
+    one angle to the next.
     """
     k = len(rotation)
     gradient = np.empty(len(angles))
@@ -110,8 +110,8 @@ def _angle_gradient(angles, rotation, by_rotation):
 def rotation_cost(angles: Array, vectors: Array) -> tuple[float, Array]:
     """Mean over samples of sum_j z_ij^2 / max_j z_ij^2 with Z = vectors R(angles), and its gradient.
 
-    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). 1 when each row has one entry, k when
-    all are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient jumps where two entries are the
+    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). 1 when each row has one entry, k when all
+    are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient jumps where two entries are the
     largest. Time O(n k^2 + k^3).
     """
     n, k = vectors.shape
@@ -139,23 +139,23 @@ def align(vectors: Array) -> tuple[Array, float]:
 class SCST(spectral.SpectralEstimator):
     """Self-tuning spectral clustering (Zelnik-Manor and Perona 2004; paper 002, Table 3, SC-ST).
 
-    A bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour. The leading eigenvectors
-    are rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also
-    chooses the number of clusters by the cost, `rotation_cost_` after `fit`. The code released with paper 002
-    has the 75th neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused. Time and
-    memory as of `SCNJW`.
+    A bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour. The leading eigenvectors are
+    rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also chooses
+    the number of clusters by the cost, `rotation_cost_` after `fit`. The code released with paper 002 has the
+    75th neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused. Time and memory as of
+    `SCNJW`.
     """
 
     scale_neighbor: Count = 7  # K
 
     def _affinity(self, features: Array) -> Affinity:
-        if self.graph == "full":
-            check_counts(len(features), self.n_clusters, self.scale_neighbor)
-            return local_full_affinity(features, self.scale_neighbor)
-        if self.scale_neighbor > self.n_neighbors:
-            limits = f"from 1 to n_neighbors={self.n_neighbors}"
-            raise ValueError(f"scale_neighbor must be {limits}, got {self.scale_neighbor}")
-        return local_knn_affinity(features, self.n_neighbors, self.scale_neighbor)
+        k, full = self.scale_neighbor, self.graph == "full"
+        name, most = ("n - 1", len(features) - 1) if full else ("n_neighbors", self.n_neighbors)
+        if k > most:
+            raise ValueError(f"scale_neighbor must be from 1 to {name}={most}, got {k}")
+        if full:
+            return local_full_affinity(features, k)
+        return local_knn_affinity(features, self.n_neighbors, k)
 
     def _labels(self, vectors: Array, degrees: Array, seed: int) -> Array:
         rotated, self.rotation_cost_ = align(vectors)
@@ -212,8 +212,8 @@ class SCLS(ClassicalEstimator):
 
     Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples
     (`landmarks="random"`: the samples themselves). The re-run of paper 002 has p = 500. With n <= p, n // 2
-    landmarks are taken, with a warning; `n_landmarks_` tells. There may be fewer labels than `n_clusters`.
-    Time O(n p d + p^3).
+    landmarks are taken, with a warning; `n_landmarks_` tells. There may be fewer labels than `n_clusters`. Time
+    O(n p d + p^3).
     """
 
     n_landmarks: int = 1000  # p
@@ -240,5 +240,5 @@ class SCLS(ClassicalEstimator):
                 means = KMeans(p, init="random", n_init=1, max_iter=5, random_state=seed)
                 landmarks = means.fit(features).cluster_centers_
         weights = landmark_weights(features, landmarks, self.n_nearest)
-        labels = spectral.cluster_rows(landmark_vectors(weights, k), k, seed)
+        labels = kmeans_labels(normalize(landmark_vectors(weights, k)), k, seed)
         return np.unique(labels, return_inverse=True)[1]

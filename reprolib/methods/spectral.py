@@ -1,7 +1,7 @@
 """Spectral clustering on a graph: SC-NJW and N-Cuts of paper 002, Table 3, and what SC-ST shares.
 
-Paper 002 names no graph, and Table 3 has two values for SC-NJW, SC-ST and N-Cuts: a re-run, whose released
-code takes the graph of all pairs, and one quoted from papers, which k-NN graphs come near. So each has
+Paper 002 names no graph, and Table 3 has two values for SC-NJW, SC-ST and N-Cuts: a re-run, whose released code
+takes the graph of all pairs, and one quoted from papers, which k-NN graphs come near. So each has
 `graph="knn"`, equation 4 without direction, and `graph="full"`, all pairs, as close to the code as it allows.
 """
 
@@ -50,8 +50,8 @@ def all_squared_distances(features: Array) -> Array:
 def full_affinity(features: Array, scale: float = 0.05) -> Array:
     """exp(-d^2 / (scale * mean d^2)) for all pairs, zero diagonal: dense float64 (n, n).
 
-    The code released with paper 002 (SC-NJW), with its 0.05, leaves ones on the diagonal, against step 1 of
-    Ng et al. (2002): images far from all others then take up the leading eigenvectors.
+    The code released with paper 002 (SC-NJW), with its 0.05, leaves ones on the diagonal, against step 1 of Ng
+    et al. (2002): images far from all others then take up the leading eigenvectors.
     """
     affinity = all_squared_distances(features)
     affinity /= -scale * (affinity.mean() or 1.0)  # 0 where images differ in brightness only
@@ -63,9 +63,8 @@ def full_affinity(features: Array, scale: float = 0.05) -> Array:
 def radius_affinity(features: Array, scale: float = 0.05) -> Sparse:
     """exp(-(d^2 / (scale * max d^2))^2), less than 1e-6 left out: sparse float64 (n, n), unit diagonal.
 
-    From the N-Cuts toolbox (Cour, Yu and Shi, 2004) as released with paper 002, which squares what are
-    squared distances already. Time O(n^2 d), twice, in blocks of rows; MemoryError where the weights do not
-    fit.
+    From the N-Cuts toolbox (Cour, Yu and Shi, 2004) as released with paper 002, which squares what are squared
+    distances already. Time O(n^2 d), twice, in blocks of rows; MemoryError where the weights do not fit.
     """
     x = features.astype(np.float64)
     asked = {"metric": "euclidean", "squared": True, "working_memory": BLOCK_MIB}
@@ -85,12 +84,12 @@ def leading_vectors(
 ) -> tuple[Array, Array]:
     """Eigenvectors of D^-1/2 A D^-1/2 with the largest eigenvalues (n, n_vectors), and the degrees D (n,).
 
-    `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if sparse.
-    Float64, orthonormal; a sample without edges has degree 1. `offset` o > 0 regularises as the N-Cuts
-    toolbox does: A + o I, and D + 2 o I. A connected part C has eigenvalue 1 with the vector D^1/2 1_C: these
-    are set directly, first, and their eigenvalue becomes -2, below all others. The rest follow by falling
-    eigenvalue, from ARPACK (start by `random_state`), or a dense solver for n <= 10 n_vectors. Time O(weights
-    + n n_vectors) an iteration.
+    `affinity` A (n, n): symmetric, not negative, and in at most `n_vectors` connected parts if sparse. Float64,
+    orthonormal; a sample without edges has degree 1. `offset` o > 0 regularises as the N-Cuts toolbox does: A +
+    o I, and D + 2 o I. A connected part C has eigenvalue 1 with the vector D^1/2 1_C: these are set directly,
+    first, and their eigenvalue becomes -2, below all others. The rest follow by falling eigenvalue, from ARPACK
+    (start by `random_state`), or a dense solver for n <= 10 n_vectors. Time O(weights + n n_vectors) an
+    iteration.
     """
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset
@@ -124,27 +123,19 @@ def leading_vectors(
     return np.hstack([known, found[:, np.argsort(-values)]]), degrees
 
 
-def cluster_rows(vectors: Array, n_clusters: int, seed: int) -> Array:
-    """K-means on rows of unit length, the best of 10 starts: labels (n,) of vectors (n, k)."""
-    return kmeans_labels(normalize(vectors), n_clusters, seed)
-
-
 class SpectralEstimator(ClassicalEstimator):
     """Affinity of unit vectors, its leading eigenvectors, labels from them: what the methods share.
 
     A method gives `_affinity(features)` (n, n) on `graph`, and `_labels(vectors, degrees, seed)` int (n,),
-    below 0 for a sample that is zero in all of them, which joins the nearest mean. A k-NN graph of
-    `n_clusters` parts or more needs no eigenvectors: its parts are the clusters, and a surplus is joined by
-    means, with a `DisconnectedGraphWarning`. There may be fewer labels than `n_clusters`.
+    below 0 for a sample that is zero in all of them, which joins the nearest mean. A k-NN graph of `n_clusters`
+    parts or more needs no eigenvectors: its parts are the clusters, and a surplus is joined by means, with a
+    `DisconnectedGraphWarning`. There may be fewer labels than `n_clusters`.
     """
 
     n_neighbors: Count = 20  # K_s, paper 002, equation 4
     graph: Literal["knn", "full"] = "knn"
     random_state: Seed = 0
     FULL_OFFSET: ClassVar[float] = 0.0
-
-    def _n_neighbors_used(self) -> int:
-        return self.n_neighbors if self.graph == "knn" else 1
 
     def _cluster(self, features: Array) -> Array:
         seed, affinity, full = self.seed(), self._affinity(features), self.graph == "full"
@@ -180,7 +171,7 @@ class SCNJW(SpectralEstimator):
         return knn_affinity(features, self.n_neighbors, self.bandwidth)
 
     def _labels(self, vectors: Array, degrees: Array, seed: int) -> Array:
-        return cluster_rows(vectors, self.n_clusters, seed)
+        return kmeans_labels(normalize(vectors), self.n_clusters, seed)
 
 
 class NCuts(SCNJW):
@@ -188,8 +179,8 @@ class NCuts(SCNJW):
 
     Generalised eigenvectors of (A, D), rounded to the nearest partition (Yu and Shi 2003). "full" is
     `radius_affinity`, regularised by 0.5 as in that toolbox. Images without a near one are then zero in all
-    eigenvectors: the toolbox labels them by rounding errors, here they join the nearest mean. Time O(n^2 d)
-    for the graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
+    eigenvectors: the toolbox labels them by rounding errors, here they join the nearest mean. Time O(n^2 d) for
+    the graph; memory O(n n_neighbors), "full": 12 bytes a weight of at least 1e-6.
     """
 
     FULL: ClassVar = staticmethod(radius_affinity)

@@ -36,8 +36,8 @@ def mixture_divergence(
     """KL divergence (b,) of q(z | x) q(c | x) from the mixture p(z, c), nats, never negative.
 
     mean and log_variance (b, d) of the normal q(z | x), log_gamma (b, K) of q(c | x), the prior's means,
-    log_variances and log_weights as in `log_responsibilities`; float32 or float64, differentiable. Source:
-    VaDE (Jiang et al. 2017), section 3.2: all terms of the ELBO but the reconstruction. O(bKd).
+    log_variances and log_weights as in `log_responsibilities`; float32 or float64, differentiable. Source: VaDE
+    (Jiang et al. 2017), section 3.2: all terms of the ELBO but the reconstruction. O(bKd).
     """
     means, log_variances, log_weights = prior
     spread = (mean[:, None] - means).square() + log_variance.exp()[:, None]  # (b, K, d)
@@ -141,16 +141,16 @@ class NegativeELBO(OneLoss):
 class VaDE(AutoencoderMethod):
     """Variational deep embedding (Jiang, Zheng, Tan, Tang and Zhou 2017): a VAE with a mixture prior.
 
-    A normal posterior around each latent vector, its log-variances from a second linear layer on the
-    encoder's features; as the prior a mixture of K diagonal Gaussians, trained along, from expectation
-    maximisation on the pretrained latent vectors. Labels are the components of largest gamma at the posterior
-    mean; `centers_` are the component means, `embedding_` the posterior means. In `history_`, `loss` is the
-    negative ELBO in nats a sample.
+    A normal posterior around each latent vector, its log-variances from a second linear layer on the encoder's
+    features; as the prior a mixture of K diagonal Gaussians, trained along, from expectation maximisation on
+    the pretrained latent vectors. Labels are the components of largest gamma at the posterior mean; `centers_`
+    are the component means, `embedding_` the posterior means. In `history_`, `loss` is the negative ELBO in
+    nats a sample.
 
     Pixels are normal around the decoder's output, where the authors take Bernoulli ones for MNIST: the
     pretrained decoder is linear, and features need not lie in [0, 1]. Their variance starts at the pretrained
-    squared error and is trained: at a fixed one, what is worth encoding depends on scale and number of
-    pixels. The authors' learning rate is 2e-3, lowered over time; here it is that of the family.
+    squared error and is trained: at a fixed one, what is worth encoding depends on scale and number of pixels.
+    The authors' learning rate is 2e-3, lowered over time; here it is that of the family.
     """
 
     STAGE: ClassVar = NegativeELBO

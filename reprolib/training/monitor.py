@@ -73,9 +73,9 @@ class Merged(Report):
 class Log:
     """Score the clusters of every report; pass it as `monitor`.
 
-    images: the `Images` of the fit; their labels are copied here, before it, and without labels only counts
-    are kept; path: file that survives a kill together with the method's checkpoint; figure: also keep the
-    `arrays` of the reports for at most 2,000 `points` evenly spaced.
+    images: the `Images` of the fit; their labels are copied here, before it, and without labels only counts are
+    kept; path: file that survives a kill together with the method's checkpoint; figure: also keep the `arrays`
+    of the reports for at most 2,000 `points` evenly spaced.
     """
 
     def __init__(self, images: Any, *, path: Path | None = None, figure: bool = False) -> None:
@@ -127,9 +127,8 @@ class Log:
         before = sum(epoch["stage"] == history[0]["stage"] for epoch in history)
         for i, epoch in enumerate(history):
             row = {**epoch, **scored.get(i + 1 - before, {})}
-            rows.append(
-                {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
-            )
+            floats = {k: float(f"{v:.6g}") for k, v in row.items() if isinstance(v, float)}
+            rows.append(row | floats)
         return rows
 
 

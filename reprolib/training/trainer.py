@@ -72,9 +72,8 @@ class Stage:
 class Run:
     """State of one fit, all that a checkpoint restores, and the loop: a killed fit goes on to the same bits.
 
-    Stages keep here networks and optimizers by name, tensors (labels, counts) and JSON-ready numbers;
-    `history` has one dict an epoch, `generator` draws every random number. `shared`: folder of what methods
-    take over.
+    Stages keep here networks and optimizers by name, tensors (labels, counts) and JSON-ready numbers; `history`
+    has one dict an epoch, `generator` draws every random number. `shared`: folder of what methods take over.
     """
 
     model: Any
@@ -100,8 +99,8 @@ class Run:
     def train(self, stages: Sequence[Stage]) -> None:
         """Run all stages from where the run stands; the checkpoint is written after every epoch.
 
-        FloatingPointError for a loss that is not finite, CheckpointError for a file that is damaged or
-        another run's.
+        FloatingPointError for a loss that is not finite, CheckpointError for a file that is damaged or another
+        run's.
         """
         self._restore(stages)
         total, done = sum(stage.epochs for stage in stages), len(self.history)

@@ -132,7 +132,7 @@ def test_the_rotation_is_kept_and_the_scale_neighbor_checked():
     assert 1.0 < fitted.rotation_cost_ < 4.0
     with pytest.raises(ValueError, match="from 1 to n_neighbors=6"):
         SCST(3, n_neighbors=6).fit(X)
-    with pytest.raises(ValueError, match="n_neighbors=60 needs"):
+    with pytest.raises(ValueError, match="from 1 to n - 1=59, got 60"):
         SCST(3, graph="full", scale_neighbor=60).fit(X)
 
 
