@@ -172,9 +172,8 @@ class TrainedEstimator(TransformerMixin, Estimator):
         tensors, state = load_checkpoint(path)
         found = state.get("class") if isinstance(state, dict) else None
         if found != cls.__name__:
-            raise CheckpointError(
-                f"{path} holds no {cls.__name__} but {found or 'a file of another kind'}: load it by that class"
-            )
+            held = f"no {cls.__name__} but {found or 'a file of another kind'}"
+            raise CheckpointError(f"{path} holds {held}: load it by that class")
         model = cls(**state["parameters"])
         for name, value in (state["fitted"] | under(tensors, "array.")).items():
             setattr(model, name, value.numpy() if isinstance(value, torch.Tensor) else value)

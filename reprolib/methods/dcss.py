@@ -11,6 +11,8 @@ from reprolib.methods.autoencoder import PHASE_1, FromKMeans, reconstruct, refre
 from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight
 
 MOMENTUM = 0.9  # of the released code's plain gradient steps
+RELEASED = dict(optimizer="sgd", learning_rate=1e-6, memberships="each batch")
+RELEASED |= dict(mnet_hidden=2, clip=0.01)
 
 
 def phase_1_losses(
@@ -77,10 +79,4 @@ class DCSS(autoencoder.AutoencoderMethod):
     learning_rate: Positive = 1e-5
     memberships: Literal["each run", "each batch"] = "each run"
     STAGE: ClassVar = PerCluster
-    VARIANTS: ClassVar = {
-        "paper": {},
-        "released": dict(
-            optimizer="sgd", learning_rate=1e-6, memberships="each batch", mnet_hidden=2, clip=0.01
-        ),
-        "joint": {"passes": "joint"},
-    }
+    VARIANTS: ClassVar = {"paper": {}, "released": RELEASED, "joint": {"passes": "joint"}}

@@ -21,8 +21,14 @@ from reprolib.networks.embedding import ConvEmbedding, embed
 from reprolib.training.monitor import Merged, Report
 from reprolib.training.trainer import ROWS, Run, Stage
 
-# layers of a fitted network, from the top down (paper 002, section 4.2.1)
-LAYERS = ("ip", "top-1", "top-2")
+LAYERS = ("ip", "top-1", "top-2")  # from the top down (paper 002, section 4.2.1)
+
+# loss_scale: lambda / (K_c - 1) before the sum of equation 11
+PRINTED = dict(triplet_loss="affinity", gamma=2.0, margin=0.0, loss_scale=0.25, dampening=0.0)
+# triplets; periods; network
+RELEASED = dict(negatives="random", n_negatives=20, ordered_pairs=False, gradient="released")
+RELEASED |= dict(decay_restarts=False, linkage_mode="released", strays="isolated")
+RELEASED |= dict(feature_statistics="batch", scale_init="uniform")
 
 
 class JULE(TrainedEstimator):
@@ -67,24 +73,7 @@ class JULE(TrainedEstimator):
     scale_init: Literal["ones", "uniform"] = "ones"
     MAIN: ClassVar = "SF"
     NETWORK: ClassVar[type[ConvEmbedding]] = ConvEmbedding
-    VARIANTS: ClassVar = {
-        "paper": {},
-        # loss_scale: lambda / (K_c - 1) before the sum of equation 11
-        "printed": dict(
-            triplet_loss="affinity", gamma=2.0, margin=0.0, loss_scale=0.25, dampening=0.0
-        ),
-        "released": {
-            "negatives": "random",
-            "n_negatives": 20,
-            "ordered_pairs": False,
-            "gradient": "released",
-            "decay_restarts": False,
-            "linkage_mode": "released",
-            "strays": "isolated",
-            "feature_statistics": "batch",
-            "scale_init": "uniform",
-        },
-    }
+    VARIANTS: ClassVar = {"paper": {}, "printed": PRINTED, "released": RELEASED}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -159,8 +148,7 @@ class JULE(TrainedEstimator):
         """Outputs of one layer of the fitted CNN, flattened: float32 (n, d), in the order of X.
 
         layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks below it. ValueError for a
-        layer that is not there, and for images of another shape. Source: paper 002, section 4.2.1, Tables 4 to
-        6.
+        layer that is not there, and for images of another shape. Paper 002, section 4.2.1, Tables 4 to 6.
         """
         if layer not in LAYERS:
             raise unknown_name("layer", layer, LAYERS)

@@ -40,8 +40,7 @@ class NMFLP(ClassicalEstimator):
     the objective would rise the step is halved. The authors write the regulariser with twice our weight. Paper
     002's released script leaves out the graph, as `graph_weight=0` does; its sample weights ("NCW") are left
     out here. `negative="clip"` sets negative features to 0 and normalises again. After `fit` also `embedding_`
-    float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) an iteration, memory O(n (d
-    + k)).
+    float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) an iteration, memory O(n (d + k)).
     """
 
     n_components: int | None = None  # k; None: n_clusters
@@ -113,8 +112,7 @@ def lp_objective(X: Array, U: Array, V: Array, laplacian: sp.csr_array) -> float
 def lp_step(X: Array, U: Array, V: Array, laplacian: sp.csr_array) -> tuple[Array, Array]:
     """One update of V (n, k), then of U (d, k), in the dtype of X; the objective never rises.
 
-    `laplacian` (n, n) holds its weight. Source: GNMF_KL, the half steps ours; without edges Lee and Seung
-    (2001).
+    `laplacian` (n, n) holds its weight. Source: GNMF_KL, half steps ours; without edges Lee and Seung (2001).
     """
     shift = np.maximum(U.sum(0, dtype=np.float64), _FLOOR)  # (k,)
     blocks = list(gen_batches(len(X), BLOCK_ROWS))
@@ -179,8 +177,7 @@ class NMFD(ClassicalEstimator):
     X (n, d) ~ H Z_m' ... Z_1' in Frobenius norm, H (n, k_m) not negative, Z_i of any sign. Layer by layer a
     semi-NMF of the layer before (Ding et al. 2010, H from an NNDSVD of the absolute values), then all factors
     by `descend`. Defaults of paper 002's released script; a layer is no wider than min(n, width before it).
-    After `fit` also `embedding_` float32 (n, k_m), `errors_`, the norms of the residual. Time O(n d k) an
-    iteration.
+    After `fit` also `embedding_` float32 (n, k_m), `errors_`, the norms of the residual. O(n d k) a step.
     """
 
     layers: tuple[int, ...] = (160, 160)  # k_1 ... k_m

@@ -142,8 +142,7 @@ class SCST(spectral.SpectralEstimator):
     A bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour. The leading eigenvectors are
     rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also chooses
     the number of clusters by the cost, `rotation_cost_` after `fit`. The code released with paper 002 has the
-    75th neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused. Time and memory as of
-    `SCNJW`.
+    75th neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused.
     """
 
     scale_neighbor: Count = 7  # K
@@ -167,8 +166,7 @@ def landmark_weights(features: Array, landmarks: Array, n_nearest: int = 5) -> S
 
     Weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, rows summing to 1 (Chen and Cai 2011,
     section 3.2). h is the mean of all squared distances, as in the authors' LSC.m (the paper leaves it open),
-    so the weights depend on the scale of the features. Time O(n p d), memory O(n n_nearest) and a block of
-    rows.
+    so the weights depend on the scale of the features. Time O(n p d), memory O(n n_nearest).
     """
     n, p = len(features), len(landmarks)
 
@@ -225,10 +223,8 @@ class SCLS(ClassicalEstimator):
         n, k, asked, seed = len(features), self.n_clusters, self.n_landmarks, self.seed()
         p = self.n_landmarks_ = asked if asked < n else n // 2
         if p <= k or self.n_nearest > p:
-            raise ValueError(
-                f"{p} landmarks of {n} images are too few for {k} clusters (one more is needed) or "
-                f"n_nearest={self.n_nearest}"
-            )
+            few = f"{p} landmarks of {n} images are too few for {k} clusters (one more is needed)"
+            raise ValueError(f"{few} or n_nearest={self.n_nearest}")
         if p < asked:
             told = f"{asked} landmarks are not fewer than the {n} images: {p} are taken"
             warnings.warn(told, stacklevel=3)

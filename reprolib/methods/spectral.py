@@ -88,8 +88,7 @@ def leading_vectors(
     orthonormal; a sample without edges has degree 1. `offset` o > 0 regularises as the N-Cuts toolbox does: A +
     o I, and D + 2 o I. A connected part C has eigenvalue 1 with the vector D^1/2 1_C: these are set directly,
     first, and their eigenvalue becomes -2, below all others. The rest follow by falling eigenvalue, from ARPACK
-    (start by `random_state`), or a dense solver for n <= 10 n_vectors. Time O(weights + n n_vectors) an
-    iteration.
+    (start by `random_state`), or a dense solver for n <= 10 n_vectors. O(weights + n n_vectors) an iteration.
     """
     n = affinity.shape[0]
     degrees = np.asarray(affinity.sum(axis=1), dtype=np.float64).ravel() + 2.0 * offset

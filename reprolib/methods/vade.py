@@ -23,8 +23,7 @@ def log_responsibilities(
     """Logarithms of gamma = p(c | z) (b, K), rows whose exponentials sum to 1.
 
     latent z (b, d); means and log_variances (K, d) of the components, log_weights (K,); float32 or float64,
-    differentiable. Source: VaDE (Jiang et al. 2017), section 3.2, where q(c | x) is p(c | z) at one sample z.
-    O(bKd).
+    differentiable. Source: VaDE (Jiang et al. 2017), section 3.2, where q(c | x) is p(c | z) at one z. O(bKd).
     """
     squared = (latent[:, None] - means).square() * torch.exp(-log_variances)  # (b, K, d)
     return torch.log_softmax(log_weights - (squared + log_variances).sum(2) / 2, dim=1)

@@ -99,8 +99,7 @@ class Run:
     def train(self, stages: Sequence[Stage]) -> None:
         """Run all stages from where the run stands; the checkpoint is written after every epoch.
 
-        FloatingPointError for a loss that is not finite, CheckpointError for a file that is damaged or another
-        run's.
+        FloatingPointError for a loss that is not finite, CheckpointError for a damaged or another run's file.
         """
         self._restore(stages)
         total, done = sum(stage.epochs for stage in stages), len(self.history)
@@ -138,10 +137,8 @@ class Run:
                 sums[name] = sums.get(name, 0.0) + value
         told = stage.summary({name: float(value) for name, value in sums.items()}, n_batches)
         if n_batches and not math.isfinite(told["loss"]):
-            where = f"in stage {stage.name!r}, epoch {self.epoch}"
-            raise FloatingPointError(
-                f"the loss became {told['loss']} {where}: lower the learning rate"
-            )
+            where = f"{told['loss']} in stage {stage.name!r}, epoch {self.epoch}"
+            raise FloatingPointError(f"the loss became {where}: lower the learning rate")
         row = stage.row() | told | {"seconds": time.perf_counter() - began}
         self.epoch += 1
         self.history.append(row)
@@ -151,8 +148,6 @@ class Run:
             self.tell(stage.report)
         self._save()
         return row
-
-    # What stages use
 
     def module(self, name: str, network: nn.Module) -> nn.Module:
         """Keep a network under a name, on the device."""
@@ -179,8 +174,6 @@ class Run:
         """A function of inputs (b, ...) over all samples in blocks, networks in evaluation mode."""
         self.modules.eval()
         return torch.cat([function(part.to(self.device)) for part in self.inputs.split(ROWS)])
-
-    # What survives a kill
 
     def fingerprint(self, names: Iterable[str] | None = None) -> str:
         """Hash of the data and of the parameters that decide a result, or of those named."""
@@ -221,9 +214,8 @@ class Run:
             return
         tensors, state = load_checkpoint(path)
         if state.get("fingerprint") != files[path]:
-            raise CheckpointError(
-                f"{path} was written with other data or parameters: delete it, or name another"
-            )
+            said = "was written with other data or parameters: delete it, or name another"
+            raise CheckpointError(f"{path} {said}")
         self.at, self.epoch, self.history = state["at"], state["epoch"], state["history"]
         # a stage that has not begun is built when it does
         for stage in stages[: self.at + (self.epoch > 0)]:
