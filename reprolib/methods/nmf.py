@@ -40,7 +40,7 @@ class NMFLP(ClassicalEstimator):
     the objective would rise the step is halved. The authors write the regulariser with twice our weight. Paper
     002's released script leaves out the graph, as `graph_weight=0` does; its sample weights ("NCW") are left
     out here. `negative="clip"` sets negative features to 0 and normalises again. After `fit` also `embedding_`
-    float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) an iteration, memory O(n (d + k)).
+    float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) a step.
     """
 
     n_components: int | None = None  # k; None: n_clusters
