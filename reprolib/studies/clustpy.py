@@ -25,8 +25,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprolib.methods.autoencoder import FromKMeans, reconstruct
-from reprolib.methods.dec import DCN, DEC, DKM, IDEC, Family, pixel_error
+from reprolib.methods.autoencoder import AutoencoderMethod, FromKMeans, reconstruct
+from reprolib.methods.dec import DCN, DEC, DKM, IDEC, pixel_error
 from reprolib.training.trainer import Run, Stage, as_numpy
 
 # what ClustPy has: weights of its clustering loss and of the reconstruction
@@ -82,7 +82,7 @@ class _Batches:
         return ([batch, self.stage.run.inputs[batch]] for batch in Stage.batches(self.stage))
 
 
-def _theirs(method: type[Family]) -> type[Family]:
+def _theirs(method: type[AutoencoderMethod]) -> type[AutoencoderMethod]:
     """The estimator of a method as ClustPy trains it; it behaves as ours up to the k-means centers."""
     name = f"ClustPy{method.__name__}"
     stage = type("Theirs", (Theirs, method.STAGE), {})

@@ -7,7 +7,6 @@ import torch
 
 from reprolib.checks import unknown_name
 from reprolib.data.images import to_float_images
-from reprolib.methods.base import check_counts
 from reprolib.methods.jule import JULE
 from reprolib.networks.embedding import ConvEmbedding, PatchEmbedding
 from reprolib.studies.codes import Representation
@@ -25,9 +24,9 @@ class PatchJULE(JULE):
         ConvEmbedding(shape, *sizes)
         return PatchEmbedding(shape, *sizes)
 
-    def inputs(self, X: np.ndarray) -> torch.Tensor:
+    @staticmethod
+    def prepare(X: np.ndarray, *, to_cluster: bool = True) -> torch.Tensor:
         """Whitened patches float32 (m, c, h, w)."""
-        check_counts(len(X), self.n_clusters, self.n_neighbors)
         return to_float_images(X)
 
 

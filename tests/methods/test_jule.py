@@ -105,7 +105,7 @@ def test_save_and_load_give_the_same_predictions(digits, fitted, tmp_path):
     assert np.array_equal(loaded.predict(digits), fitted.predict(digits))
     assert np.array_equal(loaded.labels_, fitted.labels_)
     assert metrics.accuracy(fitted.labels_, fitted.predict(digits)) > 0.85
-    with pytest.raises(ValueError, match="fitted on images of shape"):
+    with pytest.raises(ValueError, match="fitted on inputs of shape"):
         fitted.transform(np.zeros((3, 9, 9), np.uint8))
     assert fitted.predict(digits.pixels[:1]).shape == (1,)
 

@@ -11,8 +11,7 @@ from reprolib.data.images import as_features
 from reprolib.kernels.knn import knn
 from reprolib.methods import nmf
 from reprolib.methods.base import unit_rows
-from reprolib.methods.deep_nmf import NMFD
-from reprolib.methods.nmf import NMFLP
+from reprolib.methods.nmf import NMFD, NMFLP
 
 
 def start(seed, n=40, d=9, k=3):
