@@ -19,9 +19,7 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names) or 'none'}.")
 
 
-def check_keys(
-    where: str, entry: Mapping[str, object], needed: set[str], optional: set[str]
-) -> None:
+def check_keys(where: str, entry: Mapping[str, object], needed: set[str], optional: set[str]) -> None:
     """Raise ValueError, naming the place, when an entry lacks a needed key or has an unknown one."""
     if missing := sorted(needed - set(entry)):
         raise ValueError(f"{where}: {', '.join(missing)} missing.")
@@ -38,8 +36,7 @@ def check_memory(needed: int, what: str, instead: str) -> None:
     available = int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) * 1024
     if needed > available:
         raise MemoryError(
-            f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are "
-            f"available: {instead}"
+            f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available: {instead}"
         )
 
 

@@ -15,8 +15,7 @@ from reprolib import metrics
 
 small = st.integers(1, 30).flatmap(
     lambda n: st.tuples(
-        st.lists(st.integers(0, 4), min_size=n, max_size=n),
-        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+        st.lists(st.integers(0, 4), min_size=n, max_size=n), st.lists(st.integers(0, 4), min_size=n, max_size=n)
     )
 )
 
@@ -41,11 +40,7 @@ def literal_nmi(y, labels, average):
     h_l = -sum(c / n * math.log(c / n) for c in pl.values())
     if len(py) == len(pl) == 1:
         return 1.0
-    mean = {
-        "geometric": math.sqrt(h_y * h_l),
-        "arithmetic": (h_y + h_l) / 2,
-        "max": max(h_y, h_l),
-    }[average]
+    mean = {"geometric": math.sqrt(h_y * h_l), "arithmetic": (h_y + h_l) / 2, "max": max(h_y, h_l)}[average]
     return 0.0 if mean == 0 else information / mean
 
 

@@ -80,9 +80,7 @@ PEERS: dict[str, Work] = {
 WORKS = {name: work for name, (work, _) in OURS.items()} | PEERS
 
 
-def beside_peers(
-    dataset: str, *, only: str = "", halved: bool = False
-) -> dict[str, dict[str, dict]]:
+def beside_peers(dataset: str, *, only: str = "", halved: bool = False) -> dict[str, dict[str, dict]]:
     """Seconds and memory of WORKS on a data set, as `timing.grow` returns them; printed with ratios.
 
     only: how the names of the works begin; halved: over n, every second, fourth ... row left out, until a

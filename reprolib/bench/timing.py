@@ -44,9 +44,7 @@ def measure(works: Mapping[str, Callable[[], object]], repeats: int = REPEATS) -
     return found
 
 
-def grow(
-    works: Mapping[str, Work], features: np.ndarray, sizes: Sequence[int]
-) -> dict[str, dict[str, dict]]:
+def grow(works: Mapping[str, Work], features: np.ndarray, sizes: Sequence[int]) -> dict[str, dict[str, dict]]:
     """`measure` works on evenly spaced rows of `features` (n, d): {name: {str(size): entry}}.
 
     A work is left out where its package is not installed, and from the size on where its growth so far,

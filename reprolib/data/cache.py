@@ -82,9 +82,7 @@ def read_images(path: Path, name: str) -> Images:
         raise type(error)(f"{path}: {error}") from error
 
 
-def write_arrays(
-    root: Path, name: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
-) -> Path:
+def write_arrays(root: Path, name: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Path:
     """Cache arrays of root with a note about them, return their path; PermissionError if read-only."""
     ensure_writable(root)
     ensure_writable(root / "cache")
@@ -97,9 +95,7 @@ def write_arrays(
     return path
 
 
-def write_images(
-    root: Path, name: str, images: Images, source: str, source_sha256: str = ""
-) -> Path:
+def write_images(root: Path, name: str, images: Images, source: str, source_sha256: str = "") -> Path:
     """Write a data set to the cache of root, return its path; PermissionError if read-only."""
     labels = {} if images.labels is None else {"labels": images.labels}
     about = {"name": name, "n": images.n, "shape": list(images.shape), "source": source}
@@ -129,9 +125,7 @@ def verified(root: Path, name: str) -> Path | None:
         raise ValueError(f"{note} is damaged. Delete it and fetch {name!r} again.") from error
     origin, known = root / content.get("source", ""), content.get("source_sha256")
     if known and origin.is_file() and file_sha256(origin) != known:
-        raise ValueError(
-            f"{origin} changed after {path} was made from it; delete {path} and load again."
-        )
+        raise ValueError(f"{origin} changed after {path} was made from it; delete {path} and load again.")
     if (found := file_sha256(path)) != expected:
         raise ValueError(
             f"{path} has the wrong checksum: expected SHA-256 {expected[:16]}..., found {found[:16]}.... "

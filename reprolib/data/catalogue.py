@@ -30,7 +30,4 @@ def _entry(about: dict) -> DataSet:
     return DataSet(**{k: tuple(v) if isinstance(v, list) else v for k, v in about.items()})
 
 
-TABLE = {
-    name: _entry(about)
-    for name, about in yaml.safe_load(Path(__file__).with_suffix(".yml").read_text()).items()
-}
+TABLE = {name: _entry(about) for name, about in yaml.safe_load(Path(__file__).with_suffix(".yml").read_text()).items()}

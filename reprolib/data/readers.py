@@ -33,9 +33,7 @@ def read_digits() -> Arrays:
 def _to_uint8(values: np.ndarray, what: Path) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
-        raise ValueError(
-            f"{what}: pixels must be 0..255 or 0..1; got {values.min():g}..{values.max():g}."
-        )
+        raise ValueError(f"{what}: pixels must be 0..255 or 0..1; got {values.min():g}..{values.max():g}.")
     return np.round(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
 
 
@@ -66,9 +64,7 @@ def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
         raise ValueError(f"{path} must hold 'fea' and 'gnd', or 'X' and 'Y'; it holds: {keys}.")
     features, labels = content[key], np.unique(content[given], return_inverse=True)[1].ravel()
     if features.ndim != 2 or len(features) != len(labels):
-        raise ValueError(
-            f"{path}: '{key}' {features.shape} must have a row for each of {len(labels)} labels."
-        )
+        raise ValueError(f"{path}: '{key}' {features.shape} must have a row for each of {len(labels)} labels.")
     n, d = features.shape
     for channels in (3, 1):
         side = math.isqrt(d // channels)
@@ -76,9 +72,7 @@ def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
             if channels * height * width == d > 0:
                 by_columns = _to_uint8(features, path).reshape(n, channels, width, height)
                 return by_columns.transpose(0, 1, 3, 2), labels
-    raise ValueError(
-        f"{path}: {d} columns are no image of 1 or 3 channels that is square or {image_shape}."
-    )
+    raise ValueError(f"{path}: {d} columns are no image of 1 or 3 channels that is square or {image_shape}.")
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -114,9 +108,7 @@ def _decode(stream: object, what: str) -> np.ndarray:
         with Image.open(stream) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits first."
-                )
+                raise ValueError(f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits first.")
             if "A" in image.mode or "transparency" in image.info:
                 image = image.convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
@@ -142,9 +134,7 @@ def read_class_zip(path: Path) -> Arrays:
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is no readable zip ({error}). Copy it again.") from error
     if not names or len({i.shape for i in images}) != 1:
-        raise ValueError(
-            f"{path} must hold train/CLASS/*.jpg and test/CLASS/*.jpg of one size and colour mode."
-        )
+        raise ValueError(f"{path} must hold train/CLASS/*.jpg and test/CLASS/*.jpg of one size and colour mode.")
     labels = np.unique([n.split("/")[1] for n in names], return_inverse=True)[1]
     return np.stack(images), labels
 
@@ -158,19 +148,13 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
     beside sub-folders or deeper, an unreadable file, or differing sizes without size.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no folder {folder}; folder:PATH needs the path of a folder of images."
-        )
+        raise FileNotFoundError(f"no folder {folder}; folder:PATH needs the path of a folder of images.")
     below = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if _is_image(p)}
     below = {p: parts for p, parts in below.items() if not any(part[0] == "." for part in parts)}
     if not below:
-        raise ValueError(
-            f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
+        raise ValueError(f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}.")
     if deeper := [str(p) for p, parts in below.items() if len(parts) > 2]:
-        raise ValueError(
-            f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper."
-        )
+        raise ValueError(f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper.")
     if len(set(map(len, below.values()))) > 1:
         raise ValueError(
             f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder "

@@ -226,9 +226,7 @@ def resolve(
                 f"got {value!r} ({type(value).__name__})."
             )
     if "n_clusters" not in chosen:
-        raise ValueError(
-            f"the number of clusters of {dataset!r} is not known: add -p n_clusters=..."
-        )
+        raise ValueError(f"the number of clusters of {dataset!r} is not known: add -p n_clusters=...")
     return known | variants[variant] | {k: v for k, v in chosen.items() if v is not None}
 
 
@@ -266,9 +264,7 @@ def estimators() -> dict[str, type]:
 
     peers = (clustpy.ClustPyDEC, clustpy.ClustPyIDEC, clustpy.ClustPyDCN, clustpy.ClustPyDKM)
     of_studies = (classify.PatchCodes, checkpoint_choice.AEKMeansByEpoch, *peers)
-    return {name: getattr(methods, name) for name in methods.__all__} | {
-        kind.__name__: kind for kind in of_studies
-    }
+    return {name: getattr(methods, name) for name in methods.__all__} | {kind.__name__: kind for kind in of_studies}
 
 
 def estimator_class(method: str) -> type:

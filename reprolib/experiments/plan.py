@@ -96,9 +96,7 @@ class Plan:
         if not learned(self.features):
             return datasets.load(self.dataset, **self.load)
         channels, *size = self._jule().input_shape_
-        return datasets.load(
-            self.dataset, **self.load | {"size": tuple(size), "gray": channels == 1}
-        )
+        return datasets.load(self.dataset, **self.load | {"size": tuple(size), "gray": channels == 1})
 
     def inputs(self, images: Any) -> Any:
         """What the method is fitted on: the images, or their `features` float32 (n, d)."""

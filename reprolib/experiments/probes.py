@@ -43,10 +43,7 @@ def latest(*names: str) -> dict[str, int]:
 def is_stale(entry: Mapping[str, Any]) -> bool:
     """Tell whether a behaviour that made a record is no longer today's."""
     known = behaviours()
-    return any(
-        name not in known or known[name][-1]["id"] != number
-        for name, number in entry["behaviours"].items()
-    )
+    return any(name not in known or known[name][-1]["id"] != number for name, number in entry["behaviours"].items())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

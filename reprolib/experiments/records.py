@@ -178,8 +178,7 @@ def _compact(name: str, ids: Any, n: int) -> np.ndarray:
     array = np.asarray(ids)
     if array.shape != (n,) or array.dtype.kind not in "iu" or array.min() < 0:
         raise ValueError(
-            f"{name} must be {n} integers >= 0, one a sample; got dtype {array.dtype}, "
-            f"shape {array.shape}."
+            f"{name} must be {n} integers >= 0, one a sample; got dtype {array.dtype}, shape {array.shape}."
         )
     return array.astype(np.min_scalar_type(int(array.max())))
 

@@ -41,12 +41,7 @@ def needs_model(entry: Mapping[str, Any]) -> bool:
 
 
 def draw(
-    paper: str,
-    sample: int,
-    *,
-    method: str | None = None,
-    dataset: str | None = None,
-    seed: int = 0,
+    paper: str, sample: int, *, method: str | None = None, dataset: str | None = None, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Draw records of a paper that can be replayed, of one method or data set if asked, without repetition.
 

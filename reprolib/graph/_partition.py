@@ -23,9 +23,7 @@ def member_lists(labels: np.ndarray) -> Clusters:
     end = np.cumsum(size)
     follow = np.full(len(labels), -1, np.int32)
     follow[order[:-1]] = np.where(labels[order[:-1]] == labels[order[1:]], order[1:], -1)
-    return Clusters(
-        labels.copy(), order[end - size], order[end - 1], follow, size.astype(np.float64)
-    )
+    return Clusters(labels.copy(), order[end - size], order[end - 1], follow, size.astype(np.float64))
 
 
 @njit(cache=True, nogil=True)

@@ -112,12 +112,8 @@ def _returns_through(m, home, away, order, walk, label, work):
     """
     (value, at), z = work, walk.z
     grown = max(order - 1, 1)
-    q, free = _spread(
-        m, walk.back, z, label, home, away, grown, value, at, ARRIVE, ARRIVE_FIRST, Q, FREE
-    )
-    p, free = _spread(
-        m, walk.out, z, label, home, home, grown, value, at, LEAVE, LEAVE_FIRST, P, free
-    )
+    q, free = _spread(m, walk.back, z, label, home, away, grown, value, at, ARRIVE, ARRIVE_FIRST, Q, FREE)
+    p, free = _spread(m, walk.out, z, label, home, home, grown, value, at, LEAVE, LEAVE_FIRST, P, free)
     for t in range(1, at[LEAVE, 0] + 1):
         i = at[LEAVE, t]
         add(value, at, GAIN, i, value[LEAVE, i] * value[ARRIVE, i])

@@ -52,12 +52,7 @@ def _joined(matrix: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
 
 
 def incremental_linkage(
-    digraph: Digraph,
-    labels: np.ndarray,
-    n_clusters: int,
-    *,
-    kind: str = "path-integral",
-    z: float = 0.01,
+    digraph: Digraph, labels: np.ndarray, n_clusters: int, *, kind: str = "path-integral", z: float = 0.01
 ) -> Linkage:
     """Merge the two closest clusters until `n_clusters` remain.
 

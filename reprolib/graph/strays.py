@@ -34,9 +34,7 @@ def cluster_means(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return sums / counts[:, None]
 
 
-def join_strays(
-    features: np.ndarray, labels: np.ndarray, strays: np.ndarray, n_kept: int
-) -> np.ndarray:
+def join_strays(features: np.ndarray, labels: np.ndarray, strays: np.ndarray, n_kept: int) -> np.ndarray:
     """Join each stray cluster to the one with the nearest mean among the others.
 
     `features` (n, d), `labels` int (n,) in 0..c-1, `strays` int (m,) ids, of which the first are taken

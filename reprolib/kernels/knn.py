@@ -71,28 +71,21 @@ def cost(n: int, d: int, k: int) -> dict[str, float]:
     `bytes_materialised`: the same when the n x n float32 matrix is written and read once.
     """
     fused = 8.0 * n * d + 8.0 * n * k
-    return {
-        "flops": 2.0 * n * n * d + 3.0 * n * k * d,
-        "bytes": fused,
-        "bytes_materialised": fused + 8.0 * n * n,
-    }
+    return {"flops": 2.0 * n * n * d + 3.0 * n * k * d, "bytes": fused, "bytes_materialised": fused + 8.0 * n * n}
 
 
 def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
     """The features as contiguous float32 (n, d), checked."""
     if isinstance(features, np.ndarray) and features.dtype.kind in "fiu":
         features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
-    if not isinstance(features, torch.Tensor) or (
-        features.is_complex() or features.dtype == torch.bool
-    ):
+    if not isinstance(features, torch.Tensor) or (features.is_complex() or features.dtype == torch.bool):
         raise TypeError(
             "features must be a numpy array or a torch tensor of real numbers, got "
             f"{getattr(features, 'dtype', type(features).__name__)}"
         )
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
-            "features must be 2-D (samples, features), got shape "
-            f"{tuple(features.shape)}; flatten images first"
+            f"features must be 2-D (samples, features), got shape {tuple(features.shape)}; flatten images first"
         )
     tensor = features.detach().float().contiguous()
     largest = float(torch.stack(tensor.aminmax()).abs().max()) if len(tensor) else 0.0
@@ -100,7 +93,5 @@ def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
         raise ValueError("features hold NaN or infinite values; clean or drop those rows first")
     # A squared distance is at most d (2 max)^2 and must fit float32, with room for the error bound.
     if tensor.shape[1] * (2.0 * largest) ** 2 > 1e37:
-        raise ValueError(
-            f"features as large as {largest:.3g} overflow float32 when squared; rescale them"
-        )
+        raise ValueError(f"features as large as {largest:.3g} overflow float32 when squared; rescale them")
     return tensor

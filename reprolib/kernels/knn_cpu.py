@@ -63,12 +63,7 @@ def torch_threads() -> Iterator[None]:
 
 @torch_threads()
 def knn_cpu(
-    x: np.ndarray,
-    k: int,
-    block_rows: int = BLOCK_ROWS,
-    *,
-    rows: np.ndarray | None = None,
-    precision: str | None = None,
+    x: np.ndarray, k: int, block_rows: int = BLOCK_ROWS, *, rows: np.ndarray | None = None, precision: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """k nearest other rows of each row of finite, contiguous float32 `x` (n, d), as in `knn`.
 
@@ -187,8 +182,7 @@ def _insert(distances, neighbors, distance, j):
     if distance > distances[slot] or (distance == distances[slot] and j > neighbors[slot]):
         return
     while slot > 0 and (
-        distances[slot - 1] > distance
-        or (distances[slot - 1] == distance and neighbors[slot - 1] > j)
+        distances[slot - 1] > distance or (distances[slot - 1] == distance and neighbors[slot - 1] > j)
     ):
         distances[slot] = distances[slot - 1]
         neighbors[slot] = neighbors[slot - 1]

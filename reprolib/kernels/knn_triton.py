@@ -40,9 +40,7 @@ def knn_triton(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     squared = torch.empty(n, k, device=x.device)
     indices = torch.empty(n, k, dtype=torch.int64, device=x.device)
     # The interpreter computes bfloat16 products wrongly (triton issue 4972), so it gets float32.
-    candidates[(triton.cdiv(n, first["BLOCK_N"]),)](
-        z, bias, keys, n, z.shape[1], UPCAST=not x.is_cuda, **first
-    )
+    candidates[(triton.cdiv(n, first["BLOCK_N"]),)](z, bias, keys, n, z.shape[1], UPCAST=not x.is_cuda, **first)
     rerank[(triton.cdiv(n, second["ROWS"]),)](x, keys, squared, indices, n, d, k, **second)
     if first["K"] >= n - 1:
         return squared, indices

@@ -17,11 +17,7 @@ BLOCK_ROWS = 256  # rows handled at once where no Triton kernel runs
 
 
 def pairwise_loss(
-    q: torch.Tensor,
-    similarity: torch.Tensor | None = None,
-    *,
-    zeta: float = 0.8,
-    gamma: float = 0.2,
+    q: torch.Tensor, similarity: torch.Tensor | None = None, *, zeta: float = 0.8, gamma: float = 0.2
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sum over ordered pairs of 1 - q_i.q_j where similar and q_i.q_j where dissimilar.
 
@@ -41,13 +37,10 @@ def pairwise_loss(
     vectors = q if similarity is None else similarity
     if q.ndim != 2 or q.numel() == 0 or vectors.shape != q.shape:
         raise ValueError(
-            "q and similarity must be 2-D, not empty and of one shape, "
-            f"got {tuple(q.shape)} and {tuple(vectors.shape)}"
+            f"q and similarity must be 2-D, not empty and of one shape, got {tuple(q.shape)} and {tuple(vectors.shape)}"
         )
     if q.dtype != vectors.dtype or q.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"q and similarity must both be float32 or float64, got {q.dtype}, {vectors.dtype}"
-        )
+        raise TypeError(f"q and similarity must both be float32 or float64, got {q.dtype}, {vectors.dtype}")
     if not 0 <= gamma <= zeta <= 1:
         raise ValueError(f"thresholds must satisfy 0 <= gamma <= zeta <= 1, got {gamma}, {zeta}")
     # a pair at thresholds that meet, in this dtype, is similar (definition A.1), not both

@@ -28,9 +28,7 @@ def squared_distances(u: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
             f"got shapes {tuple(u.shape)} and {tuple(centers.shape)}"
         )
     if u.dtype != centers.dtype or u.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"u and centers must both be float32 or both float64, got {u.dtype} and {centers.dtype}"
-        )
+        raise TypeError(f"u and centers must both be float32 or both float64, got {u.dtype} and {centers.dtype}")
     # cdist takes differences without an (n, K, d) temporary, and has gradient 0 at distance 0
     return torch.cdist(u, centers, compute_mode="donot_use_mm_for_euclid_dist").square()
 
@@ -85,9 +83,7 @@ def target_distribution(q: torch.Tensor) -> torch.Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def dec_loss(
-    u: torch.Tensor, centers: torch.Tensor, target: torch.Tensor, alpha: float = 1.0
-) -> torch.Tensor:
+def dec_loss(u: torch.Tensor, centers: torch.Tensor, target: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
     """KL divergence from `student_t(u, centers)` to `target`: sum over clusters, mean over samples.
 
     `target` (n, K) is not negative, of the dtype of `u`, and held constant. Returns a scalar,
@@ -98,9 +94,7 @@ def dec_loss(
     """
     logits = _logits(u, centers, alpha)
     if target.shape != logits.shape or len(u) == 0:
-        raise ValueError(
-            f"target must have shape {tuple(logits.shape)} with samples, got {tuple(target.shape)}"
-        )
+        raise ValueError(f"target must have shape {tuple(logits.shape)} with samples, got {tuple(target.shape)}")
     if target.dtype != u.dtype:
         raise TypeError(f"target is {target.dtype} and u is {u.dtype}; convert one of them")
     return F.kl_div(logits.log_softmax(1), target.detach(), reduction="batchmean")

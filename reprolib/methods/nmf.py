@@ -81,9 +81,7 @@ class NMFLP(ClassicalEstimator):
         tags.input_tags.positive_only = self.negative == "raise"
         return tags
 
-    def _start(
-        self, X: Array, rank: int, laplacian: sp.csr_array, seed: int
-    ) -> tuple[Array, Array]:
+    def _start(self, X: Array, rank: int, laplacian: sp.csr_array, seed: int) -> tuple[Array, Array]:
         kmeans = LloydKMeans(rank, init="random", n_init=1, max_iter=10, random_state=seed).fit(X)
         U = np.maximum(kmeans.cluster_centers_.T, 0)  # (d, k); rounding may leave less than 0
         U = U / np.maximum(np.linalg.norm(U, axis=0), _FLOOR)
@@ -211,9 +209,7 @@ def nndsvd_coefficients(X: Array, rank: int, seed: int) -> Array:
     return np.where(H < _FLOOR, 0, H).astype(X.dtype)
 
 
-def descend(
-    X: Array, bases: list, H: Array, max_iter: int, tol: float
-) -> tuple[list[Array], Array, list[float]]:
+def descend(X: Array, bases: list, H: Array, max_iter: int, tol: float) -> tuple[list[Array], Array, list[float]]:
     """Alternate updates of X (n, d) ~ H Z_m' ... Z_1': every Z_i (k_i-1, k_i), then H (n, k_m) >= 0.
 
     One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls by `tol` of

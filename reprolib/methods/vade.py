@@ -17,9 +17,7 @@ FIRST_SHARE = 0.01  # of the components' variance that a posterior starts with
 LIMITS = (-14.0, 14.0)  # of every log-variance; the lower is about the rounding of 8-bit pixels
 
 
-def log_responsibilities(
-    latent: Tensor, means: Tensor, log_variances: Tensor, log_weights: Tensor
-) -> Tensor:
+def log_responsibilities(latent: Tensor, means: Tensor, log_variances: Tensor, log_weights: Tensor) -> Tensor:
     """Logarithms of gamma = p(c | z) (b, K), rows whose exponentials sum to 1.
 
     latent z (b, d); means and log_variances (K, d) of the components, log_weights (K,); float32 or float64,
@@ -29,9 +27,7 @@ def log_responsibilities(
     return torch.log_softmax(log_weights - (squared + log_variances).sum(2) / 2, dim=1)
 
 
-def mixture_divergence(
-    mean: Tensor, log_variance: Tensor, log_gamma: Tensor, *prior: Tensor
-) -> Tensor:
+def mixture_divergence(mean: Tensor, log_variance: Tensor, log_gamma: Tensor, *prior: Tensor) -> Tensor:
     """KL divergence (b,) of q(z | x) q(c | x) from the mixture p(z, c), nats, never negative.
 
     mean and log_variance (b, d) of the normal q(z | x), log_gamma (b, K) of q(c | x), the prior's means,
@@ -105,9 +101,7 @@ class NegativeELBO(OneLoss):
         self.centers.copy_(torch.from_numpy(found.means_ * scale + shift))
         mixture.log_variances.copy_(torch.from_numpy(np.log(variances)))
         mixture.logits.copy_(torch.from_numpy(np.log(found.weights_)))
-        errors = run.over_all(
-            lambda x: (reconstruct(run, x)[1] - x).square().sum(dtype=torch.float64)[None]
-        )
+        errors = run.over_all(lambda x: (reconstruct(run, x)[1] - x).square().sum(dtype=torch.float64)[None])
         mixture.log_noise.copy_((errors.sum() / run.inputs.numel()).log())
         # small, so that the first samples stay where the mixture was fitted
         first = torch.from_numpy(np.log(FIRST_SHARE * (found.weights_ @ variances)))  # (d,)

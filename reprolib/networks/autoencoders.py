@@ -87,10 +87,7 @@ class ConvAutoencoder(Autoencoder):
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        latent_dim: int = 10,
-        generator: torch.Generator | None = None,
+        self, image_shape: tuple[int, int, int], latent_dim: int = 10, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         channels, *pixels = image_shape
@@ -132,9 +129,7 @@ class DenseAutoencoder(Autoencoder):
     For feature vectors (b, d), ReLU between the layers, linear latent vectors and outputs.
     """
 
-    def __init__(
-        self, n_features: int, latent_dim: int = 20, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, n_features: int, latent_dim: int = 20, generator: torch.Generator | None = None) -> None:
         super().__init__()
         widths = (n_features, *HIDDEN, latent_dim)
         self.encoder = stack(widths)
@@ -192,9 +187,7 @@ def initialise(network: nn.Module, generator: torch.Generator | None) -> None:
             nn.init.uniform_(module.bias, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
 
 
-def build_autoencoder(
-    shape: tuple[int, ...], latent_dim: int, generator: torch.Generator | None = None
-) -> Autoencoder:
+def build_autoencoder(shape: tuple[int, ...], latent_dim: int, generator: torch.Generator | None = None) -> Autoencoder:
     """The autoencoder of paper 004 for inputs of this shape, one sample: (1, h, w) or (d,)."""
     if len(shape) == 1:
         return DenseAutoencoder(shape[0], latent_dim, generator)

@@ -122,11 +122,7 @@ class PatchEmbedding(ConvEmbedding):
 
 @torch.no_grad()
 def embed(
-    network: ConvEmbedding,
-    images: torch.Tensor,
-    *,
-    batch_size: int = ROWS,
-    statistics: str = "running",
+    network: ConvEmbedding, images: torch.Tensor, *, batch_size: int = ROWS, statistics: str = "running"
 ) -> np.ndarray:
     """Unit embedding float32 (n, d) of float images (n, c, h, w), in order (paper 002, equation 5a).
 

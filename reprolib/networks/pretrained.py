@@ -70,9 +70,7 @@ def resnet_features(
     if kept:
         return cache.read_npz(kept, "features")["features"]
     cache.ensure_writable(root / "cache")  # or fail after the hours of the pass
-    features = extract(
-        _pretrained(network, entry), pixels, entry.transforms(), precision=precision, device=place
-    )
+    features = extract(_pretrained(network, entry), pixels, entry.transforms(), precision=precision, device=place)
     cache.write_arrays(root, name, {"features": features}, about)
     return features
 
@@ -134,14 +132,11 @@ def extract(
                 part = network(inputs).float().cpu().numpy()  # (b, d)
             if part.ndim != 2 or len(part) != len(block):
                 raise ValueError(
-                    f"network must turn {len(block)} images into features ({len(block)}, d); it gave "
-                    f"{part.shape}."
+                    f"network must turn {len(block)} images into features ({len(block)}, d); it gave {part.shape}."
                 )
             finite = np.isfinite(part).all(axis=1)
             if not finite.all():
-                raise ValueError(
-                    f"the features of image {start + finite.argmin()} are not finite: check the network."
-                )
+                raise ValueError(f"the features of image {start + finite.argmin()} are not finite: check the network.")
             parts.append(part)
             bar.update(len(block))
     return np.concatenate(parts)

@@ -69,9 +69,7 @@ def curves(
     return figure
 
 
-def dots(
-    rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels: Names | None = None
-) -> Figure:
+def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels: Names | None = None) -> Figure:
     """Each seed as a ring, mean and standard deviation as a filled mark: settings by data sets.
 
     rows: of `compare.settings`, the tags from top to bottom, the base first; labels: which results, and
@@ -106,9 +104,7 @@ def dots(
     return figure
 
 
-def bars(
-    panels: Pairs, x: str, y: str, *, what: str = "", even: bool = False, **shape: Any
-) -> Figure:
+def bars(panels: Pairs, x: str, y: str, *, what: str = "", even: bool = False, **shape: Any) -> Figure:
     """Counts on a logarithmic scale, panels {title: (edges (m + 1,), counts (m,))}; else as `curves`.
 
     even: a dashed line where all bars would end if they were equal.

@@ -61,11 +61,7 @@ def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> di
 
 
 def _cells(
-    paper: Paper,
-    table: str,
-    rows: Sequence[str],
-    datasets: Sequence[str] | None = None,
-    agree: Sequence[str] = GOOD,
+    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] | None = None, agree: Sequence[str] = GOOD
 ) -> Found:
     """Numbers of a published table: the verdict is in `agree`, by default at least within our spread."""
     for cell in compare.table(paper, table, datasets=datasets):
@@ -84,9 +80,7 @@ def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str
             yield row.split(" [")[0], abs(gap) <= theirs or compare.judge(gap, std, "same")
 
 
-def _better(
-    paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Iterable[str]
-) -> Found:
+def _better(paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Iterable[str]) -> Found:
     """Each of `first` (method/result) is above the best of `than`, by data set."""
     for dataset in datasets:
         others = [s for s in (_scores(paper, dataset, one) for one in than) if s is not None]
@@ -98,9 +92,7 @@ def _better(
                 yield _on(paper, name, dataset), compare.judge(*compare.difference(ours, best))
 
 
-def _phases(
-    paper: Paper, methods: Sequence[str], first: str, than: str, datasets: Sequence[str]
-) -> Found:
+def _phases(paper: Paper, methods: Sequence[str], first: str, than: str, datasets: Sequence[str]) -> Found:
     """One result of each method is above another result of the same runs, seed by seed."""
     for method, dataset in product(sorted(methods), sorted(datasets)):
         one, other = (_scores(paper, dataset, f"{method}/{r}") for r in (first, than))
@@ -109,9 +101,7 @@ def _phases(
             yield _on(paper, method, dataset), good
 
 
-def _settings(
-    paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None
-) -> Found:
+def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
     """The main setting is above that of each tag, or scores the same; `result` leaves others out."""
     for row in compare.effects(paper, tags):
         if result in (None, row["result"]):

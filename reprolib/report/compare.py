@@ -21,9 +21,7 @@ PROFILES = ("paper", "cpu")
 VERDICTS = ("above", "reached", "within spread", "below", "not run")
 
 
-def difference(
-    ours: pd.Series, other: pd.Series | float, *, paired: bool = False
-) -> tuple[float, float]:
+def difference(ours: pd.Series, other: pd.Series | float, *, paired: bool = False) -> tuple[float, float]:
     """Mean and standard deviation of ours - other, scores by seed; `other` may be one number.
 
     paired: over the seeds that both have; otherwise the variances add up, and a side without a spread,
@@ -118,9 +116,7 @@ def cells(
     ]
 
 
-def _cell(
-    paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profiles: Sequence[str]
-) -> dict[str, Any]:
+def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profiles: Sequence[str]) -> dict[str, Any]:
     printed, method = row["values"][dataset], row.get("method")
     cell = {"row": row["name"], "method": method, "dataset": dataset, "paper": printed}
     cell["reported"] = row.get("reported", {}).get(dataset)

@@ -8,13 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 # Okabe and Ito's colours first, which colour-blind readers can tell apart, then two more
-PALETTE10 = tuple(
-    "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #882255 #999999".split()
-)
+PALETTE10 = tuple("#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #882255 #999999".split())
 # the ten, then a lighter or darker neighbour of each
-PALETTE20 = PALETTE10 + tuple(
-    "#88CCEE #F5C710 #44AA99 #E8B4D2 #332288 #F4A582 #DDCC77 #555555 #AA4499 #CCCCCC".split()
-)
+PALETTE20 = PALETTE10 + tuple("#88CCEE #F5C710 #44AA99 #E8B4D2 #332288 #F4A582 #DDCC77 #555555 #AA4499 #CCCCCC".split())
 MARKERS = ("o", "s", "^", "D", "v")
 
 

@@ -87,9 +87,7 @@ def marked(verdict: str) -> str:
     return f"{MARKS[verdict]}{SPACE}{verdict}" if verdict in MARKS else verdict
 
 
-def comparison(
-    cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = ""
-) -> Table:
+def comparison(cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = "") -> Table:
     """Put the cells of `compare.table` in the paper's layout: methods by data sets.
 
     A cell holds the paper's number, with what it quotes after a slash; then, if run, ours with its
@@ -169,10 +167,7 @@ def as_printed(printed: Mapping[str, Any]) -> Table:
     """A table of `Paper.others` as the paper prints it."""
     values = [value for row in printed["rows"] for value in row["values"]]
     digits = max((len(str(v).partition(".")[2]) for v in values if isinstance(v, float)), default=0)
-    rows = [
-        [row["name"], *("–" if v is None else f"{v:.{digits}f}" for v in row["values"])]
-        for row in printed["rows"]
-    ]
+    rows = [[row["name"], *("–" if v is None else f"{v:.{digits}f}" for v in row["values"])] for row in printed["rows"]]
     return Table(["", *printed["columns"]], rows, f"{printed['source']}: {printed['title']}")
 
 

@@ -25,12 +25,7 @@ from reprolib.data.images import Images, check_features, sealed_labels
 from reprolib.data.load import load
 from reprolib.methods.jule import JULE
 from reprolib.studies.codes import PATCH, encode, learn_codebook, whitened_patches
-from reprolib.studies.patch_network import (
-    LAYERS,
-    PatchEmbedding,
-    layer_representation,
-    learn_patch_network,
-)
+from reprolib.studies.patch_network import LAYERS, PatchEmbedding, layer_representation, learn_patch_network
 from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 WHITENED = "whitened"  # the patches themselves: the column "K-means" of Table 8
@@ -150,13 +145,9 @@ def classify(
     if train.labels is None:
         raise ValueError(f"the images {train.name!r} have no labels to classify by")
     if train.shape[1:] != unseen.shape[1:]:
-        raise ValueError(
-            f"labelled and unseen images differ in shape: {train.shape[1:]} and {unseen.shape[1:]}"
-        )
+        raise ValueError(f"labelled and unseen images differ in shape: {train.shape[1:]} and {unseen.shape[1:]}")
     if not sizes or min(sizes) < MIN_SIZE or max(sizes) > train.n:
-        raise ValueError(
-            f"sizes must be from {MIN_SIZE} to the {train.n} training images, got {list(sizes)}"
-        )
+        raise ValueError(f"sizes must be from {MIN_SIZE} to the {train.n} training images, got {list(sizes)}")
     order = np.random.default_rng(random_state).permutation(train.n)[: max(sizes)]
     labelled, labels = train.take(order), train.labels[order]
     shape = (train.shape[1], PATCH, PATCH)
@@ -172,8 +163,7 @@ def classify(
             codes = learn_codebook(vectors, n_codes, random_state=random_state)
         with _step(seconds, "encoding"):
             features, others = (
-                encode(images, whitening, codes, represent=represent, device=device)
-                for images in (labelled, unseen)
+                encode(images, whitening, codes, represent=represent, device=device) for images in (labelled, unseen)
             )  # (n, 4 n_codes)
         for n_train in sizes:
             with _step(seconds, "svm"):
@@ -218,9 +208,7 @@ class PatchCodes(BaseEstimator):
         self.n_codes, self.n_patches = n_codes, n_patches
         self.random_state, self.device = random_state, device
 
-    def fit(
-        self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None
-    ) -> PatchCodes:
+    def fit(self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None) -> PatchCodes:
         """Learn from `train`, and predict the classes of X.
 
         shared: folder where a CNN of the same patches and settings is found, or left for other

@@ -87,12 +87,7 @@ def _theirs(method: type[AutoencoderMethod]) -> type[AutoencoderMethod]:
     name = f"ClustPy{method.__name__}"
     stage = type("Theirs", (Theirs, method.STAGE), {})
     about = f"{method.__name__} as ClustPy trains it, from the start of ours. ImportError without ClustPy."
-    kept = {
-        "STAGE": stage,
-        "behaviours": (method.__name__,),
-        "__doc__": about,
-        "__module__": __name__,
-    }
+    kept = {"STAGE": stage, "behaviours": (method.__name__,), "__doc__": about, "__module__": __name__}
     return type(name, (method,), kept)
 
 
@@ -104,9 +99,7 @@ def required() -> ModuleType:
     try:
         import clustpy.deep
     except ImportError as error:
-        raise ImportError(
-            f"{error}: pip install clustpy==0.0.3, which the book does not need"
-        ) from None
+        raise ImportError(f"{error}: pip install clustpy==0.0.3, which the book does not need") from None
     return clustpy
 
 

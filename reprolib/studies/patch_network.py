@@ -30,9 +30,7 @@ class PatchJULE(JULE):
         return to_float_images(X)
 
 
-def learn_patch_network(
-    patches: np.ndarray, model: JULE
-) -> tuple[PatchEmbedding, list[dict[str, Any]]]:
+def learn_patch_network(patches: np.ndarray, model: JULE) -> tuple[PatchEmbedding, list[dict[str, Any]]]:
     """Train the patch CNN by JULE until `model.n_clusters` clusters are left: the CNN, and its epochs.
 
     patches: whitened, float32 (m, c, h, w); model: an unfitted `JULE`, for its parameters. It is not
@@ -45,9 +43,7 @@ def learn_patch_network(
     return fitted.network_.eval(), fitted.history_
 
 
-def layer_representation(
-    network: PatchEmbedding, layer: str, patch_shape: tuple[int, int, int]
-) -> Representation:
+def layer_representation(network: PatchEmbedding, layer: str, patch_shape: tuple[int, int, int]) -> Representation:
     """Function from whitened patches (m, c * h * w) to a layer's responses (m, d), d > 0.
 
     layer: a key of LAYERS; "conv1" and "conv2" are the blocks' outputs, after ReLU and pool: 450 and 200

@@ -8,14 +8,7 @@ from PIL import Image
 from scipy import sparse
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import (
-    array_sha256,
-    as_features,
-    as_pixels,
-    check_features,
-    resize,
-    to_gray,
-)
+from reprolib.data.images import array_sha256, as_features, as_pixels, check_features, resize, to_gray
 from reprolib.data.load import Images, LabelsSealedError, load, sealed_labels
 
 RNG = np.random.default_rng(0)
@@ -188,9 +181,7 @@ def test_gray_is_what_pillow_computes_and_is_recorded():
     images = to_gray(Images(PIXELS, range(6)))
     expected = [np.asarray(Image.fromarray(p.transpose(1, 2, 0)).convert("L")) for p in PIXELS]
     np.testing.assert_array_equal(images.pixels[:, 0], expected)
-    assert images.transforms == {"gray": "ITU-R 601-2 luma"} and list(images.labels) == list(
-        range(6)
-    )
+    assert images.transforms == {"gray": "ITU-R 601-2 luma"} and list(images.labels) == list(range(6))
     assert to_gray(images) is images
 
 

@@ -254,9 +254,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
 # --- the real files, where they are ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["mnist", "fashion-mnist", "usps", "coil20", "orl", "cifar10-jpeg"]
-)
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "usps", "coil20", "orl", "cifar10-jpeg"])
 def test_real_files_are_the_known_arrays(name):
     try:
         images = load(name)

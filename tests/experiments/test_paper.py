@@ -19,9 +19,7 @@ def with_printed(**printed):
 
 def test_files_are_read_once_and_again_by_a_new_paper(folder, monkeypatch):
     read, found = [], Paper("jule", root=folder)
-    monkeypatch.setattr(
-        records, "read", lambda path, read_one=records.read: read.append(path) or read_one(path)
-    )
+    monkeypatch.setattr(records, "read", lambda path, read_one=records.read: read.append(path) or read_one(path))
     assert len(found.records) == len(found.select()) == 8
     assert len(found.select(tag="main", method="JULE")) == 3
     assert len(found.select(profile=["cpu"], dataset="digits")) == 7
@@ -50,9 +48,7 @@ def test_a_table_gives_the_numbers_of_one_of_its_metrics():
         made.printed("t", "nmi")
     with pytest.raises(ValueError, match="unknown table 's'"):
         made.printed("s")
-    plain = with_printed(
-        tables=[TABLE | {"metrics": ["acc"], "rows": [ROW | {"values": {"usps": 1}}]}]
-    )
+    plain = with_printed(tables=[TABLE | {"metrics": ["acc"], "rows": [ROW | {"values": {"usps": 1}}]}])
     assert plain.printed("t")[0]["values"] == {"usps": 1}
 
 

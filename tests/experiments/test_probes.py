@@ -58,13 +58,7 @@ MUTATIONS = [
     ("JULE/paper", jule.JULE, "link", '"local_weight", ', ""),
     ("JULE/paper", jule.JULE, "link", ', "n_neighbor_clusters"', ""),
     ("JULE/released", jule.JULE, "link", ' | {"mode": self.linkage_mode}', ""),
-    (
-        "JULE/released",
-        jule,
-        "features_of",
-        "statistics=model.feature_statistics",
-        'statistics="running"',
-    ),
+    ("JULE/released", jule, "features_of", "statistics=model.feature_statistics", 'statistics="running"'),
     ("JULE/released", jule.Period, "step", 'model.gradient == "released"', "False"),
     ("JULE/paper", jule.Period, "step", '"margin": model.margin', '"margin": model.margin + 0.002'),
     ("JULE/paper", jule.Period, "step", '"gamma": model.gamma', '"gamma": 1.0'),
@@ -76,39 +70,15 @@ MUTATIONS = [
     ("DCSS/joint", Run, "autocast", "enabled=half", "enabled=False"),
     ("DCSS/released", dcss.PerCluster, "optimizer", ", momentum=MOMENTUM", ""),
     ("DCSS/joint", dcss.PerCluster, "step", " ** model.m ", " "),
-    (
-        "DCSS/joint",
-        dcss.PerCluster,
-        "step",
-        "+ model.alpha * centering)",
-        "+ 1.05 * model.alpha * centering)",
-    ),
+    ("DCSS/joint", dcss.PerCluster, "step", "+ model.alpha * centering)", "+ 1.05 * model.alpha * centering)"),
     ("DCSS/joint", dcss.PerCluster, "end_epoch", "self.run.epoch %", "(self.run.epoch + 1) %"),
-    (
-        "DCSS/joint",
-        dcss.PerCluster,
-        "optimizer",
-        "Adam(weights, lr=rate)",
-        "Adam(weights, lr=10 * rate)",
-    ),
+    ("DCSS/joint", dcss.PerCluster, "optimizer", "Adam(weights, lr=rate)", "Adam(weights, lr=10 * rate)"),
     ("DCSS/joint", dcss, "refresh_centers", "centers, m) ** m", "centers, m)"),
     ("DCSS/joint", autoencoder.Pairs, "end_epoch", "<= self.model.u_epochs", "< 0"),
-    (
-        "DCSS/joint",
-        autoencoder.Pairs,
-        "end_epoch",
-        "<= self.model.u_epochs",
-        "< self.model.u_epochs",
-    ),
+    ("DCSS/joint", autoencoder.Pairs, "end_epoch", "<= self.model.u_epochs", "< self.model.u_epochs"),
     ("DCSS/joint", autoencoder.Pairs, "build", NET, ""),
     ("DCSS/joint", autoencoder.Pairs, "build", "m.encoder_rate", "m.mnet_rate"),
-    (
-        "DCSS/joint",
-        autoencoder.Pairs,
-        "step",
-        "self.centers.detach(), model.m",
-        "self.centers.detach()",
-    ),
+    ("DCSS/joint", autoencoder.Pairs, "step", "self.centers.detach(), model.m", "self.centers.detach()"),
     ("DCSS/joint", autoencoder.Pairs, "step", "zeta=model.zeta", "zeta=model.zeta + 0.01"),
     (
         "DCSS/joint",
@@ -130,23 +100,11 @@ MUTATIONS = [
         'for k in known if k != "random_state"',
     ),
     ("AEKMeans", autoencoder.Pretrain, "build", "lr=model.pretrain_rate", "lr=1e-3"),
-    (
-        "AEKMeans",
-        autoencoder.Pretrain,
-        "build",
-        "lr=model.pretrain_rate",
-        "lr=10 * model.pretrain_rate",
-    ),
+    ("AEKMeans", autoencoder.Pretrain, "build", "lr=model.pretrain_rate", "lr=10 * model.pretrain_rate"),
     ("AEKMeans", autoencoder.Pretrain, "build", "rate)", "rate, betas=(0.9, 0.99))"),
     ("DEC", dec.OneLoss, "optimizer", "lr=self.model.learning_rate", "lr=1e-4"),
     ("DEC", dec.OneLoss, "optimizer", "lr=self", "lr=10 * self"),
-    (
-        "DEC",
-        dec.Target,
-        "clustering",
-        "return ",
-        "self.begin_epoch(); return ",
-    ),
+    ("DEC", dec.Target, "clustering", "return ", "self.begin_epoch(); return "),
     ("DEC", soft_assignment, "target_distribution", "q / frequency", "q"),
     ("DCN", dec.RunningMeans, "after_step", 'kept["counts"] = after', "pass"),
     ("DCN", dec.RunningMeans, "clustering", ".mean()", ".mean() * 2"),
@@ -169,9 +127,7 @@ MUTATIONS = [
 
 
 @pytest.mark.parametrize(
-    ("name", "owner", "function", "old", "new"),
-    MUTATIONS,
-    ids=[f"{i}-{m[0]}-{m[2]}" for i, m in enumerate(MUTATIONS)],
+    ("name", "owner", "function", "old", "new"), MUTATIONS, ids=[f"{i}-{m[0]}-{m[2]}" for i, m in enumerate(MUTATIONS)]
 )
 def test_sees_a_mutation(name, owner, function, old, new, monkeypatch):
     whole = getattr(owner, function)
@@ -255,9 +211,7 @@ def test_accept_appends_and_keeps_the_rest(book, computes):
 
 
 def test_only_that_methods_records_age(book, computes):
-    of_dec, of_both = (
-        {"behaviours": {n: 1 for n in names}} for names in (["DEC"], ["DEC", "KMeans"])
-    )
+    of_dec, of_both = ({"behaviours": {n: 1 for n in names}} for names in (["DEC"], ["DEC", "KMeans"]))
     of_kmeans = {"behaviours": {"KMeans": 1}}
     assert not any(map(probes.is_stale, (of_dec, of_both, of_kmeans)))
     computes(behaviour(loss=2.0))
@@ -273,8 +227,7 @@ def test_accept_adds_a_new_method(book, computes):
 
 
 @pytest.mark.parametrize(
-    ("name", "why", "message"),
-    [("DECC", "x", "DEC"), ("DEC", " ", "say why"), ("DEC", "x", "behaves as before")],
+    ("name", "why", "message"), [("DECC", "x", "DEC"), ("DEC", " ", "say why"), ("DEC", "x", "behaves as before")]
 )
 def test_accept_refuses(book, computes, name, why, message):
     computes(behaviour())

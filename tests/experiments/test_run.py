@@ -73,9 +73,7 @@ def test_a_finished_run_is_skipped_and_force_runs_it(run_once, monkeypatch):
 def test_a_record_that_does_not_answer_the_plan_is_no_finished_run(run_once, tmp_path, damage):
     folder, path = run_once
     for suffix in (".json", ".npz"):
-        (tmp_path / path.name).with_suffix(suffix).write_bytes(
-            path.with_suffix(suffix).read_bytes()
-        )
+        (tmp_path / path.name).with_suffix(suffix).write_bytes(path.with_suffix(suffix).read_bytes())
     plan = run.plan("jule", {"runs_dir": str(tmp_path)})
     assert plan.is_finished()
     entry = json.loads((tmp_path / path.name).read_text())
@@ -112,9 +110,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(run_once, tm
     assert [s["period"] for s in resumed["history"]] == [s["period"] for s in entry["history"]]
     assert resumed["metrics"] == entry["metrics"]
     for name in ("SF", "RC", "pca_0", "clusters_1"):
-        np.testing.assert_array_equal(
-            records.load_arrays(resumed)[name], records.load_arrays(entry)[name]
-        )
+        np.testing.assert_array_equal(records.load_arrays(resumed)[name], records.load_arrays(entry)[name])
     # the seconds of the killed run count
     plan = run.plan("jule", {"runs_dir": str(tmp_path / "again")})
     began = time.perf_counter()
@@ -124,12 +120,9 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(run_once, tm
 def test_the_page_runs_the_same_with_jupytext_and_papermill_alone(tmp_path):
     commands = (
         f"'{sys.executable}' -m jupytext --to ipynb -o - book/jule/run.md",
-        f"'{sys.executable}' -m papermill - '{tmp_path}/out.ipynb' -k python3"
-        f" -p method ACGDL -p runs_dir '{tmp_path}'",
+        f"'{sys.executable}' -m papermill - '{tmp_path}/out.ipynb' -k python3 -p method ACGDL -p runs_dir '{tmp_path}'",
     )
-    done = subprocess.run(
-        " | ".join(commands), shell=True, cwd=REPOSITORY, capture_output=True, text=True
-    )
+    done = subprocess.run(" | ".join(commands), shell=True, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     entry = records.read(tmp_path / "ACGDL-digits-smoke-main-seed0.json")
     plan = run.plan("jule", {"method": "ACGDL", "runs_dir": str(tmp_path)})

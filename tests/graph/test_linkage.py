@@ -30,8 +30,7 @@ def literal_linkage(W, labels, n_clusters, local_weight, k_c):
         scored = []
         for i in names:
             pairs = sorted(
-                ((literal_affinity(W, clusters[i], clusters[j]), -j) for j in names if j != i),
-                reverse=True,
+                ((literal_affinity(W, clusters[i], clusters[j]), -j) for j in names if j != i), reverse=True
             )[: max(k_c, 1)]
             best, j = pairs[0][0], -pairs[0][1]
             score = best

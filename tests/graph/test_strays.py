@@ -5,12 +5,7 @@ import pytest
 
 from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
-from reprolib.graph.strays import (
-    DisconnectedGraphWarning,
-    join_strays,
-    leftovers,
-    linkage_without_strays,
-)
+from reprolib.graph.strays import DisconnectedGraphWarning, join_strays, leftovers, linkage_without_strays
 from reprolib.methods import ACGDL
 
 BLOBS = ((0, 0), (4, 0), (2, 3))
@@ -94,10 +89,7 @@ def test_acgdl_joins_strays_when_asked():
     angle = np.concatenate([rng.normal(c, 0.05, 100) for c in (0.0, 1.0, 2.0)] + [[4.0, 4.001]])
     X = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)  # unit length already
     with pytest.warns(DisconnectedGraphWarning):  # three crowds that no edge joins
-        sizes = {
-            rule: np.bincount(ACGDL(3, strays=rule).fit(X).labels_)
-            for rule in ("never", "leftover")
-        }
+        sizes = {rule: np.bincount(ACGDL(3, strays=rule).fit(X).labels_) for rule in ("never", "leftover")}
     assert sizes["never"].min() == 2 and sizes["leftover"].min() == 100
 
 

@@ -20,9 +20,7 @@ def literal(x, k):
     squared = np.empty((len(x), k), np.float32)
     indices = np.empty((len(x), k), np.int64)
     for i in range(len(x)):
-        ranked = sorted(
-            (np.float32(((x[i] - x[j]) ** 2).sum()), j) for j in range(len(x)) if j != i
-        )[:k]
+        ranked = sorted((np.float32(((x[i] - x[j]) ** 2).sum()), j) for j in range(len(x)) if j != i)[:k]
         squared[i] = [distance for distance, _ in ranked]
         indices[i] = [j for _, j in ranked]
     return squared, indices

@@ -126,9 +126,7 @@ def test_pairs_are_symmetric_disjoint_and_follow_the_rows(monkeypatch):
     moved = pairwise_loss(leaves[1], similarity[order])
     assert found[1:] == moved[1:] and 0 < found[1] + found[2] < len(q) ** 2
     torch.testing.assert_close(found[0], moved[0])
-    gradients = [
-        torch.autograd.grad(x[0], y)[0] for x, y in zip((found, moved), leaves, strict=True)
-    ]
+    gradients = [torch.autograd.grad(x[0], y)[0] for x, y in zip((found, moved), leaves, strict=True)]
     torch.testing.assert_close(gradients[0][order], gradients[1])
 
 
@@ -214,9 +212,7 @@ def test_nan_and_infinity_make_the_loss_nan():
             assert pairwise_loss(*arguments)[0].isnan()
 
 
-@pytest.mark.parametrize(
-    ("zeta", "gamma"), [(0.2, 0.8), (0.5, 0.6), (1.1, 0.2), (0.8, -0.1), (math.nan, 0.2)]
-)
+@pytest.mark.parametrize(("zeta", "gamma"), [(0.2, 0.8), (0.5, 0.6), (1.1, 0.2), (0.8, -0.1), (math.nan, 0.2)])
 def test_thresholds_out_of_order_are_refused(zeta, gamma):
     with pytest.raises(ValueError, match="thresholds must satisfy"):
         pairwise_loss(softmax_rows(7, 4), zeta=zeta, gamma=gamma)

@@ -47,9 +47,7 @@ def test_run_losses_are_equations_1b_and_1c_and_sum_to_the_fuzzy_objective():
         spread = sum(weights[i, k] * ((u[i] - centers[k]) ** 2).sum() for i in range(7))
         assert reconstruction[k].item() == pytest.approx(error, rel=1e-12)
         assert centering[k].item() == pytest.approx(spread, rel=1e-12)
-    fuzzy = sum(
-        weights[i, k] * ((u[i] - centers[k]) ** 2).sum() for i in range(7) for k in range(4)
-    )
+    fuzzy = sum(weights[i, k] * ((u[i] - centers[k]) ** 2).sum() for i in range(7) for k in range(4))
     assert centering.sum().item() == pytest.approx(fuzzy, rel=1e-12)
 
 

@@ -23,9 +23,7 @@ def literal(model, pixels):
     layers = []
     for image in torch.from_numpy(pixels).double() / 255:
         maps, x = [], image[None]
-        for convolution, norm, block in zip(
-            network.convolutions, network.norms, network.blocks, strict=True
-        ):
+        for convolution, norm, block in zip(network.convolutions, network.norms, network.blocks, strict=True):
             x = convolution(x)
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             x = (x - norm.running_mean[:, None, None]) * scale[:, None, None]

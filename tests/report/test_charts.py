@@ -44,9 +44,7 @@ def test_curves_of_a_label_look_alike_in_every_panel():
     assert [line.get_color() for line in one.lines] == [PALETTE10[0], PALETTE10[1], PALETTE10[1]]
     assert [line.get_marker() for line in two.lines] == [MARKERS[1]]
     assert [line.get_linestyle() for line in one.lines] == ["--", "-", "-"]
-    assert (one.get_xscale(), one.get_yscale(), one.get_ylabel(), two.get_ylabel()) == (
-        *("linear", "log", "y", ""),
-    )
+    assert (one.get_xscale(), one.get_yscale(), one.get_ylabel(), two.get_ylabel()) == (*("linear", "log", "y", ""),)
     assert [text.get_text() for text in one.get_legend().get_texts()] == ["a", "b"]
     assert figure.legends == [] and two.get_legend() is None
 

@@ -44,16 +44,12 @@ def test_the_committed_records_are_thirteen_and_name_their_setting():
         name, rows = entry["parameters"]["representation"], entry["history"]
         assert entry["tag"].removesuffix("-nearest") == name
         assert [row["n_train"] for row in rows if row["stage"] == "svm"] == [625, 1250, 2500, 5000]
-        assert [len(row["losses"]) for row in rows if row["stage"] == "network"] == [60] * (
-            name != "whitened"
-        )
+        assert [len(row["losses"]) for row in rows if row["stage"] == "network"] == [60] * (name != "whitened")
     try:
         train = datasets.load(entry["parameters"]["train"])
     except FileNotFoundError:
         return
-    assert {r["train"]["sha256"] for e in COMMITTED for r in e["history"] if "train" in r} == {
-        train.sha256
-    }
+    assert {r["train"]["sha256"] for e in COMMITTED for r in e["history"] if "train" in r} == {train.sha256}
 
 
 @pytest.mark.parametrize(("profile", "dataset"), [("cpu", "cifar10-jpeg"), ("paper", "cifar10")])
