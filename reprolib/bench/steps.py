@@ -1,8 +1,7 @@
 """Time of one training step of each autoencoder method, beside ClustPy's: part of `bench`.
 
-Both take the step on copies of one network and on one batch, in turn and in one process, so that noise
-hits both. The floor of a step is the FLOPs of its products and convolutions over the rate of the matrix
-product.
+Both take the step on copies of one network and on one batch, in turn and in one process, so that noise hits both. The
+floor of a step is the FLOPs of its products and convolutions over the rate of the matrix product.
 """
 
 from __future__ import annotations

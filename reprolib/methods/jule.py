@@ -34,12 +34,11 @@ RELEASED |= dict(feature_statistics="batch", scale_init="uniform")
 class JULE(TrainedEstimator):
     """Joint unsupervised learning of image clusters and a CNN (paper 002, equation 1).
 
-    The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip
-    there or depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the
-    letter, "released" is JULE.torch. `precision="bfloat16"` trains under autocast; parameters and clustering
-    stay in float32. After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also
-    `labels_`), and "RC", of clustering anew on the final representation; `embedding_` float32 (n,
-    embedding_dim) of unit length; `n_clusters_by_period_`.
+    The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip there or
+    depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the letter, "released" is
+    JULE.torch. `precision="bfloat16"` trains under autocast; parameters and clustering stay in float32. After `fit`:
+    `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`), and "RC", of clustering
+    anew on the final representation; `embedding_` float32 (n, embedding_dim) of unit length; `n_clusters_by_period_`.
     """
 
     n_neighbors: Count = 20  # K_s

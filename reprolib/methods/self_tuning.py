@@ -208,10 +208,9 @@ def landmark_vectors(weights: Sparse, n_vectors: int) -> Array:
 class SCLS(ClassicalEstimator):
     """Landmark-based spectral clustering (Chen and Cai 2011; paper 002, Table 3, SC-LS).
 
-    Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples
-    (`landmarks="random"`: the samples themselves). The re-run of paper 002 has p = 500. With n <= p, n // 2
-    landmarks are taken, with a warning; `n_landmarks_` tells. There may be fewer labels than `n_clusters`. Time
-    O(n p d + p^3).
+    Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples (`landmarks="random"`: the
+    samples themselves). The re-run of paper 002 has p = 500. With n <= p, n // 2 landmarks are taken, with a warning;
+    `n_landmarks_` tells. There may be fewer labels than `n_clusters`. Time O(n p d + p^3).
     """
 
     n_landmarks: int = 1000  # p

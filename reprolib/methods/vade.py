@@ -135,10 +135,9 @@ class VaDE(AutoencoderMethod):
     """Variational deep embedding (Jiang, Zheng, Tan, Tang and Zhou 2017): a VAE with a mixture prior.
 
     A normal posterior around each latent vector, its log-variances from a second linear layer on the encoder's
-    features; as the prior a mixture of K diagonal Gaussians, trained along, from expectation maximisation on
-    the pretrained latent vectors. Labels are the components of largest gamma at the posterior mean; `centers_`
-    are the component means, `embedding_` the posterior means. In `history_`, `loss` is the negative ELBO in
-    nats a sample.
+    features; as the prior a mixture of K diagonal Gaussians, trained along, from expectation maximisation on the
+    pretrained latent vectors. Labels are the components of largest gamma at the posterior mean; `centers_` are the
+    component means, `embedding_` the posterior means. In `history_`, `loss` is the negative ELBO in nats a sample.
 
     Pixels are normal around the decoder's output, where the authors take Bernoulli ones for MNIST: the
     pretrained decoder is linear, and features need not lie in [0, 1]. Their variance starts at the pretrained
