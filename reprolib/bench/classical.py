@@ -4,8 +4,6 @@ All in one process and on the same unit rows. Each of ours is set beside one pee
 floor, the products alone.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering, SpectralClustering
 from sklearn.neighbors import NearestNeighbors

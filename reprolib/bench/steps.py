@@ -4,8 +4,6 @@ Both take the step on copies of one network and on one batch, in turn and in one
 floor of a step is the FLOPs of its products and convolutions over the rate of the matrix product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any

@@ -3,8 +3,6 @@
 A number is the smallest of a few repeats, since other work on the machine only adds time.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import time

@@ -4,8 +4,6 @@ The released code of paper 004 keeps the epoch whose k-means clusters agree best
 k-means looks at every epoch of the same pretraining; nothing is chosen.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from sklearn.cluster import KMeans

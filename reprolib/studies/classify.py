@@ -4,15 +4,13 @@ Paper 002, Table 8, in the pipeline of Coates, Ng and Lee (2011): `reprolib.stud
 features, this module classifies them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -53,7 +51,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     def __init__(self, C: float = 100.0) -> None:
         self.C = C
 
-    def fit(self, X: Any, y: Any) -> L2SVM:
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit features float (n, d) and labels (n,). Raises ValueError for fewer than two classes."""
         X = check_features(X)
         self.classes_, number = np.unique(np.asarray(y), return_inverse=True)
@@ -208,7 +206,7 @@ class PatchCodes(BaseEstimator):
         self.n_codes, self.n_patches = n_codes, n_patches
         self.random_state, self.device = random_state, device
 
-    def fit(self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None) -> PatchCodes:
+    def fit(self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None) -> Self:
         """Learn from `train`, and predict the classes of X.
 
         shared: folder where a CNN of the same patches and settings is found, or left for other

@@ -10,8 +10,6 @@ ours by what `fit` does once a call, a progress bar and seeds, below a milliseco
 mode for both; ClustPy would leave the network as its pretraining does, in evaluation mode.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
