@@ -16,14 +16,11 @@ from reprolib.checks import unknown_name
 
 FAILED, BAD_USAGE, STOPPED = 1, 2, 130
 ACTIONS = ("list", "fetch", "verify")
+PARAMETERS = "a setting of the paper's run.md, or a hyper-parameter; may be repeated"
 
 
 def parse_value(text: str) -> Any:
-    """Read the value of `-p name=value` as YAML, with the floats that YAML 1.1 misses.
-
-    >>> [parse_value(t) for t in ("3", "1e-3", "true", "usps", "null", "1,762")]
-    [3, 0.001, True, 'usps', None, '1,762']
-    """
+    """Read the value of `-p name=value` as YAML, with floats such as 1e-3; dates and the like stay text."""
     # YAML 1.1 wants a dot and a sign: 1e-3 would be the string "1e-3"
     if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", text):
         return float(text)
@@ -35,10 +32,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """Turn `name=value` texts into a dict; settings that are text, as tag=1, stay text.
-
-    Raises ValueError for a pair without `=` and for a name given twice.
-    """
+    """Turn `name=value` texts into a dict; settings that are text, as tag=1, stay text."""
     from reprolib.experiments.plan import SETTINGS
 
     found: dict[str, Any] = {}
@@ -77,38 +71,30 @@ def data(action: str, names: Sequence[str], root: str | None) -> int:
 
     if action not in ACTIONS:
         raise unknown_name("action", action, ACTIONS)
-    rows = load.available(root)
+    rows, status = load.available(root), 0
     if action == "list":
         print(f"data root: {load.data_root(root)}")
         for row in rows:
             size = f"{row['n']:>6} x {'x'.join(map(str, row['shape']))}" if row["n"] else ""
             print(f"{row['name']:<14} {size:<18} {row['found'] or 'not here; ' + row['how']}")
-        return 0
-    failed = False
+        return status
     for name in names or [row["name"] for row in rows if row["found"]]:
         try:
             print(getattr(load, action)(name, root=root))
         except OSError as error:
-            failed = True
             print(f"{name}: {error}", file=sys.stderr)
-    return FAILED if failed else 0
+            status = FAILED
+    return status
 
 
 @cli.command()
 @click.argument("paper")
-@click.option(
-    *("-p", "--parameters"),
-    multiple=True,
-    metavar="name=value",
-    help="a setting of the paper's run.md, or a hyper-parameter; may be repeated",
-)
+@click.option("-p", "--parameters", multiple=True, metavar="name=value", help=PARAMETERS)
 @click.option("--seeds", default=1, help="number of seeds (default 1)")
 @click.option("--first-seed", default=0, help="first random_state (default 0)")
 @click.option("--jobs", default=1, help="seeds at a time (default 1)")
 @click.option("--force", is_flag=True, help="run even where a record is there")
-def run(
-    paper: str, parameters: Sequence[str], seeds: int, first_seed: int, jobs: int, force: bool
-) -> int:
+def run(paper: str, parameters: Sequence[str], seeds: int, first_seed: int, **options: Any) -> int:
     """Run a paper's experiment, one record a seed.
 
     PAPER is a folder of the book, as jule.
@@ -117,7 +103,7 @@ def run(
     from reprolib.experiments.records import read, told
 
     given = parse_parameters(parameters)
-    options = {"jobs": jobs, "force": force, "runs_dir": given.pop("runs_dir", None)}
+    options["runs_dir"] = given.pop("runs_dir", None)
     # a queue or a service stops with SIGTERM: end the notebooks too, as after ctrl-c
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -162,9 +148,7 @@ def probe(context: click.Context) -> int | None:
     """Compare what the methods do with book/probes.yml."""
     from reprolib.experiments import probes
 
-    if context.invoked_subcommand is None:
-        return FAILED if probes.report_changes() else 0
-    return None
+    return FAILED if context.invoked_subcommand is None and probes.report_changes() else None
 
 
 @probe.command()

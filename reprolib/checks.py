@@ -11,11 +11,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most checks do not need 
 
 
 def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
-    """Return (not raise) the error for an unknown name: nearest valid names first, then all.
-
-    kind: what is being named, in words, as in "data set"; name: what came; valid: the accepted
-    names.
-    """
+    """Return (not raise) the error for an unknown name of a kind ("data set"): the nearest, then all."""
     names = sorted(str(v) for v in valid)
     folded = {n.casefold(): n for n in names}
     near = difflib.get_close_matches(str(name).casefold(), list(folded), n=3, cutoff=0.5)
@@ -23,9 +19,7 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names) or 'none'}.")
 
 
-def check_keys(
-    where: str, entry: Mapping[str, object], needed: set[str], optional: set[str]
-) -> None:
+def check_keys(where: str, entry: Mapping[str, object], needed: set[str], optional: set[str]) -> None:
     """Raise ValueError, naming the place, when an entry lacks a needed key or has an unknown one."""
     if missing := sorted(needed - set(entry)):
         raise ValueError(f"{where}: {', '.join(missing)} missing.")
@@ -42,8 +36,7 @@ def check_memory(needed: int, what: str, instead: str) -> None:
     available = int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) * 1024
     if needed > available:
         raise MemoryError(
-            f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are "
-            f"available: {instead}"
+            f"{what} needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available: {instead}"
         )
 
 

@@ -1,13 +1,17 @@
-"""Files that are whole or not there, their hash, and where the repository is."""
+"""Files that are whole or not there, YAML read once, and where the repository is."""
 
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parents[1]  # of the book and its library
+BOOK = REPOSITORY / "book"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -29,3 +33,20 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file, once while it stays as it is; what is returned is shared.
+
+    Raises ValueError, naming the file, when it does not parse.
+    """
+    try:
+        return _read_yaml(path, path.stat().st_mtime_ns)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+
+
+@lru_cache(maxsize=32)
+def _read_yaml(path: Path, mtime_ns: int) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)

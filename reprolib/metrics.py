@@ -5,76 +5,74 @@ the same length with any ids >= 0. None depends on how clusters or classes are n
 book/foundations/evaluation.md.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from reprolib.checks import unknown_name
 
+# Means of the two entropies by which the mutual information is divided
 AVERAGES = ("geometric", "arithmetic", "max")
 
 
-def _ids(values: Any, what: str) -> np.ndarray:
-    """Check one side: integers (n,), none negative."""
-    array = np.asarray(values)
-    if array.ndim != 1:
+def _pair(y: Any, labels: Any) -> list[np.ndarray]:
+    """Check both sides: integers (n,), none negative."""
+    pair = [np.asarray(y), np.asarray(labels)]
+    for what, array in zip(("y (the true classes)", "labels (the clusters)"), pair, strict=True):
+        if array.ndim != 1:
+            raise ValueError(
+                f"{what} must be 1-D, one integer a sample; got shape {array.shape}. "
+                "For probabilities or one-hot rows take argmax(axis=1) first."
+            )
+        if array.size == 0:
+            raise ValueError(f"{what} is empty; a score needs at least one sample.")
+        if array.dtype.kind not in "iu":
+            raise TypeError(
+                f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if "
+                "the values are whole numbers, or with numpy.unique(..., return_inverse=True)."
+            )
+        if array.min() < 0:
+            raise ValueError(
+                f"{what} holds the negative id {array.min()}, which usually marks noise or a missing "
+                "label: drop those samples, or give them an id of their own, and say which in the report."
+            )
+    if len(pair[0]) != len(pair[1]):
         raise ValueError(
-            f"{what} must be 1-D, one integer a sample; got shape {array.shape}. "
-            "For probabilities or one-hot rows take argmax(axis=1) first."
+            f"y has {len(pair[0])} samples and labels has {len(pair[1])}; they must describe the same "
+            "samples in the same order."
         )
-    if array.size == 0:
-        raise ValueError(f"{what} is empty; a score needs at least one sample.")
-    if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if the "
-            "values are whole numbers, or with numpy.unique(..., return_inverse=True)."
-        )
-    if array.min() < 0:
-        raise ValueError(
-            f"{what} holds the negative id {array.min()}, which usually marks noise or a missing label: "
-            "drop those samples, or give them an id of their own, and say which in the report."
-        )
-    return array
-
-
-def _pair(y: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    y, labels = _ids(y, "y (the true classes)"), _ids(labels, "labels (the clusters)")
-    if len(y) != len(labels):
-        raise ValueError(
-            f"y has {len(y)} samples and labels has {len(labels)}; they must describe the same samples "
-            "in the same order."
-        )
-    return y, labels
+    return pair
 
 
 def confusion(y: Any, labels: Any) -> np.ndarray:
-    """Count the samples of each class in each cluster: int64 (n_classes, n_clusters).
-
-    Rows are the distinct values of y in ascending order, columns those of labels.
+    """Samples of each class in each cluster: int64 (n_classes, n_clusters), both in ascending order.
 
     >>> confusion([0, 0, 1, 1, 2], [7, 7, 7, 3, 3])
     array([[0, 2],
            [1, 1],
            [1, 0]])
     """
-    # here and below: who only reads records does not wait for scikit-learn
-    from sklearn.metrics.cluster import contingency_matrix
+    ids, places = zip(*(np.unique(a, return_inverse=True) for a in _pair(y, labels)), strict=True)
+    table = np.zeros([len(values) for values in ids], dtype=np.int64)
+    np.add.at(table, places, 1)
+    return table
 
-    return contingency_matrix(*_pair(y, labels))
+
+def _assigned(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the best one-to-one map (Hungarian method)."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(table, maximize=True)
 
 
 def match(y: Any, labels: Any) -> dict[int, int]:
-    """Map cluster ids to class ids, one to one, so that most samples agree (Hungarian method).
-
-    With more clusters than classes the clusters left over are absent from the map.
+    """Map cluster ids to class ids, one to one, so that most samples agree; clusters may be left over.
 
     >>> match([0, 0, 0, 1, 1, 1], [5, 5, 9, 9, 9, 2])
     {5: 0, 9: 1}
     """
     classes, clusters = (np.unique(ids) for ids in _pair(y, labels))
-    rows, columns = linear_sum_assignment(confusion(y, labels), maximize=True)
+    rows, columns = _assigned(confusion(y, labels))
     return {int(clusters[c]): int(classes[r]) for c, r in sorted(zip(columns, rows, strict=True))}
 
 
@@ -87,8 +85,7 @@ def accuracy(y: Any, labels: Any) -> float:
     0.8333333333333334
     """
     table = confusion(y, labels)
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    return float(table[rows, columns].sum() / table.sum())
+    return float(table[_assigned(table)].sum() / table.sum())
 
 
 def purity(y: Any, labels: Any) -> float:
@@ -116,7 +113,7 @@ def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     """
     if average not in AVERAGES:
         raise unknown_name("NMI average", average, AVERAGES)
-    from sklearn.metrics import normalized_mutual_info_score
+    from sklearn.metrics import normalized_mutual_info_score  # who only reads records does not wait
 
     score = normalized_mutual_info_score(*_pair(y, labels), average_method=average)
     return float(np.clip(score, 0.0, 1.0))
@@ -131,28 +128,6 @@ def ari(y: Any, labels: Any) -> float:
     from sklearn.metrics import adjusted_rand_score
 
     return float(adjusted_rand_score(*_pair(y, labels)))
-
-
-def batch_averaged(
-    metric: Callable[[np.ndarray, np.ndarray], float], y: Any, labels: Any, batch_size: int
-) -> float:
-    """Score consecutive batches one by one and average, weighted by size, as paper 003's code does.
-
-    Small batches inflate purity and NMI, since every batch gets a map of its own; ARI hardly moves.
-    Kept for comparing with such numbers only. Raises ValueError unless 1 <= batch_size <= n.
-
-    >>> y, labels = [0, 1, 0, 1], [0, 0, 1, 1]
-    >>> batch_averaged(purity, y, labels, batch_size=1), purity(y, labels)
-    (1.0, 0.5)
-    """
-    y, labels = _pair(y, labels)
-    if not 1 <= batch_size <= len(y):
-        raise ValueError(
-            f"batch_size must be from 1 to the number of samples, {len(y)}; got {batch_size}."
-        )
-    batches = np.split(np.arange(len(y)), range(batch_size, len(y), batch_size))
-    scores = [metric(y[batch], labels[batch]) for batch in batches]
-    return float(np.average(scores, weights=[len(batch) for batch in batches]))
 
 
 def summary(y: Any, labels: Any) -> dict[str, float]:

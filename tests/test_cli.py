@@ -23,17 +23,7 @@ def run(capsys, *argv):
 def test_doctor_says_what_is_here_and_what_will_run(capsys):
     status, out, err = run(capsys, "doctor")
     assert (status, err) == (0, "")
-    for word in (
-        "device",
-        "torch",
-        "numba",
-        "data root",
-        "digits",
-        "jule",
-        "smoke",
-        "chromium",
-        "npm",
-    ):
+    for word in ("device", "torch", "numba", "data root", "digits", "jule", "smoke", "chromium", "npm"):
         assert word in out
 
 
@@ -205,10 +195,7 @@ def test_the_module_is_a_program(tmp_path):
 def test_a_stopped_command_ends_its_notebook_and_says_how_to_go_on(tmp_path):
     argv = ["run", "jule", "-p", "n_epochs=1000", "-p", "tag=long", "-p", f"runs_dir={tmp_path}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "reprolib", *argv],
-        cwd=REPOSITORY,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", "reprolib", *argv], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("checkpoints/*.ckpt")) and time.monotonic() < deadline:

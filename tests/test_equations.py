@@ -19,19 +19,12 @@ from reprolib import load
 from reprolib.graph.digraph import edge_weights, knn_digraph, one_link_clusters
 from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
 from reprolib.methods import JULE
-from reprolib.methods.jule import (
-    Triplets,
-    inverse_decay,
-    period_lengths,
-    weighted_triplet_loss,
-)
+from reprolib.methods.jule import Triplets, inverse_decay, period_lengths, weighted_triplet_loss
 from reprolib.training.trainer import Run
 
 BOOK = Path(__file__).parents[1] / "book"
 PAPERS = {"jule": "paper 002", "dcss": "paper 004"}
-EQUATION = re.compile(
-    r"^\((eq-(\w+)-[\w-]+)\)=\n```\{math\}\n(.*?)\n```\n(.*?)(?=^```|^\(eq-|^#)", re.M | re.S
-)
+EQUATION = re.compile(r"^\((eq-(\w+)-[\w-]+)\)=\n```\{math\}\n(.*?)\n```\n(.*?)(?=^```|^\(eq-|^#)", re.M | re.S)
 NAME = re.compile(r"`(reprolib\.[\w.]+)`")
 NUMBERS = re.compile(r"equations? (\d+[abc]?(?:(?:, | and )\d+[abc]?)*)")
 # what a docstring cites for an equation that has no number in the paper
@@ -65,9 +58,7 @@ COVERED = {
     "eq-jule-period": "test_equations.test_a_period_merges_the_ceiling_of_eta_times_n_c",
     "eq-jule-rate": "test_equations.test_inverse_policy_is_the_printed_formula",
     "eq-jule-readings": "test_losses.test_value_and_gradient_equal_the_literal_loss",
-    "eq-jule-collapse": (
-        "test_losses.test_unhinged_loss_prefers_collapse_until_negatives_are_gamma_times_farther"
-    ),
+    "eq-jule-collapse": ("test_losses.test_unhinged_loss_prefers_collapse_until_negatives_are_gamma_times_farther"),
     "eq-dcss-1": "test_dcss.test_run_losses_are_equations_1b_and_1c_and_sum_to_the_fuzzy_objective",
     "eq-dcss-2": "test_soft_assignment.test_memberships_equal_the_textbook_ratios",
     "eq-dcss-3": "test_dcss.test_centers_are_refreshed_by_equation_3_and_lower_the_fuzzy_objective",
@@ -164,9 +155,7 @@ def test_a_period_merges_the_ceiling_of_eta_times_n_c(eta):
 
 def test_inverse_policy_is_the_printed_formula():
     for step in (0, 1, 777, 100_000):
-        assert inverse_decay(step, 0.01, 1e-4, 0.75) == pytest.approx(
-            0.01 * (1 + 0.0001 * step) ** -0.75, rel=1e-12
-        )
+        assert inverse_decay(step, 0.01, 1e-4, 0.75) == pytest.approx(0.01 * (1 + 0.0001 * step) ** -0.75, rel=1e-12)
 
 
 def step_losses(digraph, labels, merges, local_weight, n_neighbor_clusters):

@@ -15,8 +15,7 @@ from reprolib import metrics
 
 small = st.integers(1, 30).flatmap(
     lambda n: st.tuples(
-        st.lists(st.integers(0, 4), min_size=n, max_size=n),
-        st.lists(st.integers(0, 4), min_size=n, max_size=n),
+        st.lists(st.integers(0, 4), min_size=n, max_size=n), st.lists(st.integers(0, 4), min_size=n, max_size=n)
     )
 )
 
@@ -41,11 +40,7 @@ def literal_nmi(y, labels, average):
     h_l = -sum(c / n * math.log(c / n) for c in pl.values())
     if len(py) == len(pl) == 1:
         return 1.0
-    mean = {
-        "geometric": math.sqrt(h_y * h_l),
-        "arithmetic": (h_y + h_l) / 2,
-        "max": max(h_y, h_l),
-    }[average]
+    mean = {"geometric": math.sqrt(h_y * h_l), "arithmetic": (h_y + h_l) / 2, "max": max(h_y, h_l)}[average]
     return 0.0 if mean == 0 else information / mean
 
 
@@ -113,28 +108,6 @@ def test_orders_between_scores(pair):
     assert all(0 <= v <= 1 for k, v in s.items() if k != "ari")
 
 
-@given(small, st.integers(1, 30))
-def test_batch_purity_is_never_below_global_purity(pair, batch_size):
-    y, labels = pair
-    batch_size = min(batch_size, len(y))
-    batched = metrics.batch_averaged(metrics.purity, y, labels, batch_size)
-    assert batched >= metrics.purity(y, labels) - 1e-12
-
-
-def test_batch_averaged_is_the_plain_mean_over_equal_batches():
-    rng = np.random.default_rng(0)
-    y, labels = rng.integers(0, 3, 60), rng.integers(0, 3, 60)
-    by_hand = np.mean([metrics.ari(y[i : i + 20], labels[i : i + 20]) for i in (0, 20, 40)])
-    assert metrics.batch_averaged(metrics.ari, y, labels, 20) == pytest.approx(by_hand)
-    assert metrics.batch_averaged(metrics.ari, y, labels, 60) == metrics.ari(y, labels)
-
-
-def test_a_short_last_batch_weighs_by_its_size():
-    y, labels = [0, 1, 0, 1, 0], [0, 0, 0, 0, 0]
-    scores = metrics.batch_averaged(metrics.purity, y, labels, 4)
-    assert scores == pytest.approx((4 * 0.5 + 1 * 1.0) / 5)
-
-
 def test_perfect_and_trivial_partitions():
     y = [0, 0, 1, 1, 2]
     perfect = metrics.summary(y, [4, 4, 9, 9, 0])
@@ -146,18 +119,6 @@ def test_perfect_and_trivial_partitions():
     assert metrics.summary([0], [0])["ari"] == 1.0
     singletons = metrics.summary(y, range(5))
     assert singletons["purity"] == 1.0 and singletons["acc"] == 0.6
-
-
-def test_random_labels_look_good_in_small_batches_but_not_to_ari():
-    """reference_code.md, finding 1: batches of 100, 10 classes."""
-    rng = np.random.default_rng(0)
-    y, labels = rng.integers(0, 10, 10_000), rng.integers(0, 10, 10_000)
-    scores = [
-        metrics.batch_averaged(m, y, labels, 100)
-        for m in (metrics.purity, metrics.nmi, metrics.ari)
-    ]
-    assert scores == pytest.approx([0.27, 0.21, 0.0], abs=0.015)
-    assert metrics.accuracy(y, labels) < 0.13
 
 
 def test_match_is_one_to_one_and_gives_the_accuracy():
@@ -196,19 +157,11 @@ def test_bad_input_is_refused(y, labels, error, says):
     for score in (metrics.accuracy, metrics.nmi, metrics.ari, metrics.purity, metrics.summary):
         with pytest.raises(error, match=says):
             score(y, labels)
-    with pytest.raises(error, match=says):
-        metrics.batch_averaged(metrics.ari, y, labels, 1)
 
 
 def test_unknown_normaliser_names_the_nearest():
     with pytest.raises(ValueError, match="Did you mean 'arithmetic'"):
         metrics.nmi([0, 1], [0, 1], average="arithmetical")
-
-
-@pytest.mark.parametrize("batch_size", [0, -1, 5])
-def test_batch_size_must_fit(batch_size):
-    with pytest.raises(ValueError, match="batch_size must be from 1"):
-        metrics.batch_averaged(metrics.ari, [0, 1, 0, 1], [0, 1, 1, 1], batch_size)
 
 
 def test_the_docstrings_tell_the_truth():

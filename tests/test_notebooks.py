@@ -42,9 +42,7 @@ def test_every_checked_cell_holds_an_output(page):
 
 @PAGE
 def test_no_checked_cell_failed(page):
-    kinds = {
-        output.output_type for cell in stored(page).cells for output in cell.get("outputs", [])
-    }
+    kinds = {output.output_type for cell in stored(page).cells for output in cell.get("outputs", [])}
     assert "error" not in kinds
 
 
@@ -92,13 +90,7 @@ def test_the_guards_see_a_false_that_is_printed():
     for said in ("agree: False\n", "float32   True False", "(False, True)"):
         assert FAILED.search(said)
     assert not FAILED.search("  ordered_pairs = False\n  agree: True")
-    for printed in (
-        "np.array_equal(a, b)",
-        "a == b",
-        "not a",
-        "(a == b).all()",
-        "a > b and c == d",
-    ):
+    for printed in ("np.array_equal(a, b)", "a == b", "not a", "(a == b).all()", "a > b and c == d"):
         assert printed_comparisons(f"print('equal', {printed})") == [printed]
         assert printed_comparisons(f"print(f'equal: {{{printed}}}')") == [printed]
     fine = "print('all' if a == b else 'not all', equal(a, b), (a == b).mean(), name or '-')"
@@ -112,11 +104,7 @@ def test_no_reference_without_a_page():
 
 def test_no_ipynb_is_tracked_under_book():
     listed = subprocess.run(
-        ["git", "ls-files", "--", "book/*.ipynb"],
-        cwd=notebooks.ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+        ["git", "ls-files", "--", "book/*.ipynb"], cwd=notebooks.ROOT, capture_output=True, text=True, check=True
     )
     assert listed.stdout == ""
 

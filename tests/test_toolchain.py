@@ -18,9 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def tracked() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -115,9 +113,7 @@ def test_no_registry_host_in_any_tracked_file():
 def test_every_page_is_in_the_table_of_contents():
     toc = (ROOT / "_toc.yml").read_text()
     listed = set(re.findall(r"(?:file|root): (\S+)", toc))
-    written = {
-        path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "book").rglob("*.md")
-    }
+    written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "book").rglob("*.md")}
     assert written == listed
 
 

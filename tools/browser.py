@@ -177,9 +177,7 @@ class _Tab:
         self.loaded.clear()
         await self.send("Page.navigate", url=f"{base}/{path}")
         await asyncio.wait_for(self.loaded.wait(), PAGE_SECONDS)
-        answer = await self.send(
-            "Runtime.evaluate", expression=PROBE, awaitPromise=True, returnByValue=True
-        )
+        answer = await self.send("Runtime.evaluate", expression=PROBE, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{path}: {answer['exceptionDetails']}")
         report.probe = answer["result"]["value"]
@@ -196,18 +194,12 @@ async def _visit_all(address, base, paths, width, height, dark, screenshot) -> l
     listener = asyncio.ensure_future(tab.listen())
     try:
         target = await tab.send("Target.createTarget", url="about:blank")
-        attached = await tab.send(
-            "Target.attachToTarget", targetId=target["targetId"], flatten=True
-        )
+        attached = await tab.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         tab.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             await tab.send(f"{domain}.enable")
         await tab.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await tab.send("Emulation.setEmulatedMedia", features=[scheme])

@@ -14,9 +14,7 @@ from jupyter_cache import get_cache
 from sphinx.application import Sphinx
 
 
-def offer_notebook(
-    app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _doctree: object
-) -> None:
+def offer_notebook(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
     """Put the executed notebook of a page into the site and tell the theme's button of it."""
     site = Path(app.outdir)
     written = site.parent / "jupyter_execute" / f"{pagename}.ipynb"

@@ -12,13 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What an executed page can depend on beside its own cells
-PATTERNS = (
-    "reprolib/**/*.py",
-    "book/**/*.yml",
-    "book/**/*.json",
-    "book/**/*.npz",
-    "requirements.lock",
-)
+PATTERNS = ("reprolib/**/*.py", "book/**/*.yml", "book/**/*.json", "book/**/*.npz", "requirements.lock")
 #: Written by runs, never committed
 IGNORED = {"executed", "checkpoints"}
 

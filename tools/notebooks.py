@@ -55,10 +55,7 @@ def convert(page: Path, root: Path = ROOT) -> NotebookNode:
 
 def cells(notebook: NotebookNode) -> list[tuple[str, str, tuple[str, ...]]]:
     """(type, source, tags) of every cell: what a reference must share with its page."""
-    return [
-        (cell.cell_type, cell.source, tuple(sorted(cell.metadata.get("tags", []))))
-        for cell in notebook.cells
-    ]
+    return [(cell.cell_type, cell.source, tuple(sorted(cell.metadata.get("tags", [])))) for cell in notebook.cells]
 
 
 def is_checked(cell: NotebookNode) -> bool:
@@ -87,10 +84,7 @@ def refresh(page: Path, root: Path = ROOT) -> Path:
     """Execute a page and write its reference; an error in a cell is raised, nothing is written."""
     notebook = convert(page, root)
     client = NotebookClient(
-        notebook,
-        timeout=CELL_TIMEOUT,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(root / page.parent)}},
+        notebook, timeout=CELL_TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(root / page.parent)}}
     )
     client.execute()
     path = root / reference(page)

@@ -4,8 +4,6 @@ All in one process and on the same unit rows. Each of ours is set beside one pee
 floor, the products alone.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering, SpectralClustering
 from sklearn.neighbors import NearestNeighbors
@@ -80,9 +78,7 @@ PEERS: dict[str, Work] = {
 WORKS = {name: work for name, (work, _) in OURS.items()} | PEERS
 
 
-def beside_peers(
-    dataset: str, *, only: str = "", halved: bool = False
-) -> dict[str, dict[str, dict]]:
+def beside_peers(dataset: str, *, only: str = "", halved: bool = False) -> dict[str, dict[str, dict]]:
     """Seconds and memory of WORKS on a data set, as `timing.grow` returns them; printed with ratios.
 
     only: how the names of the works begin; halved: over n, every second, fourth ... row left out, until a

@@ -4,8 +4,6 @@ Everything runs one after the other in this process. Nothing is asserted, and no
 it is asked for.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence

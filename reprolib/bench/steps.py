@@ -1,11 +1,8 @@
 """Time of one training step of each autoencoder method, beside ClustPy's: part of `bench`.
 
-Both take the step on copies of one network and on one batch, in turn and in one process, so that noise
-hits both. The floor of a step is the FLOPs of its products and convolutions over the rate of the matrix
-product.
+Both take the step on copies of one network and on one batch, in turn and in one process, so that noise hits both. The
+floor of a step is the FLOPs of its products and convolutions over the rate of the matrix product.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -48,9 +45,7 @@ OF_FLOOR = "share of floor"
 HEAD = ("", "float32, ms", OF_FLOOR, "bfloat16, ms", OF_FLOOR, "ClustPy, ms", "times ours")
 
 
-def measure(
-    *, sides: tuple[int, ...] = SIDES, size: int = BATCH, repeats: int = 11
-) -> dict[str, Any]:
+def measure(*, sides: tuple[int, ...] = SIDES, size: int = BATCH, repeats: int = 11) -> dict[str, Any]:
     """Seconds of a step of every member on a batch of `size` random images, for each of `sides` pixels.
 
     Returns {"clustpy": its version or None, "batch": size, "rates": FLOP/s of the matrix product by
@@ -85,9 +80,7 @@ def table(found: Mapping[str, Any], shape: str) -> Table:
     return Table(HEAD, rows, f"One step on {found['batch']} images of {shape} pixels")
 
 
-def _measured(
-    name: str, images: np.ndarray, size: int, repeats: int, beside: bool
-) -> dict[str, Any]:
+def _measured(name: str, images: np.ndarray, size: int, repeats: int, beside: bool) -> dict[str, Any]:
     """The row of one member; `beside`: ClustPy too, where it has the method."""
     batch = torch.arange(size)
     stages = {precision: start(name, images, size, precision) for precision in PRECISIONS}

@@ -3,8 +3,6 @@
 A number is the smallest of a few repeats, since other work on the machine only adds time.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import time
@@ -44,9 +42,7 @@ def measure(works: Mapping[str, Callable[[], object]], repeats: int = REPEATS) -
     return found
 
 
-def grow(
-    works: Mapping[str, Work], features: np.ndarray, sizes: Sequence[int]
-) -> dict[str, dict[str, dict]]:
+def grow(works: Mapping[str, Work], features: np.ndarray, sizes: Sequence[int]) -> dict[str, dict[str, dict]]:
     """`measure` works on evenly spaced rows of `features` (n, d): {name: {str(size): entry}}.
 
     A work is left out where its package is not installed, and from the size on where its growth so far,

@@ -28,8 +28,7 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
 def ensure_writable(folder: Path) -> None:
     """Create the folder if need be; raises PermissionError when it cannot be written.
 
-    A folder whose mode has no write bit counts as read-only for root too: it was meant to stay as
-    it is.
+    A folder whose mode has no write bit was meant to stay as it is, and is read-only for root too.
     """
     wrong = ""
     try:
@@ -52,8 +51,7 @@ def _paths(root: Path, name: str) -> tuple[Path, Path]:
 def read_npz(path: Path, needed: str, *optional: str) -> dict[str, np.ndarray]:
     """Read one array of an .npz, and others if they are there, by name; never unpickles.
 
-    Raises ValueError when the file is truncated, is no .npz, holds pickled objects under these names,
-    or lacks the needed one.
+    Raises ValueError when it is damaged, is no .npz, holds pickled objects, or lacks the needed one.
     """
     try:
         arrays = np.load(path, allow_pickle=False)
@@ -84,9 +82,7 @@ def read_images(path: Path, name: str) -> Images:
         raise type(error)(f"{path}: {error}") from error
 
 
-def write_arrays(
-    root: Path, name: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
-) -> Path:
+def write_arrays(root: Path, name: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Path:
     """Cache arrays of root with a note about them, return their path; PermissionError if read-only."""
     ensure_writable(root)
     ensure_writable(root / "cache")
@@ -99,53 +95,40 @@ def write_arrays(
     return path
 
 
-def write_images(
-    root: Path, name: str, images: Images, source: str, source_sha256: str = ""
-) -> Path:
+def write_images(root: Path, name: str, images: Images, source: str, source_sha256: str = "") -> Path:
     """Write a data set to the cache of root, return its path; PermissionError if read-only."""
     labels = {} if images.labels is None else {"labels": images.labels}
-    about = {
-        "name": name,
-        "n": images.n,
-        "shape": list(images.shape),
-        "source": source,
-        "source_sha256": source_sha256,
-        "arrays_sha256": images.sha256,
-    }
+    about = {"name": name, "n": images.n, "shape": list(images.shape), "source": source}
+    about |= {"source_sha256": source_sha256, "arrays_sha256": images.sha256}
     return write_arrays(root, name, {"images": images.pixels} | labels, about)
 
 
-def read_note(root: Path, name: str) -> dict | None:
-    """Return the note of what is cached under a name, None if nothing is complete; ValueError if damaged."""
+def cached(root: Path, name: str) -> Path | None:
+    """Path of what is cached under a name, None if nothing is complete."""
     path, note = _paths(root, name)
-    if not (path.is_file() and note.is_file()):
-        return None
-    try:
-        content = json.loads(note.read_text())
-        content["file_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{note} is damaged. Delete it and fetch {name!r} again.") from error
-    return content
+    return path if path.is_file() and note.is_file() else None
 
 
 def verified(root: Path, name: str) -> Path | None:
     """Path of what is cached under a name, None if not there.
 
-    Raises ValueError on a wrong checksum, and when the file it was made from has changed since.
+    Raises ValueError when its note is damaged, on a wrong checksum, and when the file it was made from
+    has changed since.
     """
-    note = read_note(root, name)
-    if note is None:
+    path, note = cached(root, name), _paths(root, name)[1]
+    if path is None:
         return None
-    path, _ = _paths(root, name)
-    origin, known = root / note.get("source", ""), note.get("source_sha256")
+    try:
+        content = json.loads(note.read_text())
+        expected = content["file_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{note} is damaged. Delete it and fetch {name!r} again.") from error
+    origin, known = root / content.get("source", ""), content.get("source_sha256")
     if known and origin.is_file() and file_sha256(origin) != known:
+        raise ValueError(f"{origin} changed after {path} was made from it; delete {path} and load again.")
+    if (found := file_sha256(path)) != expected:
         raise ValueError(
-            f"{origin} changed after {path} was made from it; delete {path} and load again."
-        )
-    found = file_sha256(path)
-    if found != note["file_sha256"]:
-        raise ValueError(
-            f"{path} has the wrong checksum: expected SHA-256 {note['file_sha256'][:16]}..., found "
-            f"{found[:16]}.... It was damaged or changed; delete it and fetch {name!r} again."
+            f"{path} has the wrong checksum: expected SHA-256 {expected[:16]}..., found {found[:16]}.... "
+            f"It was damaged or changed; delete it and fetch {name!r} again."
         )
     return path

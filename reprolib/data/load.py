@@ -16,21 +16,12 @@ import numpy as np
 from reprolib.checks import unknown_name
 from reprolib.data import cache, made, readers
 from reprolib.data.cache import data_root
-from reprolib.data.catalogue import KNOWN, TABLE
+from reprolib.data.catalogue import TABLE
 from reprolib.data.fetch import get
 from reprolib.data.images import Images, LabelsSealedError, resize, sealed_labels, to_gray
 from reprolib.files import file_sha256
 
-__all__ = [
-    "Images",
-    "LabelsSealedError",
-    "available",
-    "data_root",
-    "fetch",
-    "load",
-    "sealed_labels",
-    "verify",
-]
+__all__ = ["Images", "LabelsSealedError", "available", "fetch", "load", "sealed_labels", "verify"]
 
 
 def _own(root: Path) -> list[str]:
@@ -41,8 +32,7 @@ def _own(root: Path) -> list[str]:
 def _resolve(name: str, root: Path) -> tuple[str, str, float]:
     """Split a name into a data set, the part of it or "", and the r of its imbalanced draw or 0.0.
 
-    The data set is one of the table, the stem of an own file or folder:PATH. Raises ValueError for an
-    unknown name or r.
+    The data set is one of the table, the stem of an own file or folder:PATH.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string such as 'digits'; got {type(name).__name__}.")
@@ -50,12 +40,10 @@ def _resolve(name: str, root: Path) -> tuple[str, str, float]:
         return name, "", 0.0
     own = _own(root)
     whole, rate = made.split_rate(name) if name not in own else (name, "")
-    base, _, part = whole.rpartition("-")
-    if not (base in TABLE and TABLE[base].n_first and part in TABLE[base].parts):
-        base, part = whole, ""
+    parts = {f"{n}-{part}": (n, part) for n, d in TABLE.items() if d.n_first for part in d.parts}
+    base, part = parts.get(whole, (whole, ""))
     if base in TABLE or base in own:
         return base, part, made.check_rate(whole, rate) if rate else 0.0
-    parts = [f"{n}-{part}" for n, d in TABLE.items() if d.n_first for part in d.parts]
     tail = f"-r{rate}" if rate and 0 < float(rate) <= 1 else ""
     names = [n + tail for n in (*TABLE, *parts, *own)]
     raise unknown_name("data set", name, [*names, "folder:PATH", "NAME-r0.1"])
@@ -66,26 +54,21 @@ def _find(name: str, root: Path) -> str:
     if name == "digits":
         return "scikit-learn"
     if TABLE[name].made_from:
-        return "" if _missing(name, root) else TABLE[name].how
-    mats = [p for p in sorted(root.glob("*.[mM][aA][tT]")) if p.stem.casefold() in TABLE[name].mat]
+        return TABLE[name].how if all(_find(n, root) for n in TABLE[name].made_from) else ""
+    mats = [p for p in sorted(root.glob("*.[mM][aA][tT]")) if p.stem.lower() in TABLE[name].mat]
     zipped = [root / f"{name}.zip"] if name == "cifar10-jpeg" else []
-    cached = [root / "cache" / f"{name}.npz"] if cache.read_note(root, name) else []
-    places = (root / f"{name}.npz", *cached, *mats, *zipped)
-    return next((str(path) for path in places if path.is_file()), "")
-
-
-def _missing(name: str, root: Path) -> list[str]:
-    """Data sets of the table that have to be fetched before this one can be read."""
-    return [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]
+    places = (root / f"{name}.npz", cache.cached(root, name), *mats, *zipped)
+    return next((str(path) for path in places if path and path.is_file()), "")
 
 
 def _check_here(name: str, root: Path) -> None:
     """Raise FileNotFoundError, saying what to fetch, when a data set of the table is not here."""
-    missing = " ".join(_missing(name, root))
+    missing = [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]
     if missing:
         raise FileNotFoundError(
             f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
-            f"`python -m reprolib data fetch {missing}`, or set REPROLIB_DATA to a folder that has it."
+            f"`python -m reprolib data fetch {' '.join(missing)}`, or set REPROLIB_DATA to a folder that "
+            "has it."
         )
 
 
@@ -101,43 +84,43 @@ def _read(base: str, part: str, root: Path) -> Images:
     if part:
         if images.n != entry.n:
             raise ValueError(f"{name!r} needs the {entry.n} images of {base!r}; found {images.n}.")
-        cut = entry.n_first
-        images = images.take(slice(0, cut) if part == entry.parts[0] else slice(cut, None))
+        first = part == entry.parts[0]
+        images = images.take(slice(entry.n_first) if first else slice(entry.n_first, None))
         images.name = name
     return images
 
 
 def _read_file(name: str, path: Path, root: Path) -> Images:
     """Read a data set of the table from what `_find` found."""
+    if path.suffix == ".npz":
+        if path.parent.name == "cache":
+            cache.verified(root, name)
+        return cache.read_images(path, name)
     if name == "digits":
         return Images(*readers.read_digits(), name=name)
     if path.suffix.lower() == ".mat":
         return Images(*readers.read_mat(path, TABLE[name].shape[1:]), name=name)
-    if path.suffix == ".zip":
-        images = Images(*readers.read_class_zip(path), name=name)
-        # a read-only root is only read; decoding again costs seconds
-        with contextlib.suppress(PermissionError):
-            cache.write_images(root, name, images, path.name, file_sha256(path))
-        return images
-    if path.parent.name == "cache":
-        cache.verified(root, name)
-    return cache.read_images(path, name)
+    images = Images(*readers.read_class_zip(path), name=name)
+    # decoding again costs seconds; a read-only root is only read
+    with contextlib.suppress(PermissionError):
+        cache.write_images(root, name, images, path.name, file_sha256(path))
+    return images
 
 
 def _subset(images: Images, subset: Any) -> Images:
     """Select k images evenly spaced, a slice or indices, and record it."""
-    n, how = images.n, "chosen"
-    if isinstance(subset, int | np.integer) and not isinstance(subset, bool) and 1 <= subset <= n:
-        subset, how = np.arange(subset) * n // subset, "evenly spaced"
-    elif not isinstance(subset, slice):
-        asked, subset = subset, np.asarray(subset)
-        numbers = subset.ndim == 1 and subset.dtype.kind in "iu" and subset.size > 0
-        if not numbers or subset.min() < 0 or subset.max() >= n:
+    chosen, n, how = subset, images.n, "chosen"
+    if not isinstance(subset, slice):
+        chosen = np.asarray(subset)
+        whole, least = (chosen.dtype.kind in "iu" and chosen.ndim < 2 and chosen.size, chosen.ndim == 0)
+        if not whole or chosen.min() < least or chosen.max() >= n + least:
             raise ValueError(
                 f"subset must be a whole number from 1 to the {n} images of {images.name!r}, a slice, or "
-                f"a non-empty 1-D array of indices from 0 to {n - 1}; got {reprlib.repr(asked)}."
+                f"a non-empty 1-D array of indices from 0 to {n - 1}; got {reprlib.repr(subset)}."
             )
-    few = images.take(subset)
+        if chosen.ndim == 0:
+            chosen, how = np.arange(chosen) * n // chosen, "evenly spaced"
+    few = images.take(chosen)
     few.transforms["subset"] = f"{few.n} of {n}, {how}"
     return few
 
@@ -153,10 +136,9 @@ def load(
     """Load a data set as `Images` uint8 (n, c, h, w); no network is used.
 
     name: see the module; root: the data folder, by default `data_root()`; subset: k images evenly
-    spaced over the data set or, if one is named, its imbalanced draw, or a slice or indices; gray:
-    one channel; size: int or (height, width), stretched. What was done stands in `.transforms`.
-    Raises ValueError for an unknown name or a damaged file, FileNotFoundError when the data set is
-    not there, saying how to get it.
+    spaced over the data set or its imbalanced draw, a slice, or indices; gray: one channel; size: int
+    or (height, width), stretched. What was done stands in `.transforms`. Raises ValueError for an
+    unknown name or a damaged file, FileNotFoundError when it is not there, saying how to get it.
     """
     folder = data_root(root)
     base, part, r = _resolve(name, folder)
@@ -176,15 +158,10 @@ def load(
 
 def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
     """List known data sets, then own .npz files: name, what, n, shape, found (path or ""), how."""
-    folder = data_root(root)
-    rows = []
+    folder, rows = data_root(root), []
     for name, entry in TABLE.items():
-        try:
-            found = _find(name, folder)
-        except ValueError as error:  # an unreadable note in the cache must not hide the other rows
-            found = f"damaged: {error}"
-        row = {"name": name, "what": entry.what, "n": entry.n, "shape": entry.shape, "found": found}
-        rows.append(row | {"how": entry.how})
+        row = {"name": name, "what": entry.what, "n": entry.n, "shape": entry.shape}
+        rows.append(row | {"found": _find(name, folder), "how": entry.how})
     own = {"what": "own file", "n": None, "shape": None, "how": ""}
     return rows + [{"name": n, "found": str(folder / f"{n}.npz")} | own for n in _own(folder)]
 
@@ -192,24 +169,24 @@ def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
 def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     """Get a data set into the cache of the data root by the first route that works, and say which.
 
-    Routes and checksums: reprolib/data/fetch.py. Raises ValueError for an unknown name, PermissionError
-    when the root cannot be written, ConnectionError when no route worked, with the reason of each,
-    FileNotFoundError for a data set that is made from others, when those have to be fetched.
+    Raises ValueError for an unknown name, PermissionError when the root cannot be written,
+    ConnectionError when no route (fetch.py) worked, with the reason of each, FileNotFoundError for a
+    data set that is made from others, when those have to be fetched.
     """
     folder = data_root(root)
     base, _, _ = _resolve(name, folder)
     if base not in TABLE:
         raise unknown_name("data set to fetch", name, TABLE)
+    how = TABLE[base].how
     if base == "digits":
         return "digits: built in, from scikit-learn"
     if TABLE[base].made_from:
         _check_here(base, folder)
-        return f"{base}: {TABLE[base].how}, which are here"
-    found = _find(base, folder)
-    if found:
+        return f"{base}: {how}, which are here"
+    if found := _find(base, folder):
         return f"{base}: already there, {found}"
     cache.ensure_writable(folder)
-    pixels, labels, source = get(base, folder, TABLE[base].how)
+    pixels, labels, source = get(base, folder, how)
     images = Images(pixels, labels, name=base)
     path = cache.write_images(folder, base, images, source)
     return f"{base}: {images.n} images from {source}, written to {path}"
@@ -224,10 +201,12 @@ def verify(name: str, root: str | os.PathLike | None = None) -> str:
         return f"{name}: missing. Source: {TABLE[base].how if base in TABLE else 'unknown'}"
     except ValueError as error:
         return f"{name}: damaged. {error}"
-    known, found = KNOWN.get(base), images.sha256
+    known, found = TABLE[base].sha256 if base in TABLE else "", images.sha256
     if not known:
-        return f"{name}: readable, {images.n} images; the book holds no hash of it. SHA-256 {found}"
-    if found == known:
-        return f"{name}: the arrays that the book used. SHA-256 {found}"
-    shape = "x".join(map(str, images.shape))
-    return f"{name}: another version ({shape}) than the book's {known[:16]}.... SHA-256 {found}"
+        told = f"readable, {images.n} images; the book holds no hash of it"
+    elif found == known:
+        told = "the arrays that the book used"
+    else:
+        shape = "x".join(map(str, images.shape))
+        told = f"another version ({shape}) than the book's {known[:16]}..."
+    return f"{name}: {told}. SHA-256 {found}"

@@ -33,18 +33,16 @@ def check_rate(source: str, rate: str) -> float:
     value = float(rate)
     if 0 < value <= 1 and rate == f"{value:g}":
         return value
-    reason = unknown_name(
-        "data set", f"{source}-r{rate}", [f"{source}-r{r:g}" for r in (*PAPER_RATES, 1)]
-    )
+    names = [f"{source}-r{r:g}" for r in (*PAPER_RATES, 1)]
+    reason = unknown_name("data set", f"{source}-r{rate}", names)
     raise ValueError(f"{reason} Any r above 0 and up to 1 will do, written without trailing zeros.")
 
 
 def join(sets: Sequence[Images], name: str) -> Images:
-    """Put data sets one after the other; the classes of each are numbered on from those before.
+    """Put data sets (n_i, c, h, w) one after the other; each numbers its classes on from those before.
 
-    sets: `Images` of one shape (c, h, w), all with labels, none empty. Returns `Images` uint8
-    (n, c, h, w), n the sum. Raises ValueError when the shapes differ or labels are missing.
-    Source: 2MNIST of paper 004, section 4.1. O(n) copies.
+    Raises ValueError when the shapes (c, h, w) differ or labels are missing. Source: 2MNIST of paper
+    004, section 4.1.
     """
     if len({part.shape[1:] for part in sets}) != 1:
         shapes = ", ".join(f"{part.name} {part.shape[1:]}" for part in sets)
@@ -61,8 +59,7 @@ def join(sets: Sequence[Images], name: str) -> Images:
 def retention(n_classes: int, r: float) -> np.ndarray:
     """Probabilities float64 (n_classes,) that an image is kept: r + (1 - r) c / (K - 1) for class c.
 
-    That is r for the first class, 1 for the last, linear between (paper 004, section 4.8). Raises
-    ValueError for fewer than two classes.
+    r for the first class, 1 for the last (paper 004, section 4.8). ValueError for fewer than two.
     """
     if n_classes < 2:
         raise ValueError(f"an imbalanced draw needs at least two classes; got {n_classes}.")
@@ -73,12 +70,11 @@ def retention(n_classes: int, r: float) -> np.ndarray:
 def imbalanced(images: Images, r: float) -> Images:
     """Keep each image with the probability `retention` of its class, in the given order.
 
-    images: `Images` (n, c, h, w) with labels; classes count from 0 in the order of their labels.
     Image i is kept when the i-th of n uniform numbers of `numpy.random.RandomState(0)` is below its
     probability: the same images every time, and a draw with a smaller r is a part of one with a
-    larger r. What was done stands in `.transforms`. Raises ValueError when there are no labels,
-    fewer than two classes, or a class would be left empty.
-    Source: paper 004, section 4.8; the paper's own draw is not published. O(n).
+    larger r. Classes count from 0 in the order of their labels. Raises ValueError when there are no
+    labels, fewer than two classes, or a class would be left empty.
+    Source: paper 004, section 4.8; the paper's own draw is not published.
     """
     if images.labels is None:
         raise ValueError(f"an imbalanced draw needs labels; {images.name!r} has none.")
@@ -88,9 +84,7 @@ def imbalanced(images: Images, r: float) -> Images:
     kept = draws < retention(len(values), r)[classes]  # (n,)
     empty = np.setdiff1d(values, images.labels[kept])
     if empty.size:
-        raise ValueError(
-            f"r = {r:g} leaves no image of class {empty[0]} of {images.name!r}; take a larger r."
-        )
+        raise ValueError(f"r = {r:g} leaves no image of class {empty[0]} of {images.name!r}; take a larger r.")
     few = images.take(np.flatnonzero(kept))
     few.transforms["imbalance"] = f"{few.n} of {images.n}, r = {r:g}, seed {SEED}"
     return few

@@ -15,8 +15,11 @@ import numpy as np
 from reprolib.data.images import Images, resize
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
-
 Arrays = tuple[np.ndarray, np.ndarray]  # pixels uint8 (n, h, w) or (n, c, h, w), labels (n,)
+
+
+def _is_image(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_digits() -> Arrays:
@@ -27,58 +30,49 @@ def read_digits() -> Arrays:
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
 
 
-def _to_uint8(values: np.ndarray, what: str) -> np.ndarray:
+def _to_uint8(values: np.ndarray, what: Path) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
-        raise ValueError(
-            f"{what}: pixels must be 0..255 or 0..1; got {values.min():g}..{values.max():g}."
-        )
+        raise ValueError(f"{what}: pixels must be 0..255 or 0..1; got {values.min():g}..{values.max():g}.")
     return np.round(values * (255 if values.max() <= 1 else 1)).astype(np.uint8)
 
 
-def read_mat(path: Path, image_shape: tuple[int, int] | None = None) -> Arrays:
+def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
     """Read a .mat of flattened images, `fea` (n, d) or `X`, and 1-based labels `gnd` or `Y`.
 
-    MATLAB flattens by columns, so each image is transposed back. image_shape: (height, width) where
-    it is not square. Also reads UMIST's `facedat`, a cell of arrays (h, w, n_i), one for a person.
-    Raises ValueError for other keys, non-image lengths, version 7.3 files and damaged files.
+    MATLAB flattens by columns, so each image is transposed back. image_shape: (height, width), else
+    square. Also reads UMIST's `facedat`, a cell of arrays (h, w, n_i), one for a person. Raises
+    ValueError for other keys, non-image lengths, version 7.3 files and damaged files.
     """
     from scipy.io import loadmat
 
     try:
         content = loadmat(path)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{path} is a version 7.3 .mat; save it again in MATLAB with '-v7'."
-        ) from error
     except Exception as error:  # SciPy raises many kinds, zlib's among them, for a damaged file
-        raise ValueError(
-            f"{path} cannot be read as a .mat ({error}). It is truncated or damaged."
-        ) from error
+        why = f"cannot be read as a .mat ({error}). It is truncated or damaged."
+        if isinstance(error, NotImplementedError):
+            why = "is a version 7.3 .mat; save it again in MATLAB with '-v7'."
+        raise ValueError(f"{path} {why}") from error
     if "facedat" in content:
         people = [np.moveaxis(p, 2, 0) for p in content["facedat"].ravel()]  # each (n_i, h, w)
         labels = np.repeat(np.arange(len(people)), [len(p) for p in people])
-        return _to_uint8(np.concatenate(people), str(path)), labels
+        return _to_uint8(np.concatenate(people), path), labels
     key = "fea" if "fea" in content else "X"
-    names = [name for name in ("gnd", "Y", "y") if name in content]
-    if key not in content or not names:
+    given = next((name for name in ("gnd", "Y", "y") if name in content), "")
+    if key not in content or not given:
         keys = ", ".join(k for k in content if not k.startswith("__")) or "none"
         raise ValueError(f"{path} must hold 'fea' and 'gnd', or 'X' and 'Y'; it holds: {keys}.")
-    features, given = content[key], np.ravel(content[names[0]])
-    if features.ndim != 2 or len(features) != len(given):
-        raise ValueError(
-            f"{path}: '{key}' {features.shape} must have a row for each of {len(given)} labels."
-        )
+    features, labels = content[key], np.unique(content[given], return_inverse=True)[1].ravel()
+    if features.ndim != 2 or len(features) != len(labels):
+        raise ValueError(f"{path}: '{key}' {features.shape} must have a row for each of {len(labels)} labels.")
     n, d = features.shape
-    side = math.isqrt(d // 3 if d % 3 == 0 and math.isqrt(d // 3) ** 2 == d // 3 else d)
-    height, width = image_shape if image_shape and math.prod(image_shape) == d else (side, side)
-    channels = d // (height * width) if height * width else 0
-    if channels not in (1, 3) or channels * height * width != d:
-        raise ValueError(
-            f"{path}: {d} columns are no image of 1 or 3 channels that is square or {image_shape}."
-        )
-    by_columns = _to_uint8(features, str(path)).reshape(n, channels, width, height)
-    return by_columns.transpose(0, 1, 3, 2), np.unique(given, return_inverse=True)[1]
+    for channels in (3, 1):
+        side = math.isqrt(d // channels)
+        for height, width in (image_shape, (side, side)):
+            if channels * height * width == d > 0:
+                by_columns = _to_uint8(features, path).reshape(n, channels, width, height)
+                return by_columns.transpose(0, 1, 3, 2), labels
+    raise ValueError(f"{path}: {d} columns are no image of 1 or 3 channels that is square or {image_shape}.")
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -114,9 +108,7 @@ def _decode(stream: object, what: str) -> np.ndarray:
         with Image.open(stream) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits first."
-                )
+                raise ValueError(f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits first.")
             if "A" in image.mode or "transparency" in image.info:
                 image = image.convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
@@ -135,16 +127,14 @@ def read_class_zip(path: Path) -> Arrays:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if Path(n).suffix.lower() in IMAGE_SUFFIXES]
-            names = [n for n in names if n.count("/") == 2 and n.split("/")[0] in ("train", "test")]
-            names.sort(key=lambda n: (n.split("/")[0] != "train", n))
+            names = [n for n in archive.namelist() if _is_image(n) and n.count("/") == 2]
+            parts = [[n for n in sorted(names) if n.startswith(f"{p}/")] for p in ("train", "test")]
+            names = parts[0] + parts[1]
             images = [_decode(io.BytesIO(archive.read(n)), f"{path}: {n}") for n in names]
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is no readable zip ({error}). Copy it again.") from error
     if not names or len({i.shape for i in images}) != 1:
-        raise ValueError(
-            f"{path} must hold train/CLASS/*.jpg and test/CLASS/*.jpg of one size and colour mode."
-        )
+        raise ValueError(f"{path} must hold train/CLASS/*.jpg and test/CLASS/*.jpg of one size and colour mode.")
     labels = np.unique([n.split("/")[1] for n in names], return_inverse=True)[1]
     return np.stack(images), labels
 
@@ -154,50 +144,37 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
 
     Classes are numbered in the order of the sub-folders' names. One-channel if all files are. size:
     int or (height, width) to which every image is stretched; needed when the sizes differ. Raises
-    FileNotFoundError when there is no such folder; ValueError when it holds no images, images both
-    inside and beside sub-folders, deeper folders, an unreadable file, or differing sizes without
-    size.
+    FileNotFoundError when there is no such folder; ValueError for no images, images both inside and
+    beside sub-folders or deeper, an unreadable file, or differing sizes without size.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no folder {folder}; folder:PATH needs the path of a folder of images."
-        )
-    beside, inside = (
-        [p for p in sorted(folder.glob(pattern)) if "/." not in f"/{p.relative_to(folder)}"]
-        for pattern in ("*", "*/*")
-    )
-    deeper = [p for p in inside if p.is_dir()]
-    if deeper:
-        raise ValueError(
-            f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper."
-        )
-    beside, inside = (
-        [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES] for paths in (beside, inside)
-    )
-    if not beside + inside:
-        raise ValueError(
-            f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
-    if beside and inside:
+        raise FileNotFoundError(f"no folder {folder}; folder:PATH needs the path of a folder of images.")
+    below = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if _is_image(p)}
+    below = {p: parts for p, parts in below.items() if not any(part[0] == "." for part in parts)}
+    if not below:
+        raise ValueError(f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}.")
+    if deeper := [str(p) for p, parts in below.items() if len(parts) > 2]:
+        raise ValueError(f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper.")
+    if len(set(map(len, below.values()))) > 1:
         raise ValueError(
             f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder "
             "(its name is the label), or none."
         )
-    decoded, record, shapes = [], {}, {}
-    for file in beside + inside:
-        image = _decode(file, str(file))
-        shapes.setdefault(image.shape[1:], file)
-        if size is not None:
-            resized = resize(Images(image[None]), size)
-            image, record = resized.pixels[0], record | resized.transforms
-        decoded.append(image)
-    if size is None and len(shapes) > 1:
-        (first, a), (second, b) = list(shapes.items())[:2]
+    images = [Images(_decode(path, str(path))[None]) for path in below]
+    if size is not None:
+        images = [resize(image, size) for image in images]
+    shapes: dict[tuple[int, ...], str] = {}
+    for path, image in zip(below, images, strict=True):
+        shapes.setdefault(image.shape[2:], path.name)
+    if len(shapes) > 1:
+        one, other = (f"{name} {h}x{w}" for (h, w), name in list(shapes.items())[:2])
         raise ValueError(
-            f"{folder}: images have different sizes, such as {a.name} {first[0]}x{first[1]} and {b.name} "
-            f"{second[0]}x{second[1]} (height x width). Pass size=, for example size=64."
+            f"{folder}: images have different sizes, such as {one} and {other} (height x width). Pass "
+            "size=, for example size=64."
         )
-    channels = max(len(i) for i in decoded)
-    pixels = np.stack([np.broadcast_to(i, (channels, *i.shape[1:])) for i in decoded])
-    labels = np.unique([p.parent.name for p in inside], return_inverse=True)[1] if inside else None
+    shape = max(i.shape for i in images)  # gray is repeated where others have colours
+    pixels = np.concatenate([np.broadcast_to(i.pixels, shape) for i in images])
+    classes = [parts[0] for parts in below.values() if len(parts) > 1]
+    labels = np.unique(classes, return_inverse=True)[1] if classes else None
+    record = next((i.transforms for i in images if i.transforms), {})
     return Images(pixels, labels, name=folder.name, transforms=record)

@@ -21,46 +21,31 @@ PROGRAMS = {
 
 def report() -> str:
     """Describe device, versions, data sets, runs and outside programs in plain text."""
-    here = machine()
+    here, kernels = machine(), "Triton on CUDA"
+    if here["device"] == "cpu" or find_spec("triton") is None:
+        why = "no CUDA device" if here["device"] == "cpu" else "triton is not installed"
+        n_threads = os.environ.get("NUMBA_NUM_THREADS", "all")
+        kernels = f"CPU paths ({why}); numba uses {n_threads} threads"
     found = {row["name"] for row in load.available() if row["found"]}
     lines = [
         f"device      {here['device']}: {here['device_name']}",
         f"processor   {here['cpu']}; torch uses {here['threads']} threads",
         f"platform    {here['platform']}",
         "versions    " + ", ".join(f"{k} {v}" for k, v in here["versions"].items()),
-        f"kernels     {_kernels(here['device'])}",
+        f"kernels     {kernels}",
         f"data root   {load.data_root()}",
         f"data found  {', '.join(sorted(found))}",
-        "",
-        "what will run",
-        *(line for paper in papers() for line in _runs(paper, found)),
-        "",
-        "programs",
+        "\nwhat will run",
     ]
+    for paper in papers():
+        for profile, entries in profiles(paper)["profiles"].items():
+            wholes = {name: split_rate(name)[0] for name in entries}
+            missing = [n for n, b in wholes.items() if not {b, b.rpartition("-")[0]} & found]
+            ready = ", ".join(name for name in entries if name not in missing) or "nothing"
+            absent = f"; data not here: {', '.join(missing)}" if missing else ""
+            lines.append(f"  {paper:<11} {profile:<6} {ready}{absent}")
+    lines.append("\nprograms")
     for names, without in PROGRAMS.items():
-        path = next((p for name in names if (p := shutil.which(name))), None)
+        path = next(filter(None, map(shutil.which, names)), None)
         lines.append(f"  {names[0]:<11} {path or 'not found: ' + without}")
     return "\n".join(lines)
-
-
-def _kernels(device: str) -> str:
-    if device == "cuda" and find_spec("triton") is not None:
-        return "Triton on CUDA"
-    why = "no CUDA device" if device == "cpu" else "triton is not installed"
-    return f"CPU paths ({why}); numba uses {os.environ.get('NUMBA_NUM_THREADS', 'all')} threads"
-
-
-def _runs(paper: str, found: set[str]) -> list[str]:
-    lines = []
-    for profile, entries in profiles(paper)["profiles"].items():
-        ready = [name for name in entries if _base(name, found)]
-        missing = [name for name in entries if not _base(name, found)]
-        text = f"  {paper:<11} {profile:<6} {', '.join(ready) or 'nothing'}"
-        lines.append(text + (f"; data not here: {', '.join(missing)}" if missing else ""))
-    return lines
-
-
-def _base(name: str, found: set[str]) -> bool:
-    """Tell whether a data set, or the whole that it is a split of, is here."""
-    name, _ = split_rate(name)
-    return name in found or name.rpartition("-")[0] in found

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from reprolib.files import REPOSITORY
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "numba")
 
 
-def machine() -> dict:
-    """Describe what a result depends on outside the code.
+def machine() -> dict[str, Any]:
+    """Describe what a result depends on outside the code, ready for JSON.
 
-    Returns a JSON-ready dict: device ("cpu" or "cuda"), device_name, cpu, threads (int, torch's
-    number), platform, versions {package: version, "python": ...}.
+    device ("cpu" or "cuda"), device_name, cpu, threads (torch's number), platform, versions by package.
     """
     import torch
 
@@ -31,33 +32,29 @@ def machine() -> dict:
         "cpu": _cpu_model(),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
     }
 
 
 def peak_memory_mb() -> float:
     """Peak resident memory of this process since it started, in MiB.
 
-    Linux: VmHWM, which unlike `ru_maxrss` does not carry over the size of the process that
-    started this one. Elsewhere: `ru_maxrss`.
+    Linux: VmHWM; unlike `ru_maxrss` it does not carry over the size of the process that started this one.
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / 1024, 1)
+        return round(int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1024**2 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KiB
-    return round(peak / unit, 1)
+    # macOS counts bytes, others KiB
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    named = [n for n in lines if n.lower().startswith(("model name", "hardware"))]
-    name = named[0].split(":", 1)[1].strip() if named else platform.processor()
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    named = re.search(r"^(?:model name|hardware)[^:\n]*:(.*)", text, re.MULTILINE | re.IGNORECASE)
+    name = named[1].strip() if named else platform.processor()
     return f"{name or platform.machine()}, {os.cpu_count()} logical cores"
 
 

@@ -1,32 +1,28 @@
 """A paper in the book: its printed tables, profiles, deviations, claims and records, read from files.
 
-`book/<paper>/profiles.yml` holds `method` (the paper's own), `default` (its parameters on every
-data set), `baselines` (the methods it is compared with, and their parameters), `shared` (parameters
-that these take over from the paper's own, where they have them) and `profiles`: smoke | cpu | paper, by
-data set. `published.yml` holds the printed numbers, `deviations.yml` where paper, released code and book
-differ, `runs` the records; `book/claims.yml` what all papers claim.
+`book/<paper>/profiles.yml` holds `method` (the paper's own), `default` (its parameters on every data set),
+`baselines` (the methods it is compared with, and their parameters), `shared` (parameters that these take over
+from the paper's own) and `profiles`: smoke | cpu | paper, by data set. `published.yml` holds the printed
+numbers, `deviations.yml` where paper, released code and book differ; `book/claims.yml` what all papers claim.
+What these files must hold is checked by tests/experiments/test_paper.py.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Mapping
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from reprolib.checks import check_keys, unknown_name
+from reprolib.checks import unknown_name
 from reprolib.experiments import records
-from reprolib.experiments.probes import LOADER
-from reprolib.experiments.records import BOOK
+from reprolib.files import BOOK, load_yaml
 
-NAMES = ("smoke", "cpu", "paper")
 # Beside the parameters, an entry may say how the data set is loaded, who says so, what was reduced, which
 # ImageNet network gives the features, and what other methods than the paper's take
 ABOUT = ("load", "source", "reduced", "features", "others")
-
 # Scores that a published table may hold, as printed
 METRICS = {
     "acc": "ACC",
@@ -34,25 +30,12 @@ METRICS = {
     "nmi_arithmetic": "NMI (arithmetic)",
     "nmi_max": "NMI (max)",
 }
-# Keys of an entry in the files: those it needs, and those it may have
-KEYS = {
-    "tables": ({"id", "title", "source", "metrics", "rows"}, {"note"}),
-    "row of tables": (
-        {"name", "values"},
-        {"method", "result", "variant", "tag", "reported", "note"},  # a run of ours to compare with
-    ),
-    "others": ({"id", "title", "source", "columns", "rows"}, {"note"}),
-    "row of others": ({"name", "values"}, {"parameter"}),
-    "deviation": ({"id", "topic", "paper", "released", "ours", "why"}, {"effect", "runs", "base"}),
-    "claim": ({"claim", "where"}, {"check", "open"}),
-}
 
 
 class Paper:
-    """One paper's files and records, each read once, when first asked for; a new Paper reads anew.
+    """One paper's files and records, each read when first asked for, and once: do not change them.
 
-    name: a folder of the book, or the id of a paper in claims.yml; root: folder of the records, by
-    default book/<name>/runs. What it returns is shared: read it, do not change it.
+    name: a folder of the book, or an id of claims.yml; root: folder of the records, if not book/<name>/runs.
     """
 
     def __init__(self, name: str, root: Path | None = None) -> None:
@@ -60,7 +43,7 @@ class Paper:
 
     @property
     def folder(self) -> Path:
-        """Return book/<name>. Raises ValueError for a paper without one, naming the nearest."""
+        """book/<name>; ValueError for a paper without one."""
         return paper_folder(self.name)
 
     @cached_property
@@ -79,21 +62,16 @@ class Paper:
 
     @cached_property
     def published(self) -> dict[str, dict[str, Any]]:
-        """The printed tables that compare methods on data sets, by id; none without a published.yml.
+        """The printed tables that compare methods on data sets, by id.
 
-        A table has `title`, `source` (where in the paper), `metrics` (keys of METRICS) and `rows`; a row
-        `name` (as printed), `values` {data set: number or None, or a list of one for each metric} and,
-        where we run the same, `method` and `result`, optionally `variant` and `tag`; `reported` holds
-        numbers that the table quotes from other papers. Raises ValueError, naming the row, when a key is
-        missing, unknown or holds no number.
+        `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a
+        list of one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`;
+        `reported` holds numbers that the table quotes from other papers.
         """
-        return self._tables("tables")
+        return {entry["id"]: entry for entry in self._printed.get("tables", [])}
 
     def printed(self, table: str, metric: str | None = None) -> list[dict[str, Any]]:
-        """Return a table's rows with the numbers of one metric, by default its first.
-
-        Raises ValueError for an unknown table or a metric that it does not print.
-        """
+        """A table's rows with the numbers of one metric, by default its first; ValueError for unknown ones."""
         if table not in self.published:
             raise unknown_name("table", table, self.published)
         metrics = self.published[table]["metrics"]
@@ -109,13 +87,11 @@ class Paper:
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
-        """The printed tables that compare no method on a data set, by id.
+        """The printed tables of `columns` that compare no method on a data set, by id.
 
-        Each has `title`, `source`, `columns` and `rows` of `name` and `values` (one a column, None where
-        the paper prints none), a row optionally the `parameter` that it sets. Raises ValueError, naming
-        the row, for missing or unknown keys and for a row of another length.
+        A row has `name` and `values`, one a column, and optionally the `parameter` that it sets.
         """
-        return self._tables("others")
+        return {entry["id"]: entry for entry in self._printed.get("others", [])}
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -125,36 +101,24 @@ class Paper:
     @cached_property
     def headline(self) -> str:
         """The metric by which the pages tell what a setting changes, by default "nmi_geometric"."""
-        found = self._printed.get("headline", "nmi_geometric")
-        if found not in METRICS:
-            raise unknown_name(f"headline in {self.name}/published.yml", found, METRICS)
-        return found
+        return self._printed.get("headline", "nmi_geometric")
 
     @cached_property
     def deviations(self) -> list[dict[str, Any]]:
         """Where paper, released code and this book differ, from deviations.yml.
 
-        Each has `id`, `topic`, `paper`, `released`, `ours` and `why`; then `effect` (known otherwise, or
-        why it was not measured), or `runs`: tags whose records measure it against those of the tag
-        `base`, by default "main". {name} in `ours` stands for a parameter of the method as the variant
-        "paper" and the profiles' defaults set it. Raises ValueError when a key is missing or unknown.
+        `effect` says in words what is known of it; or `runs` are tags whose records measure it against those
+        of the tag `base`, by default "main". {name} in `ours` stands for a parameter of the method as the
+        variant "paper" and the profiles' defaults set it; ValueError for an unknown one.
         """
-        settings = signature(self.profiles["method"]) | self.profiles["default"]
+        settings = _defaults(self.profiles["method"]) | self.profiles["default"]
         entries = []
         for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
-            where = f"deviations.yml, {entry.get('id', 'no id')}"
-            needed, optional = KEYS["deviation"]
-            check_keys(where, entry, needed, optional)
-            if wrong := sorted(key for key in needed if not isinstance(entry[key], str)):
-                raise ValueError(f"{where}: {', '.join(wrong)} must be text; quote it.")
-            if not ("runs" in entry or "effect" in entry):
-                raise ValueError(
-                    f"{where}: give `runs`, tags that measure it, or `effect`, in words."
-                )
             try:
                 ours = entry["ours"].format(**settings)
             except KeyError as error:
-                raise unknown_name(f"parameter in {where}", error.args[0], settings) from None
+                where = f"parameter in deviations.yml, {entry['id']}"
+                raise unknown_name(where, error.args[0], settings) from None
             entries.append({"runs": [], "base": "main", **entry, "ours": ours})
         return entries
 
@@ -171,38 +135,10 @@ class Paper:
         path = self.folder / "published.yml"
         return load_yaml(path) if path.is_file() else {}
 
-    def _tables(self, kind: str) -> dict[str, dict[str, Any]]:
-        found = {}
-        for entry in self._printed.get(kind, []):
-            where = f"published.yml, {entry.get('id', 'no id')}"
-            check_keys(where, entry, *KEYS[kind])
-            for metric in entry.get("metrics", []):
-                if metric not in METRICS:
-                    raise unknown_name(f"metric of {where}", metric, METRICS)
-            for row in entry["rows"]:
-                place = f"{where}, row {row.get('name')!r}"
-                check_keys(place, row, *KEYS[f"row of {kind}"])
-                if kind == "tables":
-                    _check_numbers(place, row, len(entry["metrics"]))
-                elif len(row["values"]) != len(entry["columns"]):
-                    raise ValueError(
-                        f"{place}: {len(row['values'])} values for {len(entry['columns'])} columns."
-                    )
-            found[entry["id"]] = entry
-        return found
-
 
 def claimed() -> list[dict[str, Any]]:
-    """Read book/claims.yml: papers with `id`, `number`, `cite`, `title` and `claims`.
-
-    Raises ValueError, naming the claim, for missing or unknown keys.
-    """
-    found = load_yaml(BOOK / "claims.yml")["papers"]
-    for paper in found:
-        for entry in paper["claims"]:
-            where = f"claims.yml, {paper['id']}, {entry.get('claim', '?')!r}"
-            check_keys(where, entry, *KEYS["claim"])
-    return found
+    """Papers of book/claims.yml, each with `id`, `number`, `cite`, `title` and `claims`."""
+    return load_yaml(BOOK / "claims.yml")["papers"]
 
 
 def papers() -> list[str]:
@@ -211,38 +147,15 @@ def papers() -> list[str]:
 
 
 def paper_folder(paper: str) -> Path:
-    """Return book/<paper>. Raises ValueError for an unknown paper, naming the nearest ones."""
+    """book/<paper>; ValueError for an unknown paper, naming the nearest ones."""
     if paper not in papers():
         raise unknown_name("paper", paper, papers())
     return BOOK / paper
 
 
-def load_yaml(path: Path) -> Any:
-    """Read a YAML file of the book, once while it stays as it is; what is returned is shared.
-
-    Raises ValueError, naming the file, when it does not parse.
-    """
-    try:
-        return _read(path, path.stat().st_mtime_ns)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-
-
-def profiles(paper: str) -> dict:
-    """Read book/<paper>/profiles.yml: keys `method`, `default`, `baselines`, `shared`, `profiles`.
-
-    Raises ValueError for an unknown paper, an unknown profile name, or an entry without `source` or
-    `n_clusters`.
-    """
-    path = paper_folder(paper) / "profiles.yml"
-    found = {"shared": ["n_clusters"]} | load_yaml(path)
-    for profile, entries in found["profiles"].items():
-        if profile not in NAMES:
-            raise unknown_name(f"profile in {path.name}", profile, NAMES)
-        for dataset, entry in entries.items():
-            if missing := [key for key in ("source", "n_clusters") if not entry.get(key)]:
-                raise ValueError(f"{path.name}, {profile}/{dataset}: {', '.join(missing)} missing.")
-    return found
+def profiles(paper: str) -> dict[str, Any]:
+    """Contents of book/<paper>/profiles.yml; ValueError for an unknown paper."""
+    return {"shared": ["n_clusters"]} | load_yaml(paper_folder(paper) / "profiles.yml")
 
 
 def methods(paper: str) -> list[str]:
@@ -251,25 +164,25 @@ def methods(paper: str) -> list[str]:
     return [declared["method"], *declared["baselines"]]
 
 
-def profile_entry(paper: str, dataset: str, profile: str) -> dict:
-    """Return one data set's entry of a profile, parameters and ABOUT keys together.
+def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
+    """One data set's entry of a profile, parameters and ABOUT keys together; ValueError for unknown names.
 
-    Images of one's own (`folder:PATH`) take the defaults. Raises ValueError for unknown names.
+    Images of one's own (`folder:PATH`) take the defaults.
     """
     by_profile = profiles(paper)["profiles"]
     if profile not in by_profile:
         raise unknown_name("profile", profile, by_profile)
     if dataset.startswith("folder:"):
         return {"source": "defaults of profiles.yml; the data set is the user's own"}
-    if dataset not in by_profile[profile]:
-        elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
-        if not elsewhere:
-            raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})
-        raise ValueError(
-            f"profile {profile!r} has no setting for {dataset!r}; {' and '.join(elsewhere)} have "
-            f"one: add -p profile={elsewhere[0]}."
-        )
-    return dict(by_profile[profile][dataset])
+    if dataset in by_profile[profile]:
+        return by_profile[profile][dataset]
+    elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
+    if not elsewhere:
+        raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})
+    raise ValueError(
+        f"profile {profile!r} has no setting for {dataset!r}; {' and '.join(elsewhere)} have "
+        f"one: add -p profile={elsewhere[0]}."
+    )
 
 
 def resolve(
@@ -281,13 +194,11 @@ def resolve(
     method: str | None = None,
     variant: str = "paper",
 ) -> dict[str, Any]:
-    """Return every parameter that `method` is built with, `random_state` excepted.
+    """Every parameter that a method, by default the paper's own, is built with, `random_state` excepted.
 
-    method: by default the paper's own. It takes profiles.yml's `default` and all of the data set's
-    entry; another method takes what is `shared` of these, its `baselines`, and the entry's `others`.
-    The variant's overrides come before these, those asked for last.
-    Raises ValueError for unknown names and where n_clusters is given nowhere, TypeError for a value
-    of the wrong type.
+    The paper's own takes profiles.yml's `default` and the data set's entry; another what is `shared` of
+    these, its `baselines`, and the entry's `others`. A variant's come before these, the overrides last.
+    Raises ValueError for unknown names and without n_clusters, TypeError for a value of the wrong type.
     """
     declared = profiles(paper)
     method = method or declared["method"]
@@ -297,71 +208,67 @@ def resolve(
     if variant not in variants:
         raise unknown_name(f"variant of {method}", variant, variants)
     entry = profile_entry(paper, dataset, profile)
-    if method == declared["method"]:
-        layers = [declared["default"], {k: v for k, v in entry.items() if k not in ABOUT}]
-    else:
-        own = declared["default"] | entry
-        shared = {k: own[k] for k in declared["shared"] if k in own and k in known}
-        others = {k: v for k, v in (entry.get("others") or {}).items() if k in known}
-        layers = [shared, declared["baselines"][method] or {}, others]
-    merged = {}
-    for name, value in [pair for layer in [*layers, overrides or {}] for pair in layer.items()]:
+    chosen = declared["default"] | {k: v for k, v in entry.items() if k not in ABOUT}
+    if method != declared["method"]:
+        others = (entry.get("others") or {}).items()
+        chosen = {k: chosen[k] for k in declared["shared"] if k in chosen and k in known}
+        chosen |= declared["baselines"][method] or {}
+        chosen |= {k: v for k, v in others if k in known}
+    for name, value in (chosen := chosen | dict(overrides or {})).items():
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, known)
         expected = type(known[name])
-        value = float(value) if expected is float and type(value) is int else value
-        if not (known[name] is None or value is None or type(value) is expected):
+        if type(value) is {float: int, tuple: list}.get(expected):
+            chosen[name] = expected(value)
+        elif not (known[name] is None or value is None or type(value) is expected):
             raise TypeError(
                 f"{name} of {method} must be {expected.__name__}, like {known[name]!r}; "
                 f"got {value!r} ({type(value).__name__})."
             )
-        merged[name] = value
-    if "n_clusters" not in merged:
-        raise ValueError(
-            f"the number of clusters of {dataset!r} is not known: add -p n_clusters=..."
-        )
-    chosen = {name: value for name, value in merged.items() if value is not None}
-    return known | variants[variant] | chosen
+    if "n_clusters" not in chosen:
+        raise ValueError(f"the number of clusters of {dataset!r} is not known: add -p n_clusters=...")
+    return known | variants[variant] | {k: v for k, v in chosen.items() if v is not None}
 
 
 def signature(method: str) -> dict[str, Any]:
-    """Return a method's parameters and their defaults, `random_state` excepted.
-
-    Raises ValueError for an unknown method.
-    """
+    """A method's parameters and their defaults, `random_state` excepted; ValueError for an unknown one."""
     found = inspect.signature(estimator_class(method)).parameters
     return {k: p.default for k, p in found.items() if k != "random_state"}
 
 
 @cache
+def _defaults(method: str) -> dict[str, Any]:
+    """A method's parameters and their defaults as its text has them, without the seconds of torch."""
+    texts = [path.read_text() for path in Path(__file__).parents[1].glob("methods/*.py")]
+    nodes = [node for text in texts for node in ast.parse(text).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+
+    def fields(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if name in classes:
+            for base in reversed(classes[name].bases):
+                found |= fields(ast.unparse(base))
+            for node in classes[name].body:
+                if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation):
+                    found[node.target.id] = ast.literal_eval(node.value)
+        return found
+
+    return fields(method)
+
+
+@cache
 def estimators() -> dict[str, type]:
-    """Return the estimator classes by name; torch is imported with them, so only when asked for."""
+    """The estimator classes by name; torch is imported with them, so only when asked for."""
     from reprolib import methods
     from reprolib.studies import checkpoint_choice, classify, clustpy
 
     peers = (clustpy.ClustPyDEC, clustpy.ClustPyIDEC, clustpy.ClustPyDCN, clustpy.ClustPyDKM)
     of_studies = (classify.PatchCodes, checkpoint_choice.AEKMeansByEpoch, *peers)
-    return {name: getattr(methods, name) for name in methods.__all__} | {
-        kind.__name__: kind for kind in of_studies
-    }
+    return {name: getattr(methods, name) for name in methods.__all__} | {kind.__name__: kind for kind in of_studies}
 
 
 def estimator_class(method: str) -> type:
-    """Return the estimator class of a method's name. Raises ValueError for an unknown one."""
+    """The estimator class of a method's name; ValueError for an unknown one."""
     if method not in estimators():
         raise unknown_name("method", method, estimators())
     return estimators()[method]
-
-
-@lru_cache(maxsize=32)
-def _read(path: Path, mtime_ns: int) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
-
-
-def _check_numbers(where: str, row: Mapping[str, Any], n_metrics: int) -> None:
-    for dataset, value in [*row["values"].items(), *row.get("reported", {}).items()]:
-        each = value if isinstance(value, list) else [value] * n_metrics
-        if len(each) != n_metrics:
-            raise ValueError(f"{where}: {dataset} holds {len(each)} numbers, not {n_metrics}.")
-        if any(number is not None and not isinstance(number, int | float) for number in each):
-            raise ValueError(f"{where}: {dataset} holds {value!r}, not a number.")

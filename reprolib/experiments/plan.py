@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import inspect
 import json
 import shutil
 import tempfile
@@ -23,6 +22,8 @@ from reprolib.checks import unknown_name
 from reprolib.data import load as datasets
 from reprolib.experiments import paper as papers
 from reprolib.experiments import records
+from reprolib.experiments.machine import commit
+from reprolib.experiments.probes import latest
 from reprolib.methods.jule import JULE, LAYERS
 from reprolib.networks.pretrained import NETWORKS, resnet_features
 from reprolib.training.checkpoint import load_checkpoint
@@ -30,7 +31,6 @@ from reprolib.training.monitor import Log, seconds_by_stage
 from reprolib.training.trainer import NO_RESULT
 
 PIXELS = "pixels"
-
 # What a page chooses beside `parameters`, the hyper-parameters that differ from the profile's. None: the
 # paper's own method; the profile's features, else pixels; the folder of the paper's records
 SETTINGS = {
@@ -47,12 +47,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, fully decided: what is computed, with which parameters, into which files.
-
-    parameters: all of the method's but random_state; load: keywords of `load`; features: as the
-    setting; source: who prescribes the setting; reduced: what was reduced against the paper; runs:
-    folder of the records; code: `records.code_state` at planning.
-    """
+    """One run, fully decided: what is computed, with which parameters, into which files."""
 
     paper: str
     method: str
@@ -62,12 +57,12 @@ class Plan:
     tag: str
     random_state: int
     features: str
-    parameters: dict[str, Any]
-    load: dict[str, Any]
-    source: str
-    reduced: str
-    runs: Path
-    code: dict[str, Any]
+    parameters: dict[str, Any]  # all of the method's but random_state
+    load: dict[str, Any]  # keywords of `load`
+    source: str  # who prescribes the setting
+    reduced: str  # against the paper
+    runs: Path  # folder of the records
+    code: dict[str, Any]  # commit, whether it is `dirty`, and behaviours, at planning
 
     @property
     def stem(self) -> str:
@@ -82,12 +77,7 @@ class Plan:
     @property
     def takes_seed(self) -> bool:
         """Tell whether the result depends on `random_state`, its own or that of learned features."""
-        return bool(self._seed or learned(self.features))
-
-    @property
-    def _seed(self) -> dict[str, int]:
-        known = inspect.signature(papers.estimator_class(self.method)).parameters
-        return {"random_state": self.random_state} if "random_state" in known else {}
+        return "random_state" in self.estimator().get_params() or bool(learned(self.features))
 
     @property
     def checkpoint(self) -> Path:
@@ -106,8 +96,7 @@ class Plan:
         if not learned(self.features):
             return datasets.load(self.dataset, **self.load)
         channels, *size = self._jule().input_shape_
-        fitting = {"size": tuple(size), "gray": channels == 1}
-        return datasets.load(self.dataset, **self.load | fitting)
+        return datasets.load(self.dataset, **self.load | {"size": tuple(size), "gray": channels == 1})
 
     def inputs(self, images: Any) -> Any:
         """What the method is fitted on: the images, or their `features` float32 (n, d)."""
@@ -132,7 +121,9 @@ class Plan:
 
     def estimator(self) -> Any:
         """Build the method, not fitted."""
-        return papers.estimator_class(self.method)(**self.parameters, **self._seed)
+        model = papers.estimator_class(self.method)(**self.parameters)
+        seeded = "random_state" in model.get_params()
+        return model.set_params(random_state=self.random_state) if seeded else model
 
     def monitor(self, images: Any) -> Log:
         """The log of a run, continued with the checkpoint; that of seed 0 keeps points for figures."""
@@ -142,32 +133,31 @@ class Plan:
         return Log(images, path=path, figure=self.random_state == 0)
 
     def fit(self, model: Any, images: Any, monitor: Log) -> dict[str, float]:
-        """Fit the method, from its checkpoint if there is one; return the seconds, by stage if it has some."""
-        inputs, before = self.inputs(images), self.seconds_before()
+        """Fit the method, from its checkpoint if there is one; return the seconds, by stage if it has some.
+
+        Those of a killed run before this one are added, from its checkpoint.
+        """
+        inputs, before, options = self.inputs(images), [], {}
+        if self.checkpoint.exists():
+            before = load_checkpoint(self.checkpoint)[1]["history"]
+        if model.trains:
+            options = {"monitor": monitor, "checkpoint": self.checkpoint, "shared": self.shared}
         began = time.perf_counter()
-        if not model.trains:
-            model.fit(inputs)
-        else:
-            model.fit(inputs, monitor=monitor, checkpoint=self.checkpoint, shared=self.shared)
-            if self.method != "JULE":
-                return seconds_by_stage(model.history_)
-            model.save(self.shared / f"{self.stem}.safetensors")  # for `features` of other runs
-        return {"fit": before + time.perf_counter() - began}  # merges included, half of JULE's time
+        model.fit(inputs, **options)
+        if model.trains and self.method != "JULE":
+            return seconds_by_stage(model.history_)
+        if self.method == "JULE":  # for `features` of other runs
+            model.save(self.shared / f"{self.stem}.safetensors")
+        # merges included, half of JULE's time
+        return {"fit": sum(row["seconds"] for row in before) + time.perf_counter() - began}
 
-    def seconds_before(self) -> float:
-        """Seconds of training that a killed run has behind it, from its checkpoint; else 0."""
-        if not self.checkpoint.exists():
-            return 0.0
-        return sum(row["seconds"] for row in load_checkpoint(self.checkpoint)[1]["history"])
-
-    def record(self, model: Any, images: Any, monitor: Any, seconds: Mapping[str, float]) -> Path:
+    def record(self, model: Any, images: Any, monitor: Log, seconds: Mapping[str, float]) -> Path:
         """Write the record of a fitted method, return its path, and drop the checkpoint."""
-        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state")
+        names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state", "code")
         path = records.record(
             self.runs,
             images,
             model.results_,
-            code=self.code,
             seconds=seconds,
             history=monitor.rows(model.history_),
             arrays=monitor.arrays,
@@ -197,20 +187,19 @@ class Plan:
 def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     """Decide a run from settings and hyper-parameters, in one dict; the rest as SETTINGS and profile say.
 
-    `runs_dir=None` keeps the record of a smoke run in a temporary folder, removed at exit, and
-    writes that of every other profile to book/<paper>/runs. On learned features the tag "main" becomes
-    on-<data set>-<layer>. Raises ValueError for unknown names, TypeError for wrong types, and ValueError
-    when the tag "main", kept for the profile's own setting, is asked for with another one.
+    `runs_dir=None`: a smoke run writes to a temporary folder, removed at exit, others to book/<paper>/runs.
+    On learned features the tag "main" becomes on-<data set>-<layer>. Raises TypeError for wrong types,
+    ValueError for unknown names and for the tag "main" with another setting than the profile's own.
     """
     values = SETTINGS | {k: v for k, v in given.items() if k in SETTINGS}
-    for name, value in values.items():
-        if name == "random_state":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
-        elif not isinstance(value, str) and not (value is SETTINGS[name] is None):
-            what = "text or None" if SETTINGS[name] is None else "text"
-            raise TypeError(f"{name} must be {what}; got {value!r}.")
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
+    for name, value in values.items():
+        usual = SETTINGS[name]
+        if name == "random_state":
+            if type(value) is not int or value < 0:
+                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
+        elif not isinstance(value, str) and not (value is usual is None):
+            raise TypeError(f"{name} must be text{' or None' * (usual is None)}; got {value!r}.")
     method = values["method"] or papers.methods(paper)[0]
     known, variant, tag = papers.signature(method), values["variant"], values["tag"]
     for name in overrides:
@@ -234,18 +223,25 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
                 f"{', '.join(changed)}: not the setting of profile {place[1]!r}, whose records carry the "
                 f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
-    named = f"{method}/{variant}" if len(papers.estimator_class(method).VARIANTS) > 1 else method
-    makers = getattr(papers.estimator_class(method), "behaviours", [named])
-    values |= {"paper": paper, "method": method, "tag": tag, "features": features}
-    runs = _runs_folder(paper, place[1], values.pop("runs_dir"))
+    kind = papers.estimator_class(method)
+    named = f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method
+    makers = getattr(kind, "behaviours", [named])
+    head, dirty = commit()  # now: the files may change while the run goes on
+    if (runs_dir := values.pop("runs_dir")) is not None:
+        runs = Path(runs_dir).expanduser().resolve()
+    elif place[1] != "smoke":
+        runs = papers.paper_folder(paper) / "runs"
+    else:
+        runs = Path(tempfile.mkdtemp(prefix="reprolib-"))
+        atexit.register(shutil.rmtree, runs, ignore_errors=True)
     return Plan(
-        **values,
+        **values | {"paper": paper, "method": method, "tag": tag, "features": features},
         parameters=parameters,
-        load=dict(entry.get("load") or {}),
+        load=entry.get("load") or {},
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=runs,
-        code=records.code_state(*makers, *feature_makers),
+        code={"commit": head, "dirty": dirty, "behaviours": latest(*makers, *feature_makers)},
     )
 
 
@@ -277,24 +273,11 @@ def given(page: Mapping[str, Any]) -> dict[str, Any]:
     here, so that `plan` takes it or refuses it.
     """
     plain = str | int | float | list | dict | None
-    found = {
-        name: value
-        for name, value in page.items()
-        if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
-    }
+    known = {k: v for k, v in page.items() if not k.startswith("_") and k not in ("In", "Out")}
+    found = {name: value for name, value in known.items() if isinstance(value, plain)}
     parameters = found.pop("parameters", {})
     if not isinstance(parameters, dict):
         raise TypeError(f"parameters must be a dict, as in {{'gamma': 2.0}}; got {parameters!r}.")
     if twice := sorted(found.keys() & parameters.keys()):
         raise ValueError(f"{', '.join(twice)} stands in `parameters` and beside it: set it once.")
     return found | parameters
-
-
-def _runs_folder(paper: str, profile: str, runs_dir: str | None) -> Path:
-    if runs_dir is not None:
-        return Path(runs_dir).expanduser().resolve()
-    if profile != "smoke":
-        return papers.paper_folder(paper) / "runs"
-    folder = Path(tempfile.mkdtemp(prefix="reprolib-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

@@ -1,37 +1,34 @@
 """Behaviours: what each method does, numbered, so that a record can say which one made it.
 
-`book/probes.yml` lists for each method and variant (and for what extracts features) its behaviours, the
-last one today's. A record names those that made it; it is stale when one of them is no longer the last. A
-behaviour is a `plan`, exact facts, and `numbers`, known to a tolerance: a refactor changes neither and ages
-nothing. `outputs.compute` asks today's code; a test compares.
+`book/probes.yml` lists the behaviours of each method and variant, and of what extracts features, the last one
+today's. A record names those that made it and is stale when one is no longer the last. A behaviour is a `plan`,
+exact facts, and `numbers`, known to a tolerance: a refactor ages nothing. `outputs.compute` asks today's code.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import yaml
 
 from reprolib import metrics
 from reprolib.checks import unknown_name
-from reprolib.files import REPOSITORY, write_atomically
+from reprolib.experiments.machine import commit
+from reprolib.files import BOOK, load_yaml, write_atomically
 
-BOOK = REPOSITORY / "book"
 PROBES = BOOK / "probes.yml"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # what processors and numbers of threads differ by in the first steps, and less than a change of method
 TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2
 NOTHING = 1e-9  # next to any number of a behaviour
+BY_NAME = ("plan", "numbers", "results")  # keys that are written one name a line
 
 
 def behaviours() -> dict[str, list[dict[str, Any]]]:
     """Read book/probes.yml: the behaviours of each method and variant, the oldest first."""
-    return _read(PROBES, PROBES.stat().st_mtime_ns)
+    return load_yaml(PROBES)
 
 
 def latest(*names: str) -> dict[str, int]:
@@ -46,10 +43,7 @@ def latest(*names: str) -> dict[str, int]:
 def is_stale(entry: Mapping[str, Any]) -> bool:
     """Tell whether a behaviour that made a record is no longer today's."""
     known = behaviours()
-    return any(
-        name not in known or known[name][-1]["id"] != number
-        for name, number in entry["behaviours"].items()
-    )
+    return any(name not in known or known[name][-1]["id"] != number for name, number in entry["behaviours"].items())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -62,31 +56,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for kind in ("plan", "numbers"):
         old, new = (dict(_leaves(side.get(kind, {}))) for side in (before, now))
         for name in dict.fromkeys([*old, *new]):
-            if name not in old or name not in new:
-                was, here = (repr(side.get(name, "not there")) for side in (old, new))
-                found.append(f"{name}: {was} before, {here} now")
-            elif not _same(kind, name, old[name], new[name]):
-                found.append(f"{name}: {old[name]} before, {new[name]} now")
+            was, is_now = (side.get(name, "nothing") for side in (old, new))
+            if not _same(kind, name, was, is_now):
+                found.append(f"{name}: {was} before, {is_now} now")
     return found
-
-
-def changes(
-    names: Iterable[str] | None = None, compute: Callable[[str], dict[str, Any]] | None = None
-) -> Iterator[tuple[str, list[str]]]:
-    """Compute behaviours, all if not named, and yield the name of each and its `differences`.
-
-    A name that book/probes.yml or the code does not know yields that as its difference.
-    """
-    from reprolib.experiments import outputs
-
-    compute, stored, today = compute or outputs.compute, behaviours(), outputs.known()
-    for name in names or sorted({*stored, *today}, key=str.lower):
-        if name not in today:
-            yield name, ["the code no longer has it: delete it, and its records"]
-        elif name not in stored:
-            yield name, ["it is not in book/probes.yml"]
-        else:
-            yield name, differences(stored[name][-1], compute(name))
 
 
 def advice(name: str, found: Iterable[str]) -> str:
@@ -99,40 +72,43 @@ def advice(name: str, found: Iterable[str]) -> str:
     )
 
 
-def report_changes(names: Iterable[str] | None = None) -> int:
+def report_changes() -> int:
     """Print which behaviours are no longer those of book/probes.yml; return how many."""
-    changed = n = 0
-    for name, found in changes(names):
-        n += 1
+    from reprolib.experiments import outputs
+
+    stored, today, changed = behaviours(), outputs.known(), 0
+    names = sorted({*stored, *today}, key=str.lower)
+    for name in names:
+        if name not in today:
+            found = ["the code no longer has it: delete it, and its records"]
+        elif name not in stored:
+            found = ["it is not in book/probes.yml"]
+        else:
+            found = differences(stored[name][-1], outputs.compute(name))
         if found:
             changed += 1
             print(advice(name, found))
-    print(f"{changed} of {n} behaviours changed")
+    print(f"{changed} of {len(names)} behaviours changed")
     return changed
 
 
-def accept(
-    name: str, why: str, *, compute: Callable[[str], dict[str, Any]] | None = None
-) -> dict[str, Any]:
+def accept(name: str, why: str) -> dict[str, Any]:
     """Append today's behaviour of a method to book/probes.yml, so that its records age; return the entry.
 
     The file's comments and order stay. Raises ValueError for an unknown name, without a reason, and
     where nothing has changed.
     """
     from reprolib.experiments import outputs
-    from reprolib.experiments.machine import commit
 
     if name not in outputs.known():
         raise unknown_name("behaviour", name, outputs.known())
     if not why.strip():
         raise ValueError('say why the behaviour changed: --why "..."')
-    today, past = (compute or outputs.compute)(name), behaviours().get(name, [])
+    today, past = outputs.compute(name), behaviours().get(name, [])
     if past and not differences(past[-1], today):
         raise ValueError(f"{name} behaves as before: there is nothing to accept")
-    head, dirty = commit()
-    since = f"{(head or 'unknown')[:7]}{'+' if dirty else ''}"
     number = past[-1]["id"] + 1 if past else 1
-    entry = {"id": number, "since": since, "why": " ".join(why.split())} | today
+    entry = {"id": number, "since": here(), "why": " ".join(why.split())} | today
     text = with_entry(PROBES.read_text(encoding="utf-8"), name, entry)
     write_atomically(PROBES, lambda stream: stream.write(text.encode()))
     return entry
@@ -140,32 +116,33 @@ def accept(
 
 def with_entry(text: str, name: str, entry: Mapping[str, Any]) -> str:
     """The text of a probes.yml with an entry added to a name's, itself added at the end if new."""
-    lines = text.splitlines(keepends=True)
-    tops = [i for i, line in enumerate(lines) if line.strip() and line[0] not in " -#\n"]
-    start = next((i for i in tops if lines[i].startswith(f"{name}:")), None)
-    if start is None:
-        return text + f"{name}:\n{as_text(entry)}"
-    end = next((i for i in tops if i > start), len(lines))
-    while lines[end - 1].startswith("#"):  # a comment above the next name is the next one's
-        end -= 1
-    return "".join([*lines[:end], as_text(entry), *lines[end:]])
+    added = as_text(entry, "  ")
+    found = re.search(rf"^{re.escape(name)}:\n( .*\n)+", text, re.MULTILINE)
+    if found is None:
+        return f"{text}{name}:\n{added}"
+    return text[: found.end()] + added + text[found.end() :]
 
 
-def flow(value: Any) -> str:
-    """A value as YAML in one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.removesuffix("...\n").strip()
+def as_text(entry: Mapping[str, Any], indent: str = "") -> str:
+    """An entry of a YAML list: one line a key, and one a name where it holds several (BY_NAME)."""
 
+    def flow(value: Any) -> str:
+        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+        return text.removesuffix("...\n").strip()
 
-def as_text(entry: Mapping[str, Any]) -> str:
-    """An entry of probes.yml: one line a key, one a fact and one a name of numbers."""
     lines = []
     for key, value in entry.items():
-        if isinstance(value, Mapping) and value:
+        if key in BY_NAME and value:
             lines += [f"{key}:", *(f"  {flow(name)}: {flow(v)}" for name, v in value.items())]
         else:
             lines.append(f"{key}: {flow(value)}")
-    return "  - " + "\n    ".join(lines) + "\n"
+    return f"{indent}- " + f"\n{indent}  ".join(lines) + "\n"
+
+
+def here() -> str:
+    """Where the code stands: the commit, with a + where the package differs from it."""
+    head, dirty = commit()
+    return f"{(head or 'unknown')[:7]}{'+' if dirty else ''}"
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -173,7 +150,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _leaves(part, f"{path}, {key}" if path else str(key))
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for i, part in enumerate(value):
             yield from _leaves(part, f"{path}[{i}]")
     else:
@@ -182,17 +159,9 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _same(kind: str, name: str, old: Any, new: Any) -> bool:
     if isinstance(old, str) and isinstance(new, str) and "labels" in name:
-        return len(old) == len(new) and math.isclose(metrics.ari(*map(_ids, (old, new))), 1.0)
-    if kind == "plan" or isinstance(old, int) or isinstance(new, int):
+        ids = [[ord(letter) for letter in labels] for labels in (old, new)]
+        return len(old) == len(new) and math.isclose(metrics.ari(*ids), 1.0)
+    if kind == "plan" or not isinstance(old, float) or not isinstance(new, float):
         return old == new
     tolerance = HALF_TOLERANCE if name.startswith("bfloat16") else TOLERANCE
     return math.isclose(old, new, rel_tol=tolerance, abs_tol=NOTHING)
-
-
-def _ids(letters: str) -> np.ndarray:
-    return np.frombuffer(letters.encode(), dtype=np.uint8).astype(np.int64)
-
-
-@lru_cache(maxsize=4)
-def _read(path: Path, mtime_ns: int) -> dict[str, list[dict[str, Any]]]:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)

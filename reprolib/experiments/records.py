@@ -1,7 +1,7 @@
 """Run records: one JSON and one small .npz a run, written atomically, re-scored by the tests.
 
-The .npz holds the cluster assignments and the true labels `y`, so that every metric of a record can
-be recomputed without the data set. `y` is checked against the data set wherever that is at hand.
+The .npz holds the cluster assignments and the true labels `y`: every metric can be recomputed without the data
+set, and `y` is checked against the data set wherever that is at hand.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import numpy as np
 
 from reprolib import metrics
 from reprolib.checks import check_keys, unknown_name
-from reprolib.experiments.machine import commit, machine, peak_memory_mb
+from reprolib.experiments.machine import machine, peak_memory_mb
 from reprolib.experiments.probes import is_stale as is_stale
-from reprolib.experiments.probes import latest
-from reprolib.files import REPOSITORY, write_atomically
+from reprolib.files import BOOK, write_atomically
 
 SCHEMA = 3
-BOOK = REPOSITORY / "book"
 DECIMALS = 6
 # What a record says of its run, in the order of the file; `dataset` is told with its images
 SETTING = "paper method variant dataset profile tag task parameters random_state".split()
@@ -35,16 +33,6 @@ def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -
     parts = [method, dataset, profile, tag]
     clean = ["".join(c if c.isalnum() or c in "_.=" else "-" for c in p).strip("-") for p in parts]
     return "-".join(clean) + f"-seed{random_state}"
-
-
-def code_state(*names: str) -> dict[str, Any]:
-    """Describe the code that a run is made by, as it is now: commit, dirty (the package differs from it)
-    and `behaviours`, the numbers of those named (`probes.latest`).
-
-    Taken before a run: the files may change while it goes on.
-    """
-    head, dirty = commit()
-    return {"commit": head, "dirty": dirty, "behaviours": latest(*names)}
 
 
 def record(
@@ -61,44 +49,30 @@ def record(
 ) -> Path:
     """Write one run's record into the folder `root` and return the path of its JSON file.
 
-    images: the `Images` of the run, with n, shape, sha256, transforms and labels (or None: then no
-    metric is stored); assignments: cluster ids int (n,) by result name, as in {"SF": ..., "RC": ...};
-    code: `code_state` of the method, taken before the run; seconds: by step; history: one dict a row;
-    arrays: more arrays for figures, stored as they are; device: "auto" for the machine's; setting: the
-    keys of SETTING, those of USUAL if not usual: dataset, its name; task, what the ids are, a
-    "clustering" or the classes of a "classification".
-    Raises ValueError when an assignment does not fit the data set, a name is taken twice or a setting is
-    missing or unknown, OSError when the folder cannot be written.
-    The .npz is replaced first and the JSON, which holds its hash, last: a JSON file that is there
-    and agrees with its .npz is a finished run.
+    images: the `Images` of the run; assignments: cluster ids int (n,) by result name, as in {"SF": ...};
+    code: `commit`, `dirty`, `behaviours` before the run; seconds: by step; history: a dict a row; arrays:
+    more, for figures; setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name; `task`,
+    what the ids are, a "clustering" or the classes of a "classification".
+    Raises ValueError when an assignment does not fit the data set or a setting is missing or unknown,
+    TypeError for a name that is taken. The .npz is replaced first and the JSON, which holds its hash, last: a
+    JSON file that is there and agrees with its .npz is a finished run.
     """
     setting = USUAL | setting
     check_keys("a record", setting, set(SETTING), set())
+    labels, scores = images.labels, {}
     stored = {name: _compact(name, ids, images.n) for name, ids in assignments.items()}
-    if not stored:
-        raise ValueError(
-            "assignments is empty; pass at least one result, as in {'labels': labels}."
-        )
-    extra, labels, scores = dict(arrays or {}), images.labels, {}
-    if clash := sorted(set(extra) & (set(stored) | {"y"}) | ({"y"} & set(stored))):
-        raise ValueError(f"array names {clash} are taken by assignments or labels; rename them.")
     if labels is not None:
         stored["y"] = _compact("y", labels, images.n)
         scores = {k: _scores(setting["task"], labels, v) for k, v in assignments.items()}
     packed = io.BytesIO()
-    np.savez_compressed(packed, **stored, **extra)
-    named = {k: setting[k] for k in ("method", "dataset", "profile", "tag", "random_state")}
-    name, described = stem(**named), machine()
-    about = {
-        "name": setting["dataset"],
-        "n": images.n,
-        "shape": list(images.shape),
-        "sha256": images.sha256,
-        "transforms": images.transforms,
-    }
+    np.savez_compressed(packed, **stored, **arrays or {})
+    name = stem(*(setting[k] for k in ("method", "dataset", "profile", "tag", "random_state")))
+    described = machine()
+    about = {key: getattr(images, key) for key in ("n", "shape", "sha256", "transforms")}
+    setting["dataset"] = {"name": setting["dataset"]} | about
     entry = {
         "schema": SCHEMA,
-        **{key: about if key == "dataset" else setting[key] for key in SETTING},
+        **{key: setting[key] for key in SETTING},
         "metrics": scores,
         "history": list(history),
         "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
@@ -121,7 +95,7 @@ def as_text(entry: Mapping[str, Any]) -> str:
     """Write a record as JSON: one line a key, and one a row where a key holds rows or named dicts."""
 
     def one(value: Any) -> str:
-        return json.dumps(value, default=_plain, allow_nan=False)
+        return json.dumps(value, default=lambda numbers: numbers.tolist(), allow_nan=False)
 
     def lines(value: Any) -> str:
         if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
@@ -138,9 +112,8 @@ def load_records(
 ) -> list[dict]:
     """Read a paper's records, sorted by file name, keeping those that match every filter.
 
-    task: None for all; filters: `key=value` or `key=[values]` on top-level keys; `dataset`
-    matches the data set's name. root: folder of the records, default book/<paper>/runs. Each record gets a
-    key `path`. Raises ValueError for a file that is not a record of this schema, or an unknown key.
+    task: None for all; filters: `key=value` or `key=[values]` on top-level keys, `dataset` by its name; root:
+    folder, default book/<paper>/runs. Raises ValueError for a file that is no record, or an unknown key.
     """
     folder = BOOK / paper / "runs" if root is None else root
     filters |= {} if task is None else {"task": task}
@@ -148,11 +121,7 @@ def load_records(
 
 
 def load_arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Read a record's .npz: assignments, `y` and figure arrays.
-
-    Raises FileNotFoundError when it is missing, ValueError when it is not the file the record
-    names.
-    """
+    """Read a record's .npz: assignments, `y`, arrays for figures; ValueError for another file than it names."""
     path = Path(entry["path"]).parent / entry["assignment"]
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != entry["assignment_sha256"]:
@@ -164,21 +133,25 @@ def load_arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: stored[name] for name in stored.files}
 
 
+def check_version(entry: Mapping[str, Any], images: Any) -> None:
+    """Raise ValueError when the images are not the version of the data set that a record was made on."""
+    recorded = entry["dataset"]["sha256"]
+    if images.sha256 != recorded:
+        raise ValueError(
+            f"{entry['dataset']['name']} here has sha256 {images.sha256[:12]}, the record was made on "
+            f"{recorded[:12]}: another version of the data set."
+        )
+
+
 def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str, float]]:
-    """Recompute every metric of a record from its committed assignment.
+    """Recompute every metric of a record from its committed assignment: as `entry["metrics"]`.
 
     images: the data set, if at hand; its hash and labels must then be the record's. Without it the
-    labels stored beside the assignment are used. Returns the same structure as `entry["metrics"]`.
-    Raises ValueError when the assignment or the data set is not the one that was recorded.
+    labels stored beside the assignment are used. ValueError when they are not those that were recorded.
     """
     stored = load_arrays(entry)
     if images is not None:
-        name, recorded = entry["dataset"]["name"], entry["dataset"]["sha256"]
-        if images.sha256 != recorded:
-            raise ValueError(
-                f"{name} here has sha256 {images.sha256[:12]}, the record was made on "
-                f"{recorded[:12]}: another version of the data set."
-            )
+        check_version(entry, images)
         if images.labels is not None and not np.array_equal(stored.get("y"), images.labels):
             raise ValueError(f"the labels in {entry['assignment']} are not the data set's labels.")
     if "y" not in stored:
@@ -188,12 +161,10 @@ def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str,
 
 def told(entry: Mapping[str, Any]) -> str:
     """Scores and seconds of a record in one line."""
-    names = {"nmi_geometric": "NMI", "acc": "ACC", "accuracy": "accuracy"}
-    scores = ", ".join(
-        " ".join([result, *(f"{said} {m[key]:.3f}" for key, said in names.items() if key in m)])
-        for result, m in entry["metrics"].items()
-    )
-    return f"{scores or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
+    names, told = {"nmi_geometric": "NMI", "acc": "ACC", "accuracy": "accuracy"}, []
+    for result, scores in entry["metrics"].items():
+        told.append(result + "".join(f" {names[k]} {scores[k]:.3f}" for k in names if k in scores))
+    return f"{', '.join(told) or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
 
 
 def _scores(task: str, y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -207,8 +178,7 @@ def _compact(name: str, ids: Any, n: int) -> np.ndarray:
     array = np.asarray(ids)
     if array.shape != (n,) or array.dtype.kind not in "iu" or array.min() < 0:
         raise ValueError(
-            f"{name} must be {n} integers >= 0, one a sample; got dtype {array.dtype}, "
-            f"shape {array.shape}."
+            f"{name} must be {n} integers >= 0, one a sample; got dtype {array.dtype}, shape {array.shape}."
         )
     return array.astype(np.min_scalar_type(int(array.max())))
 
@@ -234,10 +204,3 @@ def matches(entry: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
         if value not in (wanted if isinstance(wanted, list | tuple | set) else [wanted]):
             return False
     return True
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy scalars and arrays inside a record into JSON."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a record cannot hold a {type(value).__name__}: {value!r}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
 from reprolib.experiments.paper import paper_folder
 from reprolib.experiments.plan import SETTINGS, Plan, plan
@@ -36,16 +37,13 @@ def run(
     jobs: int = 1,
     force: bool = False,
     runs_dir: str | Path | None = None,
-    progress: bool = True,
 ) -> list[Path]:
     """Execute book/<paper>/run.md once a seed and return the paths of the records, in seed order.
 
-    parameters: settings and hyper-parameters, as for `plan`, without `random_state`; jobs: seeds at a
-    time, each a process of its own; force: run even where a finished record is there; runs_dir: default
-    book/<paper>/runs. A seed whose record is intact, fresh and made with the same parameters is skipped. A
-    killed seed goes on from its method's checkpoint. Executed notebooks and logs: runs/executed.
-    Raises ValueError or TypeError for bad names and values before anything runs, RunFailed after
-    the last seed when one failed.
+    parameters: as for `plan`, without `random_state`; jobs: seeds at a time, each a process of its own; force:
+    also where a finished record is there: intact, fresh and of the same parameters; runs_dir: default
+    book/<paper>/runs. A killed seed goes on from its checkpoint. Executed notebooks and logs: runs/executed.
+    Raises ValueError or TypeError for bad names and values before anything runs, RunFailed at the end.
     """
     if not seeds or jobs < 1:
         raise ValueError(f"at least one seed and one job are needed; got {list(seeds)}, {jobs}.")
@@ -59,23 +57,15 @@ def run(
     waiting = [p for p in plans if force or not p.is_finished()]
     if waiting:
         waiting[0].images()  # a data set that is not there should stop here, not in a notebook
-    if failures := _execute(waiting, asked, jobs, done=len(plans) - len(waiting), show=progress):
+    if failures := _execute(waiting, asked, jobs, len(plans)):
         raise RunFailed("\n".join(failures))
     return [p.runs / f"{p.stem}.json" for p in plans]
 
 
-def _log(item: Plan) -> Path:
-    return item.runs / "executed" / f"{item.stem}.log"
-
-
-def _execute(
-    waiting: Sequence[Plan], asked: Mapping[str, Any], jobs: int, *, done: int, show: bool
-) -> list[str]:
+def _execute(waiting: Sequence[Plan], asked: Mapping[str, Any], jobs: int, total: int) -> list[str]:
     """Run plans, `jobs` at a time, and return one message for each that failed."""
-    from tqdm import tqdm
-
     queue, failures, running, shown = list(waiting), [], [], ""
-    bar = tqdm(total=done + len(queue), initial=done, unit="seed", disable=not show)
+    bar = tqdm(total=total, initial=total - len(queue), unit="seed")
     with tempfile.TemporaryDirectory(prefix="reprolib-") as scratch, bar:
         try:
             while queue or running:
@@ -86,7 +76,7 @@ def _execute(
                         running.remove((item, process))
                         failures += _outcome(item, process.returncode)
                         bar.update(1)
-                note = "; ".join(filter(None, (_epochs(_log(item)) for item, _ in running)))
+                note = "; ".join(filter(None, (_epochs(item) for item, _ in running)))
                 if note != shown:
                     bar.set_postfix_str(shown := note)
                 time.sleep(POLL_SECONDS)
@@ -102,37 +92,29 @@ def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> su
     import nbformat
 
     # as a file: given a notebook object, papermill copies its whole source into the result's metadata
-    notebook = scratch / f"{item.stem}.ipynb"
+    notebook, log = scratch / f"{item.stem}.ipynb", _log(item)
     nbformat.write(jupytext.read(paper_folder(item.paper) / "run.md"), notebook)
-    sent = {k: v for k, v in asked.items() if k in SETTINGS} | {"random_state": item.random_state}
-    chosen = {k: v for k, v in asked.items() if k not in SETTINGS}
     # the progress bar of a verbose method is the postfix of ours
     usual = {"verbose": True} if "verbose" in item.parameters else {}
-    log = _log(item)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    sent = {k: v for k, v in asked.items() if k in SETTINGS} | {"random_state": item.random_state}
+    sent["parameters"] = usual | {k: v for k, v in asked.items() if k not in SETTINGS}
     command = [
         *(sys.executable, "-m", "papermill", str(notebook), str(log.with_suffix(".ipynb"))),
-        *("--parameters_yaml", yaml.safe_dump(sent | {"parameters": usual | chosen})),
-        *("--cwd", str(paper_folder(item.paper)), "--kernel", "python3"),
-        *("--log-output", "--no-progress-bar"),
+        *("--parameters_yaml", yaml.safe_dump(sent), "--cwd", str(paper_folder(item.paper))),
+        *("--kernel", "python3", "--log-output", "--no-progress-bar"),
     ]
-    with log.open("wb") as stream:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=_environment(jobs)
-        )
-
-
-def _environment(jobs: int) -> dict[str, str]:
-    environment = dict(os.environ)
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     # the kernel must be this interpreter's and find this package, installed or not
-    environment["JUPYTER_PREFER_ENV_PATH"] = "1"
-    paths = [str(REPOSITORY), *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    own = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    environment = os.environ | own
     if jobs > 1:
-        share = str(max(1, (os.cpu_count() or 1) // jobs))
-        for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            environment.setdefault(name, share)
-    return environment
+        names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        share = dict.fromkeys(names, str(max(1, (os.cpu_count() or 1) // jobs)))
+        environment = share | environment
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        options = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": stream}
+        return subprocess.Popen(command, env=environment, **options)
 
 
 def _outcome(item: Plan, status: int) -> list[str]:
@@ -140,23 +122,24 @@ def _outcome(item: Plan, status: int) -> list[str]:
     # not `is_finished`: code that changed while the run went on makes it stale, not failed
     if status == 0 and item.finished_record():
         return []
-    said = [n for n in _tail(_log(item)) if n and not n.startswith(("Ending", "Executing"))]
-    reason = said[-1] if said else f"exit status {status}"
-    if status == 0:
-        reason = "the page ended without writing its record"
+    said = [n for n in _tail(item) if n and not n.startswith(("Ending", "Executing"))]
+    reason = [f"exit status {status}", *said][-1] if status else "the page wrote no record"
     return [f"{item.stem}: {reason}\n  log: {_log(item)}"]
 
 
-def _epochs(log: Path) -> str:
+def _epochs(item: Plan) -> str:
     """What the method's own progress bar says last: epochs, time left, clusters, loss."""
-    for line in reversed(_tail(log)):
+    for line in reversed(_tail(item)):
         if found := re.search(r"(\d+/\d+) \[[^<]*<([^,]+), [^,]+, (.*)\]", line):
             return "epoch {}, {} left, {}".format(*found.groups())
     return ""
 
 
-def _tail(log: Path) -> list[str]:
-    with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - 4096))
-        tail = stream.read().decode(errors="replace")
-    return [line.strip() for line in tail.replace("\r", "\n").splitlines()]
+def _log(item: Plan) -> Path:
+    return item.runs / "executed" / f"{item.stem}.log"
+
+
+def _tail(item: Plan) -> list[str]:
+    """The last lines of a log, and of its progress bars."""
+    text = _log(item).read_bytes()[-4096:].decode(errors="replace")
+    return [line.strip() for line in text.replace("\r", "\n").splitlines()]

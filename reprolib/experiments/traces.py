@@ -1,16 +1,15 @@
-"""Today's behaviours, computed: what the first steps of every method do, small enough to ask each time.
+"""What the first steps of a method that trains do, small enough to ask each time.
 
-A trained method is fitted to 60 digits for a few epochs a stage, each stage from untrained networks, as a
-longer training amplifies rounding until no two processors agree. K-means and mixtures are replaced by a
-portable start. The fit is killed after every epoch and goes on from its checkpoint. Parameters whose
-defaults would hide that they are dropped are moved away from them.
+A method is fitted to 60 digits for a few epochs a stage, each stage from untrained networks, as a longer
+training amplifies rounding until no two processors agree. The fit is killed after every epoch and goes on from
+its checkpoint. Parameters whose defaults would hide that they are dropped are moved away from them.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +20,7 @@ from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from reprolib.data.load import load
 from reprolib.graph.digraph import knn_digraph, one_link_clusters
@@ -30,68 +30,52 @@ from reprolib.training.trainer import Run, Stage
 # digits; for the autoencoders, whose steps cost most; for JULE's merges
 N, FEWER, LINKED = 60, 40, 300
 SEED = 3
-# of a group of an optimizer: other settings are a matter of PyTorch's version
-SETTINGS = ("lr", "betas", "eps", "momentum", "dampening", "nesterov", "weight_decay", "amsgrad")
 SMALL = {"n_clusters": 5, "random_state": SEED, "device": "cpu"}
 # One stage at a time, the others without epochs; 3 epochs see a refresh after every second
 EPOCHS = {"pretrain_epochs": 1, "phase1_epochs": 3, "phase2_epochs": 3}
 OF_FAMILY = {"batch_size": FEWER // 2, "u_epochs": 2, "mnet_width": 16}
-OF_JULE = {"batch_size": 30, "n_epochs": 2, "unrolling_rate": 0.5} | {
-    "channels": 8,
-    "embedding_dim": 16,
-}
-ONE_PERIOD = {"n_epochs": 1, "unrolling_rate": 1.0}
+OF_JULE = {"batch_size": 30, "channels": 8, "embedding_dim": 16}
+PERIODS, ONE_PERIOD = {"n_epochs": 2, "unrolling_rate": 0.5}, {"n_epochs": 1, "unrolling_rate": 1.0}
 HALF = {"precision": "bfloat16"}
-# of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding
-SLOW = 1e-2
-FAST = 1e1  # so that one pass of a batch shows in the next
+SLOW = 1e-2  # of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding
 # deviation of the latent vectors, smaller where a softmax of them would be hard; and of MNet's logits
 SPREAD, NEAR, SHARP = 0.5, {"DKM": 0.02}, 5.0
-# factors of parameters whose defaults are those of the functions they are passed to, or too small to show
-MOVED = {
-    "alpha": 30.0,
-    "bandwidth": 0.25,
-    "decay": 1e3,
-    "gamma": 1.3,
-    "local_weight": 5.0,
-    "loss_scale": 1.5,
-    "m": 0.8,
-    "mnet_rate": 1e-2,
-    "encoder_rate": 1e-1,
-    "n_neighbor_clusters": 0.4,
-    "pretrain_rate": 1e-1,
-    "weight_decay": 1e3,
-}
+# Factors of parameters whose defaults are those of the functions they are passed to, or too small to show
+MERGES = {"bandwidth": 0.25, "local_weight": 5.0, "n_neighbor_clusters": 0.4}
+RATES = {"decay": 1e3, "weight_decay": 1e3, "pretrain_rate": 0.1, "mnet_rate": 0.01}
+LOSSES = {"alpha": 30.0, "gamma": 1.3, "loss_scale": 1.5, "m": 0.8}
+MOVED = MERGES | RATES | LOSSES | {"encoder_rate": 0.1}
+# Of a group of an optimizer, and of a start: other settings are a matter of the package's version
+SETTINGS = ("betas", "eps", "momentum", "dampening", "nesterov", "weight_decay", "amsgrad")
+ASKED = ("n_clusters", "n_components", "n_init", "init", "random_state", "covariance_type")
+
+Behaviour = dict[str, dict[str, Any]]  # `plan`, exact facts, and `numbers`, known to a tolerance
 
 
-def trace(kind: type, variant: str) -> dict[str, dict[str, Any]]:
-    """`plan` and `numbers` of a trained method: see the module, and `outputs.compute`."""
+def trace(kind: type, variant: str) -> Behaviour:
+    """The behaviour of a trained method: see the module, and `outputs.compute`."""
     digits = load("digits", size=16, subset=N)
     usual = kind(**kind.VARIANTS[variant])
     usually = usual.get_params()
     moved = {k: type(usually[k])(usually[k] * by) for k, by in MOVED.items() if k in usually}
     small = clone(usual).set_params(**SMALL | moved)
     found = _Trace(NEAR.get(kind.__name__, SPREAD))
-    found.plan |= _stages(usual, digits)
-    if hasattr(small, "pretrain_epochs"):
+    if "pretrain_epochs" in usually:
         digits = digits.take(range(FEWER))
         small.set_params(**OF_FAMILY, learning_rate=SLOW * usual.learning_rate)
         for name, epochs in EPOCHS.items():
             found.fit(_only(small, name, epochs), digits)
         small.set_params(batch_size=FEWER)
-        if hasattr(small, "passes"):
-            fast = clone(small).set_params(learning_rate=FAST * usual.learning_rate)
-            found.fit(_only(fast, "phase1_epochs", 1), digits, "fast, ")
         for name in EPOCHS:
             found.fit(_only(small, name, 1).set_params(**HALF), digits, "bfloat16, ")
         rows = digits.pixels.reshape(FEWER, -1) / np.float32(255)
         found.fit(_only(small, "pretrain_epochs", 1), rows, "of rows, ")
-        found.plan["pretraining shared by"] = _shared_by(_only(small, "pretrain_epochs", 0), digits)
+        found.note("pretraining shared by", _shared_by(small, digits))
     else:
-        small.set_params(**OF_JULE)
-        found.fit(small, digits)
-        found.plan["labels of a link of pixels"] = _link(clone(small).set_params(**ONE_PERIOD))
-        found.fit(small.set_params(**ONE_PERIOD, **HALF, batch_size=N), digits, "bfloat16, ")
+        found.fit(small.set_params(**OF_JULE | PERIODS), digits)
+        small.set_params(**ONE_PERIOD)
+        found.note("labels of a link of pixels", _link(small))
+        found.fit(small.set_params(**HALF, batch_size=N), digits, "bfloat16, ")
     return found.told()
 
 
@@ -104,158 +88,107 @@ class _Killed(Exception):
 
 
 class _Trace:
-    """What fits tell: `numbers`, lists by stage and name, and `plan`."""
+    """What fits tell: lists of values by name, with a prefix for all fits but the usual ones."""
 
     def __init__(self, spread: float) -> None:
         self.spread = spread  # of the latent vectors
-        self.numbers: dict[str, list[Any]] = {}
-        self.plan: dict[str, Any] = {}
-        self.prefix, self.stepping = "", ""
+        self.prefix, self.values = "", {}
 
-    @property
-    def exact(self) -> bool:
-        """Whether labels are portable."""
-        return not self.prefix.startswith("bfloat16")
-
-    def told(self) -> dict[str, dict[str, Any]]:
-        """All that was noted, lists of equal values as the value."""
-        return {
-            kind: {k: v[0] if isinstance(v, list) and _all_equal(v) else v for k, v in all_.items()}
-            for kind, all_ in (("plan", self.plan), ("numbers", self.numbers))
-        }
+    def told(self) -> Behaviour:
+        """All that was noted, lists of equal values as the value; numbers apart from facts."""
+        found: Behaviour = {"plan": {}, "numbers": {}}
+        for name, values in self.values.items():
+            kind = "numbers" if isinstance(values[0], int | float) else "plan"
+            found[kind][name] = values[0] if all(v == values[0] for v in values) else values
+        return found
 
     def note(self, name: str, value: Any) -> None:
-        if self.prefix and not name.endswith(", loss"):
-            return
-        self.numbers.setdefault(self.prefix + name, []).append(rounded(value))
-
-    def fact(self, name: str, value: Any) -> None:
-        values = self.plan.setdefault(self.prefix + name, [])
-        if value not in values[-1:]:
-            values.append(value)
+        """Keep a value; of a fit with a prefix losses and products alone."""
+        if not self.prefix or name.endswith((", loss", ", products")):
+            self.values.setdefault(self.prefix + name, []).append(rounded(value))
 
     def fit(self, model: Any, X: Any, prefix: str = "") -> None:
         """Fit, killed after every epoch; note all that its stages do."""
-        self.prefix = prefix
-        with tempfile.TemporaryDirectory() as folder, _portable_starts(self):
+        self.prefix, start = prefix, partialmethod(_start, self)
+        starts = patch.object(KMeans, "fit", start), patch.object(GaussianMixture, "fit", start)
+        with tempfile.TemporaryDirectory() as folder, starts[0], starts[1]:
             while True:
                 run = Run(model, model.inputs(X), checkpoint=Path(folder) / "checkpoint")
                 self.epochs = 0  # of this process
                 stages = model.stages(run, X)
                 for stage in stages:
-                    self._watch(stage)
-                try:
+                    stage.__class__ = type("Watched", (_Watched, type(stage)), {"trace": self})
+                with suppress(_Killed):
                     run.train(stages)
-                except _Killed:
-                    continue
-                break
+                    break
             for name, labels in model.finish(run).items():
-                if self.exact and "sgd" in run.optimizers:
-                    self.fact(f"labels {name}", partition(labels))
+                if "sgd" in run.optimizers:  # those of the others are not portable
+                    self.note(f"labels {name}", partition(labels))
             self.note("embedding", weighted_norm(model.embedding_))
-
-    def _watch(self, stage: Stage) -> None:
-        """Wrap what a stage does."""
-        run, build, begin, end = stage.run, stage.build, stage.begin, stage.end
-        begin_epoch, step, end_epoch = stage.begin_epoch, stage.step, stage.end_epoch
-
-        def watched_build() -> None:
-            made = set(run.modules)
-            build()
-            if not stage.epochs and "network" not in made:
-                _settle(run.modules["network"].encoder, run.inputs, self.spread)
-            if "mnet" in run.modules and "mnet" not in made:
-                latent = run.over_all(run.modules["network"].encode)
-                _settle(run.modules["mnet"].layers, latent, SHARP)
-            if not self.exact:
-                for name in sorted(set(run.modules) - made - {"centers", "mixture"}):
-                    self._watch_precision(name, run.modules[name])
-
-        def watched_begin() -> None:
-            begin()
-            for name, value in run.numbers.items():
-                self.note(f"{stage.name}, {name} at first", value)
-
-        def watched_begin_epoch() -> None:
-            if self.epochs:
-                raise _Killed
-            begin_epoch()
-
-        def watched_step(batch: torch.Tensor) -> dict[str, Any]:
-            before = {name: _weights(module).clone() for name, module in run.modules.items()}
-            self.stepping = stage.name
-            told = step(batch)
-            self.stepping = ""
-            for name, value in told.items():
-                self.note(f"{stage.name}, {name}", value)
-            for name, module in run.modules.items():
-                if grads := [p.grad for p in module.parameters() if p.grad is not None]:
-                    self.note(f"{stage.name}, gradient of {name}", vector(grads).norm())
-                move = _weights(module) - before[name]
-                self.note(f"{stage.name}, move of {name}", move.norm())
-            for name, optimizer in run.optimizers.items():
-                rates = [float(f"{group['lr']:.9g}") for group in optimizer.param_groups]
-                self.fact(f"rates of {name}", rates)
-            return told
-
-        def watched_end_epoch() -> None:
-            end_epoch()
-            self.epochs += 1
-            if "centers" in run.modules:
-                self.note(f"{stage.name}, centers", run.modules["centers"].values.norm())
-            if "counts" in run.tensors:
-                self.note(f"{stage.name}, counts", run.tensors["counts"].norm())
-
-        def watched_end() -> None:
-            end()
-            if self.exact and "labels" in run.tensors:
-                self.fact(f"labels after {stage.name}", partition(run.tensors["labels"].numpy()))
-
-        stage.build, stage.begin, stage.end = watched_build, watched_begin, watched_end
-        stage.begin_epoch, stage.step, stage.end_epoch = (
-            watched_begin_epoch,
-            watched_step,
-            watched_end_epoch,
-        )
-
-    def _watch_precision(self, name: str, network: nn.Module) -> None:
-        """Tell whether a network's first linear layer multiplies in bfloat16 inside a step."""
-
-        def before(*_: Any) -> None:
-            if self.stepping:
-                half = torch.is_autocast_enabled("cpu")
-                self.fact(f"{self.stepping}, products of {name} in bfloat16", half)
-
-        linear = next(m for m in network.modules() if isinstance(m, nn.Linear))
-        linear.register_forward_pre_hook(before)
+        self.prefix = ""
 
 
-@contextmanager
-def _portable_starts(trace: _Trace) -> Iterator[None]:
-    """K-means and mixtures by no iteration; how they were asked is a fact."""
+class _Watched(Stage):
+    """A stage that tells a trace what it does; mixed into the class of every stage."""
 
-    def asked(model: Any) -> None:
-        names = ("n_clusters", "n_components", "n_init", "init", "random_state", "covariance_type")
-        known = model.get_params()
-        trace.fact(type(model).__name__, {k: known[k] for k in names if k in known})
+    trace: _Trace
 
-    def means(model: KMeans, X: np.ndarray) -> KMeans:
-        asked(model)
-        k = model.n_clusters
-        model.cluster_centers_ = (2 * X[:k] + X[k : 2 * k]) / 3
-        model.labels_ = np.arange(len(X)) % k
-        return model
+    def build(self) -> None:
+        run, made = self.run, set(self.run.modules)
+        super().build()
+        if not self.epochs and "network" not in made:
+            _settle(run.modules["network"].encoder, run.inputs, self.trace.spread)
+        if "mnet" in run.modules and "mnet" not in made:
+            latent = run.over_all(run.modules["network"].encode)
+            _settle(run.modules["mnet"].layers, latent, SHARP)
 
-    def mixture(model: GaussianMixture, X: np.ndarray) -> GaussianMixture:
-        asked(model)
-        k = model.n_components
-        model.means_ = (2 * X[:k] + X[k : 2 * k]) / 3
-        model.covariances_ = X.var(0) * (np.arange(1, k + 1) / k)[:, None]
-        model.weights_ = np.arange(1, k + 1) / (k * (k + 1) / 2)
-        return model
+    def begin_epoch(self) -> None:
+        if self.trace.epochs:
+            raise _Killed
+        super().begin_epoch()
 
-    with patch.object(KMeans, "fit", means), patch.object(GaussianMixture, "fit", mixture):
-        yield
+    def step(self, batch: torch.Tensor) -> dict[str, Any]:
+        run, note, products = self.run, self.trace.note, set()
+
+        def multiplied(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+            if isinstance(module, nn.Linear):
+                products.add(str(output.dtype).removeprefix("torch."))
+
+        with register_module_forward_hook(multiplied):
+            told = super().step(batch)
+        for name, value in told.items():
+            note(f"{self.name}, {name}", value)
+        for name, module in run.modules.items():
+            if grads := [p.grad.double() for p in module.parameters() if p.grad is not None]:
+                note(f"{self.name}, gradient of {name}", nn.utils.get_total_norm(grads))
+        for name, optimizer in run.optimizers.items():
+            groups = optimizer.param_groups
+            note(f"rates of {name}", [float(f"{group['lr']:.9g}") for group in groups])
+            for group in groups:
+                kept = {k: group[k] for k in SETTINGS if k in group}
+                note(f"{name} by {type(optimizer).__name__}", kept)
+        if run.model.precision == "bfloat16":
+            note(f"{self.name}, products", sorted(products))
+        return told
+
+    def end_epoch(self) -> None:
+        super().end_epoch()
+        self.trace.epochs += 1
+        if "centers" in self.run.modules:
+            centers = self.run.modules["centers"].values
+            self.trace.note(f"{self.name}, centers", centers.norm())
+
+
+def _start(model: Any, trace: _Trace, X: np.ndarray) -> Any:
+    """Fit k-means or a mixture to X by no iteration; how it was asked is a fact."""
+    known = model.get_params()
+    trace.note(type(model).__name__, {name: known[name] for name in ASKED if name in known})
+    k = known.get("n_clusters") or known["n_components"]
+    share = np.arange(1, k + 1) / k
+    model.cluster_centers_ = model.means_ = (2 * X[:k] + X[k : 2 * k]) / 3
+    model.labels_ = np.arange(len(X)) % k
+    model.covariances_, model.weights_ = X.var(0) * share[:, None], share / share.sum()
+    return model
 
 
 @torch.no_grad()
@@ -265,31 +198,35 @@ def _settle(layers: nn.Sequential, inputs: torch.Tensor, spread: float) -> None:
     Of an untrained network the statistics are those of no data, all latent vectors alike.
     """
     norms = [m for m in layers.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    usual = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = 1.0
+        usual, norm.momentum = norm.momentum, 1.0
     outputs = layers.train()(inputs)
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
+    for norm in norms:
+        norm.momentum = usual
     layers[-1].weight.mul_(spread / outputs.std())
 
 
-def _all_equal(values: list[Any]) -> bool:
-    return all(value == values[0] for value in values)
+def _link(model: Any) -> str:
+    """JULE's merges, on enough digits that each of their parameters shows."""
+    features = unit_rows(load("digits", size=16, subset=LINKED))
+    digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
+    return partition(model.link(features, digraph, one_link_clusters(digraph.indices[:, 0])))
 
 
-def vector(tensors: Any) -> torch.Tensor:
-    return torch.cat([t.detach().double().flatten() for t in tensors])
+def _shared_by(model: Any, X: Any) -> list[str]:
+    """The parameters that a shared pretraining's file is known by; seeds must not share one."""
+    files = set()
+    for seed in (0, 1):
+        run = Run(clone(model).set_params(random_state=seed), model.inputs(X), shared="")
+        first, *_ = run.model.stages(run, X)
+        files.add(run._shared_file(first))
+    return [*sorted(first.shared), f"{len(files)} files of 2 seeds"]
 
 
-def _weights(module: nn.Module) -> torch.Tensor:
-    """All but biases and scales: of those before a normalisation the gradient is rounding alone."""
-    return vector([p for p in module.parameters() if p.ndim > 1] or module.parameters())
-
-
-def rounded(value: Any) -> int | float:
+def rounded(value: Any) -> Any:
+    """A number to 5 digits, whole ones and what is no number as it is."""
     value = value.item() if isinstance(value, torch.Tensor | np.generic) else value
-    return value if isinstance(value, int) else float(f"{value:.5g}")
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def weighted_norm(values: np.ndarray) -> float:
@@ -300,51 +237,5 @@ def weighted_norm(values: np.ndarray) -> float:
 
 def partition(labels: np.ndarray) -> str:
     """Cluster ids in the order in which they come: one character a sample."""
-    _, first, ids = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
-    return "".join(chr(ord("a") + rank[i]) for i in ids)
-
-
-def _stages(model: Any, X: Any) -> dict[str, Any]:
-    """The stages of a full fit, and what each trains with which settings."""
-    found = {}
-    run = Run(model, model.inputs(X))
-    for stage in model.stages(run, X):
-        stage.build()
-        found[f"in full, {stage.name}"] = {
-            "epochs": stage.epochs,
-            "batches": [len(batch) for batch in stage.batches()],
-        } | {name: _settings(run, o) for name, o in run.optimizers.items()}
-    return found
-
-
-def _link(model: Any) -> str:
-    """JULE's merges, on enough digits that each of their parameters shows."""
-    features = unit_rows(load("digits", size=16, subset=LINKED))
-    digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
-    return partition(model.link(features, digraph, one_link_clusters(digraph.indices[:, 0])))
-
-
-def _settings(run: Run, optimizer: torch.optim.Optimizer) -> list[Any]:
-    owner = {
-        id(p): f"{name}.{key.split('.')[0]}"
-        for name, module in run.modules.items()
-        for key, p in module.named_parameters()
-    }
-    groups = [
-        {k: list(v) if isinstance(v := group[k], tuple) else v for k in SETTINGS if k in group}
-        | {"of": sorted({owner[id(p)] for p in group["params"]})}
-        for group in optimizer.param_groups
-    ]
-    return [type(optimizer).__name__, *groups]
-
-
-def _shared_by(model: Any, X: Any) -> list[str]:
-    """The parameters that a shared pretraining's file is known by; seeds must not share one."""
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in (0, 1):
-            run = Run(clone(model).set_params(random_state=seed), model.inputs(X), shared=folder)
-            stages = run.model.stages(run, X)
-            run.train(stages[:1])
-        n_files = len(list(Path(folder).iterdir()))
-    return sorted(stages[0].shared) + [f"{n_files} files of 2 seeds"]
+    letters = {}
+    return "".join(letters.setdefault(i, chr(ord("a") + len(letters))) for i in labels.tolist())

@@ -4,10 +4,12 @@ A pair's affinity is known as an interval [low, high]. Only the pair with the hi
 refined, until no other can beat it: most pairs are never computed beyond their first term.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import absorb, replay, tournament
+from reprolib.graph._partition import absorb, replay, tournament
 from reprolib.graph._walks import path_affinity, path_vectors
 from reprolib.graph._zeta import zeta_affinity, zeta_diagonal
 
@@ -18,15 +20,28 @@ PATH, ZETA = 0, 1
 KNOWN, TIE, STATED = 1e-10, 1e-9, 1e-8
 
 
+class Pairs(NamedTuple):
+    """Pairs of clusters: the steps evaluated, and the interval of the affinity, -1 for none.
+
+    Pair e is the two half-edges 2e and 2e + 1, each in the list of the cluster that owns it.
+    """
+
+    owner: np.ndarray
+    order: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
 @njit(cache=True, nogil=True)
-def _rivals(tree, leaves, high, bar, found, most):
+def _rivals(tree, high, bar, found, most):
     """Up to `most` pairs with `high` of at least `bar`, the winner's subtree first."""
+    leaves = len(tree) // 2
     stack = np.empty(64, np.int64)
     stack[0], depth, count = 1, 1, 0
     while depth > 0 and count < most:
         depth -= 1
         node = stack[depth]
-        if high[tree[node]] < bar:
+        if high[tree[node]] < bar or node - leaves > tree[node]:
             continue
         if node >= leaves:
             found[count] = tree[node]
@@ -38,131 +53,110 @@ def _rivals(tree, leaves, high, bar, found, most):
 
 
 @njit(cache=True, nogil=True)
-def _unlink(h, c, first, after, before):
-    if before[h] >= 0:
-        after[before[h]] = after[h]
-    else:
-        first[c] = after[h]
-    if after[h] >= 0:
-        before[after[h]] = before[h]
-
-
-@njit(cache=True, nogil=True)
-def _link(h, c, owner, first, after, before):
-    owner[h], before[h], after[h] = c, -1, first[c]
-    if first[c] >= 0:
-        before[first[c]] = h
-    first[c] = h
-
-
-@njit(cache=True, nogil=True)
 def _ends(e, owner):
     """The clusters of a pair, the smaller first."""
     return min(owner[2 * e], owner[2 * e + 1]), max(owner[2 * e], owner[2 * e + 1])
 
 
 @njit(cache=True, nogil=True)
-def _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, keep):
-    owner, order, low, high = known
+def _evaluate(e, kind, pairs, max_order, walk, clusters, state, work, keep):
+    owner, order, low, high = pairs
     a, b = _ends(e, owner)
     order[e] = min(order[e], max_order)
     if kind == PATH:
-        value, room = path_affinity(a, b, order[e], z, walk, clusters, state, work)
+        value, room = path_affinity(a, b, order[e], walk, clusters, state, work)
     else:
-        value, room = zeta_affinity(a, b, order[e], z, walk, clusters, state, work, keep)
+        value, room = zeta_affinity(a, b, order[e], walk, clusters, state, work, keep)
     low[e], high[e] = value, value + (room if order[e] < max_order else 0.0)
 
 
 @njit(cache=True, nogil=True)
-def lazy_loop(pairs, n_target, kind, z, max_order, walk, clusters, work):
+def _best(tree, kind, pairs, max_order, walk, clusters, state, work, found):
+    """The pair of highest affinity, refined as far as it takes; -1 when none is above zero."""
+    owner, order, low, high = pairs
+    while high[tree[1]] > 0.0:
+        e = tree[1]
+        bar = low[e] * (1.0 - TIE)
+        if high[e] - low[e] <= KNOWN * high[e]:
+            best = e
+            for r in found[: _rivals(tree, high, bar, found, len(found))]:
+                if high[r] - low[r] > KNOWN * high[r]:
+                    e, best = r, -1
+                    break
+                if _ends(r, owner) < _ends(best, owner):
+                    best = r
+            if best >= 0:
+                return best
+        elif low[e] > 0.0 and _rivals(tree, high, bar, found, 2) == 1:
+            return e
+        order[e] += 1
+        _evaluate(e, kind, pairs, max_order, walk, clusters, state, work, False)
+        replay(tree, high, e)
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def lazy_loop(joined, n_target, kind, max_order, walk, clusters, work):
     """Greedy merges until `n_target` clusters are left: (merges, affinities).
 
-    `pairs` int64 (m, 2): clusters joined by an edge in either direction. Changes `clusters`.
+    `joined` int64 (m, 2): clusters joined by an edge in either direction. Changes `clusters`.
     """
-    n_initial, n_pairs = len(clusters.size), len(pairs)
+    n_initial, n_pairs = len(clusters.size), len(joined)
     state = np.zeros((2, len(clusters.label)))
     for c in range(n_initial):
         if kind == PATH:
-            path_vectors(c, z, max_order, walk, clusters, state, work)
+            path_vectors(c, max_order, walk, clusters, state, work)
         else:
-            zeta_diagonal(c, z, max_order, walk, clusters, state, work)
+            zeta_diagonal(c, max_order, walk, clusters, state, work)
 
-    # pair e is the two half-edges 2e and 2e + 1, each in the list of the cluster that owns it
-    owner = np.empty(2 * n_pairs, np.int64)
-    after = np.empty(2 * n_pairs, np.int64)
-    before = np.empty(2 * n_pairs, np.int64)
-    first = np.full(n_initial, -1, np.int64)
-    leaves = 1
-    while leaves < n_pairs:
-        leaves *= 2
-    low, high = np.full(leaves, -1.0), np.full(leaves, -1.0)
-    order = np.ones(leaves, np.int64)
-    known = (owner, order, low, high)
+    owner = joined.copy().ravel()
+    after, first = np.empty(2 * n_pairs, np.int64), np.full(n_initial, -1)
+    for h in range(2 * n_pairs):
+        after[h], first[owner[h]] = first[owner[h]], h
+    # one more than there are, so that the tournament has a winner without any
+    low, high = np.full(n_pairs + 1, -1.0), np.full(n_pairs + 1, -1.0)
+    pairs = Pairs(owner, np.ones(n_pairs, np.int64), low, high)
     for e in range(n_pairs):
-        _link(2 * e, pairs[e, 0], owner, first, after, before)
-        _link(2 * e + 1, pairs[e, 1], owner, first, after, before)
-        _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, False)
-    tree = tournament(high, leaves)
+        _evaluate(e, kind, pairs, max_order, walk, clusters, state, work, False)
+    tree = tournament(high)
 
     merges = np.empty((n_initial - n_target, 2), np.int32)
     affinities = np.empty(len(merges))
-    found = np.empty(leaves, np.int64)
-    seen = np.full(n_initial, -1, np.int64)
+    found = np.empty(n_pairs + 1, np.int64)
+    seen = np.full(n_initial, -1)
     for done in range(len(merges)):
-        best = -1
-        while high[tree[1]] > 0.0:
-            e = tree[1]
-            if high[e] - low[e] <= KNOWN * high[e]:
-                count = _rivals(tree, leaves, high, low[e] * (1.0 - TIE), found, leaves)
-                best = e
-                for t in range(count):
-                    r = found[t]
-                    if high[r] - low[r] > KNOWN * high[r]:
-                        e, best = r, -1
-                        break
-                    if _ends(r, owner) < _ends(best, owner):
-                        best = r
-                if best >= 0:
-                    break
-            elif low[e] > 0.0 and _rivals(tree, leaves, high, low[e] * (1.0 - TIE), found, 2) == 1:
-                best = e
-                break
-            order[e] += 1
-            _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, False)
-            replay(tree, leaves, high, e)
+        best = _best(tree, kind, pairs, max_order, walk, clusters, state, work, found)
         if best < 0:
             return merges[:done], affinities[:done]
-
         # one deep evaluation of the pair that won: its room shrinks by z with each step
         room = (high[best] - low[best]) / high[best]
         if room > STATED:
-            order[best] += int(np.ceil(np.log(STATED / room) / np.log(z)))
-        _evaluate(best, kind, z, known, max_order, walk, clusters, state, work, True)
+            pairs.order[best] += int(np.ceil(np.log(STATED / room) / np.log(walk.z)))
+        _evaluate(best, kind, pairs, max_order, walk, clusters, state, work, True)
         a, b = _ends(best, owner)
         merges[done, 0], merges[done, 1], affinities[done] = a, b, low[best]
         absorb(clusters, a, b)
         if kind == PATH:
-            path_vectors(a, z, max_order, walk, clusters, state, work)
+            path_vectors(a, max_order, walk, clusters, state, work)
 
-        h = first[a]
+        kept = -1
+        for c in (a, b):
+            h = first[c]
+            while h >= 0:
+                following, e, other = after[h], h // 2, owner[h ^ 1]
+                if high[e] >= 0.0:
+                    if other == b or seen[other] == done:  # within a, or a has it already
+                        low[e], high[e] = -1.0, -1.0
+                        replay(tree, high, e)
+                    else:
+                        seen[other] = done
+                        owner[h], after[h], kept = a, kept, h
+                h = following
+        first[a] = kept
+        h = kept
         while h >= 0:
-            seen[owner[h ^ 1]] = done
-            h = after[h]
-        h = first[b]
-        while h >= 0:
-            following, e, other = after[h], h // 2, owner[h ^ 1]
-            if other == a or seen[other] == done:
-                _unlink(h ^ 1, other, first, after, before)
-                low[e], high[e] = -1.0, -1.0
-                replay(tree, leaves, high, e)
-            else:
-                _link(h, a, owner, first, after, before)
-            h = following
-        h = first[a]
-        while h >= 0:
-            e = h // 2
-            order[e] = 1
-            _evaluate(e, kind, z, known, max_order, walk, clusters, state, work, False)
-            replay(tree, leaves, high, e)
+            pairs.order[h // 2] = 1
+            _evaluate(h // 2, kind, pairs, max_order, walk, clusters, state, work, False)
+            replay(tree, high, h // 2)
             h = after[h]
     return merges, affinities

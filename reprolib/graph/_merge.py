@@ -1,34 +1,131 @@
 """The sequential merge loop of graph degree linkage, compiled by numba.
 
-A merge adds two boundaries, rebuilds one row of U from the sum and adds two columns (`_lists`).
+Every cluster owns two short lists. Its *boundary* holds (sample, out, in): the edge weight to and
+from each sample outside it. Its *adjacency* holds (cluster, U_out, U_in) for each cluster joined to
+it. A merge adds two boundaries, rebuilds one row of U from the sum and adds two columns.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from reprolib.graph._lists import absorb, add_row, compact, merge_boundaries, replay, tournament
+from reprolib.graph._partition import absorb, replay, tournament
 
 EXACT, RELEASED = 0, 1
-SPARE = 4  # room for more at the end of each adjacency list
+SPARE = 4  # room for more at the end of each list
 # JULE.torch uses its local term only while the table is wider than this
 RELEASED_LOCAL_MIN = 100
+NO_SAMPLE = np.iinfo(np.int32).max  # beyond the end of a list
+
+
+class Lists(NamedTuple):
+    """Lists of entries (index, two values) in one pool, free from `end[0]` on.
+
+    List c has `length[c]` entries from `start[c]` on, and room for `room[c]`.
+    """
+
+    start: np.ndarray
+    length: np.ndarray
+    room: np.ndarray
+    index: np.ndarray
+    value: np.ndarray
+    end: np.ndarray
 
 
 @njit(cache=True, nogil=True)
-def _score(c, start, count, adj_idx, adj_val, size, weight, k_c, n_left, mode, top):
+def _with_free(lists, needed):
+    """The lists, moved to a fresh pool unless `needed` entries are free at the end of theirs."""
+    start, length, room, index, value, end = lists
+    if end[0] + needed <= len(index):
+        return lists
+    size = 2 * (length.sum() + SPARE * np.count_nonzero(length)) + needed
+    fresh = Lists(start, length, room, np.empty(size, np.int32), np.empty((size, 2)), end)
+    end[0] = 0
+    for c in range(len(start)):
+        s, k, at = start[c], length[c], end[0]
+        fresh.index[at : at + k] = index[s : s + k]
+        fresh.value[at : at + k] = value[s : s + k]
+        start[c], room[c] = at, k + SPARE if k else 0
+        end[0] += room[c]
+    return fresh
+
+
+@njit(cache=True, nogil=True)
+def _with_room(lists, c, needed):
+    """The lists with room for `needed` entries in list c, moved to the end of the pool if it must."""
+    if needed <= lists.room[c]:
+        return lists
+    lists = _with_free(lists, needed)
+    start, length, room, index, value, end = lists
+    s, k, at = start[c], length[c], end[0]
+    index[at : at + k] = index[s : s + k]
+    value[at : at + k] = value[s : s + k]
+    start[c], room[c] = at, needed
+    end[0] += needed
+    return lists
+
+
+@njit(cache=True, nogil=True)
+def _touch(j, mark, touched, count):
+    if not mark[j]:
+        mark[j] = True
+        touched[count] = j
+        count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _merge_boundaries(a, b, boundary, labels, acc, mark, touched):
+    """Give a the sum of the boundaries of a and b, both labelled a; how many clusters it touches.
+
+    Adds U(a, i), the sum of out * in over its samples of each cluster i, to `acc[:, 0]`.
+    """
+    start, length, room, sample, degree, end = boundary
+    p, p_end = start[a], start[a] + length[a]
+    q, q_end = start[b], start[b] + length[b]
+    begin = end[0]
+    at, count = begin, 0
+    while p < p_end or q < q_end:
+        left = sample[p] if p < p_end else NO_SAMPLE
+        right = sample[q] if q < q_end else NO_SAMPLE
+        m, d_out, d_in = min(left, right), 0.0, 0.0
+        if left == m:
+            d_out, d_in = degree[p, 0], degree[p, 1]
+            p += 1
+        if right == m:
+            d_out, d_in = d_out + degree[q, 0], d_in + degree[q, 1]
+            q += 1
+        if labels[m] != a:
+            sample[at], degree[at, 0], degree[at, 1] = m, d_out, d_in
+            at += 1
+    for p in range(begin, at):
+        if degree[p, 0] > 0.0 and degree[p, 1] > 0.0:
+            i = labels[sample[p]]
+            if not mark[i]:
+                mark[i] = True
+                touched[count] = i
+                count += 1
+            acc[i, 0] += degree[p, 0] * degree[p, 1]
+    start[a], length[a], length[b] = begin, at - begin, 0
+    end[0] = at
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _score(c, start, length, index, value, size, weight, k_c, n_left, mode, top):
     """Criterion of equation 7 for cluster c: (score, nearest neighbour, its affinity)."""
     if mode == RELEASED and n_left <= RELEASED_LOCAL_MIN:
         weight = 0.0
     k = min(k_c, n_left - 1) if mode == EXACT else k_c
     best = -1
-    for t in range(k):
-        top[t] = 0.0
-    for p in range(start, start + count):
-        j = adj_idx[p]
+    top[:k] = 0.0
+    for p in range(start, start + length):
+        j = index[p]
         # the released table is upper triangular: a column sees smaller indices only
         if mode == RELEASED and j > c:
             continue
-        a = adj_val[p, 0] / (size[c] * size[c]) + adj_val[p, 1] / (size[j] * size[j])
+        a = value[p, 0] / (size[c] * size[c]) + value[p, 1] / (size[j] * size[j])
         if a > top[0] or (a == top[0] and a > 0.0 and j < best):
             best = j
         if a <= top[k - 1]:
@@ -50,122 +147,76 @@ def _score(c, start, count, adj_idx, adj_val, size, weight, k_c, n_left, mode, t
 
 
 @njit(cache=True, nogil=True)
-def merge_loop(
-    start, length, sample, degree, adj_start, adj_len, adj_cap, adj_idx, adj_val,
-    clusters, n_target, weight, k_c, mode,
-):  # fmt: skip
-    """Greedy merges to `n_target` clusters: (merges, affinities). Changes `clusters` and the lists."""
-    n_initial, end, adj_end = len(start), len(sample), len(adj_idx)
-    labels, size = clusters.label, clusters.size
-    leaves = 1
-    while leaves < n_initial:
-        leaves *= 2
-    scores = np.full(leaves, -np.inf)
+def merge_loop(boundary, adjacency, clusters, n_target, weight, k_c, mode):
+    """Greedy merges to `n_target` clusters: (merges, affinities). Changes all that it is given."""
+    n_initial = len(clusters.size)
+    scores = np.full(n_initial, -1.0)
     nearest = np.full(n_initial, -1, np.int64)
     affinity = np.zeros(n_initial)
-    top = np.empty(max(k_c, 1))
-    for c in range(n_initial):
-        scores[c], nearest[c], affinity[c] = _score(
-            c, adj_start[c], adj_len[c], adj_idx, adj_val, size, weight, k_c, n_initial, mode, top
-        )
-    tree = tournament(scores, leaves)
-
-    merges = np.empty((max(n_initial - n_target, 0), 2), np.int32)
+    top = np.empty(k_c)
+    tree = tournament(scores)
+    merges = np.empty((n_initial - n_target, 2), np.int32)
     affinities = np.empty(len(merges))
     acc = np.zeros((n_initial, 2))
     mark = np.zeros(n_initial, np.bool_)
-    touched = np.empty(n_initial, np.int32)
-    n_left, done = n_initial, 0
-    while n_left > n_target:
-        winner = tree[1]
-        if nearest[winner] < 0:
-            break
-        a, b = min(winner, nearest[winner]), max(winner, nearest[winner])
-        merges[done, 0], merges[done, 1] = a, b
-        affinities[done] = affinity[winner]
-        done += 1
-        n_left -= 1
-
-        absorb(clusters, a, b)
-        scores[b] = -np.inf
-        nearest[b] = -1
-        replay(tree, leaves, scores, b)
-
-        needed = length[a] + length[b]
-        if end + needed > len(sample):
-            sample, degree, end = compact(start, length, sample, degree, 0, needed)
-        end = merge_boundaries(a, b, start, length, sample, degree, end, labels)
-
-        n_touched = 0
-        if mode == EXACT:
-            n_touched = add_row(start[a], length[a], sample, degree, labels, acc, mark, touched, 0)
-        for c in (a, b):
-            for p in range(adj_start[c], adj_start[c] + adj_len[c]):
-                j = adj_idx[p]
-                if j == a or j == b:
-                    continue
-                if not mark[j]:
-                    mark[j] = True
-                    touched[n_touched] = j
-                    n_touched += 1
-                acc[j, 1] += adj_val[p, 1]
-                if mode == RELEASED:
-                    acc[j, 0] += adj_val[p, 0]
-        adj_len[b] = 0
-
-        needed = n_touched + SPARE
-        if needed > adj_cap[a]:
-            if adj_end + needed > len(adj_idx):
-                adj_idx, adj_val, adj_end = compact(
-                    adj_start, adj_len, adj_idx, adj_val, SPARE, needed
-                )
-                adj_cap[:] = np.where(adj_len > 0, adj_len + SPARE, 0)
-            adj_start[a], adj_cap[a] = adj_end, needed
-            adj_end += needed
-        for t in range(n_touched):
-            j = touched[t]
-            p = adj_start[a] + t
-            adj_idx[p], adj_val[p, 0], adj_val[p, 1] = j, acc[j, 0], acc[j, 1]
-        adj_len[a] = n_touched
-
-        for t in range(n_touched):
-            j = touched[t]
-            s, k = adj_start[j], 0
-            for p in range(s, s + adj_len[j]):
-                i = adj_idx[p]
-                if i == a or i == b:
-                    continue
-                adj_idx[s + k] = i
-                adj_val[s + k, 0], adj_val[s + k, 1] = adj_val[p, 0], adj_val[p, 1]
-                k += 1
-            if k + 1 > adj_cap[j]:
-                room = 2 * (k + 1)
-                if adj_end + room > len(adj_idx):
-                    adj_len[j] = k
-                    adj_idx, adj_val, adj_end = compact(
-                        adj_start, adj_len, adj_idx, adj_val, SPARE, 0
-                    )
-                    adj_cap[:] = np.where(adj_len > 0, adj_len + SPARE, 0)
-                    s = adj_start[j]
-                else:
-                    adj_idx[adj_end : adj_end + k] = adj_idx[s : s + k]
-                    adj_val[adj_end : adj_end + k] = adj_val[s : s + k]
-                    adj_start[j], adj_cap[j] = adj_end, room
-                    s = adj_end
-                    adj_end += room
-            adj_idx[s + k] = a
-            adj_val[s + k, 0], adj_val[s + k, 1] = acc[j, 1], acc[j, 0]
-            adj_len[j] = k + 1
-            acc[j, 0], acc[j, 1] = 0.0, 0.0
-            mark[j] = False
-        touched[n_touched] = a
-        changed = touched[: n_touched + 1]
-        # the number of neighbours that count changes for all at these two points
-        if (mode == EXACT and n_left <= k_c) or (mode == RELEASED and n_left == RELEASED_LOCAL_MIN):
-            changed = np.flatnonzero(scores > -np.inf).astype(np.int32)
+    touched = np.empty(n_initial, np.int64)
+    changed, done = np.arange(n_initial), 0
+    start, length, room, index, value, _ = adjacency
+    while True:
+        n_left = n_initial - done
         for c in changed:
             scores[c], nearest[c], affinity[c] = _score(
-                c, adj_start[c], adj_len[c], adj_idx, adj_val, size, weight, k_c, n_left, mode, top
+                c, start[c], length[c], index, value, clusters.size, weight, k_c, n_left, mode, top
             )
-            replay(tree, leaves, scores, c)
-    return merges[:done], affinities[:done]
+            replay(tree, scores, c)
+        winner = tree[1]
+        if done == len(merges) or nearest[winner] < 0:
+            return merges[:done], affinities[:done]
+        a, b = min(winner, nearest[winner]), max(winner, nearest[winner])
+        merges[done, 0], merges[done, 1], affinities[done] = a, b, affinity[winner]
+        done += 1
+
+        absorb(clusters, a, b)
+        count = 0
+        if mode == EXACT:
+            boundary = _with_free(boundary, boundary.length[a] + boundary.length[b])
+            count = _merge_boundaries(a, b, boundary, clusters.label, acc, mark, touched)
+        for c in (a, b):
+            for p in range(start[c], start[c] + length[c]):
+                j = index[p]
+                if j != a and j != b:
+                    count = _touch(j, mark, touched, count)
+                    acc[j, 1] += value[p, 1]
+                    if mode == RELEASED:
+                        acc[j, 0] += value[p, 0]
+        length[a], length[b] = 0, 0
+        if count > room[a]:
+            adjacency = _with_room(adjacency, a, count + SPARE)
+            index, value = adjacency.index, adjacency.value
+        length[a] = count
+        for t in range(count):
+            j, p = touched[t], start[a] + t
+            index[p], value[p, 0], value[p, 1] = j, acc[j, 0], acc[j, 1]
+
+        for j in touched[:count]:
+            s, k = start[j], 0
+            for p in range(s, s + length[j]):
+                if index[p] != a and index[p] != b:
+                    index[s + k] = index[p]
+                    value[s + k, 0], value[s + k, 1] = value[p, 0], value[p, 1]
+                    k += 1
+            length[j] = k
+            if k == room[j]:
+                adjacency = _with_room(adjacency, j, 2 * (k + 1))
+                index, value = adjacency.index, adjacency.value
+                s = start[j]
+            index[s + k], value[s + k, 0], value[s + k, 1] = a, acc[j, 1], acc[j, 0]
+            length[j] = k + 1
+            acc[j, 0], acc[j, 1] = 0.0, 0.0
+            mark[j] = False
+        touched[count], touched[count + 1] = a, b
+        changed = touched[: count + 2]
+        # the number of neighbours that count changes for all at these two points
+        n_left = n_initial - done
+        if (mode == EXACT and n_left <= k_c) or (mode == RELEASED and n_left == RELEASED_LOCAL_MIN):
+            changed = np.arange(n_initial)

@@ -29,11 +29,9 @@ class Digraph:
     def to_csr(self) -> sparse.csr_array:
         """Affinity matrix W of equation 4 as a sparse float64 (n, n) matrix, zero diagonal."""
         n, k = self.indices.shape
-        pointers = np.arange(0, n * k + 1, k)
         # copies: sort_indices works in place and would reorder the digraph's own arrays
-        matrix = sparse.csr_array(
-            (self.weights.flatten(), self.indices.flatten(), pointers), shape=(n, n)
-        )
+        entries = self.weights.flatten(), self.indices.flatten(), np.arange(0, n * k + 1, k)
+        matrix = sparse.csr_array(entries, shape=(n, n))
         matrix.sort_indices()
         return matrix
 
@@ -70,13 +68,8 @@ def one_link_clusters(nearest: np.ndarray) -> np.ndarray:
     of first appearance. Without ties c is the number of mutual nearest-neighbour pairs
     (paper 002, section 3.6, after Zhang et al. 2013).
     """
-    nearest = np.asarray(nearest)
-    if nearest.ndim != 1 or not np.issubdtype(nearest.dtype, np.integer):
-        raise ValueError(
-            f"nearest must be a 1-D integer array, got shape {nearest.shape}, {nearest.dtype}"
-        )
     n = len(nearest)
-    if n and (nearest.min() < 0 or nearest.max() >= n):
+    if n and not 0 <= nearest.min() <= nearest.max() < n:
         raise ValueError(f"nearest must hold indices 0..{n - 1}")
     graph = sparse.csr_array((np.ones(n, np.int8), nearest, np.arange(n + 1)), shape=(n, n))
     return connected_components(graph, directed=True, connection="weak")[1].astype(np.int32)

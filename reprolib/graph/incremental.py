@@ -21,10 +21,10 @@ from scipy import sparse
 
 from reprolib.checks import unknown_name
 from reprolib.graph._lazy import PATH, ZETA, lazy_loop
-from reprolib.graph._lists import member_lists
-from reprolib.graph._walks import Walk, Work
+from reprolib.graph._partition import member_lists
+from reprolib.graph._walks import Edges, Walk
 from reprolib.graph.digraph import Digraph
-from reprolib.graph.linkage import Linkage, check_partition
+from reprolib.graph.linkage import Linkage, check_partition, outcome
 
 KINDS = {"path-integral": PATH, "zeta": ZETA}
 # a sample's affinity with itself, exp(0); JULE's own graph (paper 002, equation 4) has 0 there
@@ -39,35 +39,20 @@ def transition_matrix(digraph: Digraph) -> sparse.csr_array:
     return (sparse.diags_array(1.0 / weights.sum(axis=1)) @ weights).tocsr()
 
 
-def _walk(digraph: Digraph) -> Walk:
-    matrix = transition_matrix(digraph)
-    stay = matrix.diagonal()
-    steps = (matrix - sparse.diags_array(stay)).tocsr()
-    steps.eliminate_zeros()
-    sides = [
-        (side.indptr.astype(np.int64), side.indices.astype(np.int32), side.data)
-        for side in (steps, steps.T.tocsr())
-    ]
-    return Walk(*sides[0], *sides[1], stay)
+def _edges(matrix: sparse.csr_array) -> Edges:
+    return Edges(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
 
 
-def _joined(walk: Walk, labels: np.ndarray) -> np.ndarray:
+def _joined(matrix: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
     """Pairs of clusters with an edge between them in either direction, int64 (m, 2), sorted."""
-    n_clusters = int(labels.max()) + 1
-    source = np.repeat(labels, np.diff(walk.out_ptr)).astype(np.int64)
-    target = labels[walk.out_idx].astype(np.int64)
+    source, target = (labels[ends].astype(np.int64) for ends in matrix.nonzero())
+    apart, n_clusters = source != target, int(labels.max()) + 1
     keys = np.minimum(source, target) * n_clusters + np.maximum(source, target)
-    keys = np.unique(keys[source != target])
-    return np.stack([keys // n_clusters, keys % n_clusters], axis=1)
+    return np.stack(np.divmod(np.unique(keys[apart]), n_clusters), axis=1)
 
 
 def incremental_linkage(
-    digraph: Digraph,
-    labels: np.ndarray,
-    n_clusters: int,
-    *,
-    kind: str = "path-integral",
-    z: float = 0.01,
+    digraph: Digraph, labels: np.ndarray, n_clusters: int, *, kind: str = "path-integral", z: float = 0.01
 ) -> Linkage:
     """Merge the two closest clusters until `n_clusters` remain.
 
@@ -85,12 +70,9 @@ def incremental_linkage(
     if not 0.0 < z <= 0.5:
         raise ValueError(f"z must lie in (0, 0.5], got {z!r}: the walk series converges like z^t")
     labels = check_partition(labels, digraph.n, n_clusters)
-    walk, clusters = _walk(digraph), member_lists(labels)
-    work = Work(np.zeros((9, digraph.n)), np.empty((9, digraph.n), np.int32))
+    matrix, clusters = transition_matrix(digraph), member_lists(labels)
+    walk = Walk(_edges(matrix), _edges(matrix.T.tocsr()), float(z))
+    work = np.zeros((9, digraph.n)), np.zeros((9, digraph.n + 1), np.int32)
     max_order = math.ceil(math.log(NEGLIGIBLE) / math.log(z))
-    joined, kind, z = _joined(walk, labels), KINDS[kind], float(z)
-    merges, affinities = lazy_loop(
-        joined, int(n_clusters), kind, z, max_order, walk, clusters, work
-    )
-    compact = np.unique(clusters.label, return_inverse=True)[1].astype(np.int32)
-    return Linkage(compact, merges, affinities)
+    settings = int(n_clusters), KINDS[kind], max_order, walk
+    return outcome(clusters, *lazy_loop(_joined(matrix, labels), *settings, clusters, work))

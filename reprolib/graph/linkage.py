@@ -14,8 +14,8 @@ import numpy as np
 from scipy import sparse
 
 from reprolib.checks import unknown_name
-from reprolib.graph._lists import member_lists
-from reprolib.graph._merge import EXACT, RELEASED, SPARE, merge_loop
+from reprolib.graph._merge import EXACT, RELEASED, SPARE, Lists, merge_loop
+from reprolib.graph._partition import Clusters, member_lists
 from reprolib.graph.digraph import Digraph
 
 MODES = {"exact": EXACT, "released": RELEASED}
@@ -32,11 +32,6 @@ class Linkage:
     labels: np.ndarray
     merges: np.ndarray
     affinities: np.ndarray
-
-    @property
-    def n_clusters(self) -> int:
-        """Number of clusters that remain."""
-        return int(self.labels.max()) + 1
 
 
 def check_partition(labels: np.ndarray, n: int, n_clusters: int) -> np.ndarray:
@@ -56,68 +51,51 @@ def check_partition(labels: np.ndarray, n: int, n_clusters: int) -> np.ndarray:
 
 
 def _degrees(digraph: Digraph, labels: np.ndarray) -> tuple[sparse.csr_array, ...]:
-    """Edge weight from, and to, each cluster by sample, sparse (c, n), and U of the pairs (c, c).
+    """Edge weight from, and to, each cluster by sample outside it (c, n), and U of the pairs (c, c).
 
     S_out = Y'W, S_in = (WY)' and U = (S_out * S_in) Y, for the 0 or 1 memberships Y of `labels` in
-    0..c-1. The diagonal of U is left out.
+    0..c-1, all sparse.
     """
     n, weights = digraph.n, digraph.to_csr()
     shape = (n, int(labels.max()) + 1)
     members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=shape)
-    out_degree, in_degree = (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
-    table = out_degree.multiply(in_degree).tocsr() @ members
-    return out_degree, in_degree, (table - sparse.diags_array(table.diagonal())).tocsr()
+    degrees = (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
+    inside = members.T.tocsr()
+    out_degree, in_degree = (degree - degree.multiply(inside) for degree in degrees)
+    return out_degree, in_degree, out_degree.multiply(in_degree).tocsr() @ members
 
 
-def _affinity(digraph: Digraph, labels: np.ndarray) -> sparse.csr_array:
-    labels = check_partition(labels, digraph.n, 1)
+def affinities(digraph: Digraph, labels: np.ndarray) -> sparse.csr_array:
+    """Affinity A(i, j) of every pair of clusters, sparse float64 (c, c), zero diagonal.
+
+    `labels` int (n,) in 0..c-1. No merge can ever choose a cluster whose row is zero.
+    Source: paper 002, section 3.3, after Zhang et al. 2012, equation 4.
+    """
     scale = sparse.diags_array(1.0 / np.square(np.bincount(labels)))
     scaled = scale @ _degrees(digraph, labels)[2]
     return (scaled + scaled.T).tocsr()
 
 
 def degree_affinity(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
-    """Affinity A(i, j) of every pair of clusters, dense float64 (c, c), zero diagonal: for small c only.
+    """`affinities` of any labels int (n,) as a dense array (c, c), for small c only.
 
     Source: paper 002, section 3.3, after Zhang et al. 2012, equation 4.
     """
-    return _affinity(digraph, labels).toarray()
+    return affinities(digraph, check_partition(labels, digraph.n, 1)).toarray()
 
 
-def best_affinities(digraph: Digraph, labels: np.ndarray) -> np.ndarray:
-    """Largest affinity of each cluster with another, float64 (c,), for labels int (n,) in 0..c-1.
-
-    Zero where no sample of a cluster is among the neighbours of a sample outside, or none outside is
-    among theirs: no merge can ever choose it (paper 002, section 3.3, read off the affinity).
-    """
-    return _affinity(digraph, labels).max(axis=1).toarray().ravel()
-
-
-def _pairs(first: sparse.csr_array, second: sparse.csr_array) -> tuple[np.ndarray, ...]:
-    """Entries of either matrix by row: (row, column int32, both values (m, 2))."""
+def _lists(first: sparse.csr_array, second: sparse.csr_array) -> Lists:
+    """Entries of either matrix by row, both values, in a pool with spare room for each list."""
     both = (first + 1j * second).tocsr()
+    both.eliminate_zeros()
     both.sort_indices()
-    row = np.repeat(np.arange(both.shape[0]), np.diff(both.indptr))
-    return row, both.indices.astype(np.int32), both.data.view(np.float64).reshape(-1, 2)
-
-
-def _starting_lists(digraph: Digraph, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What the merge loop starts from: boundaries and adjacencies of all clusters, as in `_lists`."""
-    n_clusters = int(labels.max()) + 1
-    out_degree, in_degree, table = _degrees(digraph, labels)
-    cluster, sample, degree = _pairs(out_degree, in_degree)
-    outside = labels[sample] != cluster
-    length = np.bincount(cluster[outside], minlength=n_clusters)  # (c,)
-    boundaries = np.cumsum(length) - length, length, sample[outside], degree[outside]
-
-    table.eliminate_zeros()
-    cluster, other, values = _pairs(table, table.T.tocsr())
-    length = np.bincount(cluster, minlength=n_clusters)
+    length = np.diff(both.indptr).astype(np.int64)
     room = length + SPARE
-    place = np.arange(len(other)) + SPARE * cluster
-    index, value = np.empty(room.sum(), np.int32), np.empty((room.sum(), 2))
-    index[place], value[place] = other, values
-    return *boundaries, np.cumsum(room) - room, length, room, index, value
+    end = np.cumsum(room)
+    index, value = np.empty(end[-1], np.int32), np.empty((end[-1], 2))
+    place = np.arange(both.nnz) + SPARE * np.repeat(np.arange(len(length)), length)
+    index[place], value[place] = both.indices, both.data.view(np.float64).reshape(-1, 2)
+    return Lists(end - room, length, room, index, value, end[-1:])
 
 
 def graph_degree_linkage(
@@ -146,12 +124,14 @@ def graph_degree_linkage(
     if n_neighbor_clusters < 1 or local_weight < 0:
         raise ValueError("n_neighbor_clusters must be at least 1 and local_weight at least 0")
     labels = check_partition(labels, digraph.n, n_clusters)
-    # K_c = 1 has no second neighbour, hence no local term
-    weight = float(local_weight) if n_neighbor_clusters > 1 else 0.0
-    k_c = int(n_neighbor_clusters)
+    out_degree, in_degree, table = _degrees(digraph, labels)
+    boundary, adjacency = _lists(out_degree, in_degree), _lists(table, table.T.tocsr())
+    settings = int(n_clusters), float(local_weight), int(n_neighbor_clusters), MODES[mode]
     clusters = member_lists(labels)
-    merges, affinities = merge_loop(
-        *_starting_lists(digraph, labels), clusters, int(n_clusters), weight, k_c, MODES[mode]
-    )
+    return outcome(clusters, *merge_loop(boundary, adjacency, clusters, *settings))
+
+
+def outcome(clusters: Clusters, merges: np.ndarray, affinities: np.ndarray) -> Linkage:
+    """What merges left of a partition, with labels without gaps."""
     compact = np.unique(clusters.label, return_inverse=True)[1].astype(np.int32)
     return Linkage(compact, merges, affinities)

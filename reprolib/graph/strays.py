@@ -13,7 +13,7 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from reprolib.checks import unknown_name
 from reprolib.graph.digraph import Digraph
-from reprolib.graph.linkage import Linkage, best_affinities, graph_degree_linkage
+from reprolib.graph.linkage import Linkage, affinities, graph_degree_linkage
 
 STRAY_RULES = ("leftover", "isolated", "never")
 # a leftover is this many times smaller than the average cluster
@@ -34,14 +34,11 @@ def cluster_means(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return sums / counts[:, None]
 
 
-def join_strays(
-    features: np.ndarray, labels: np.ndarray, strays: np.ndarray, n_kept: int
-) -> np.ndarray:
+def join_strays(features: np.ndarray, labels: np.ndarray, strays: np.ndarray, n_kept: int) -> np.ndarray:
     """Join each stray cluster to the one with the nearest mean among the others.
 
     `features` (n, d), `labels` int (n,) in 0..c-1, `strays` int (m,) ids, of which the first are taken
-    while at least `n_kept` clusters stay. Returns int32 (n,) labels without gaps; unchanged when there
-    is nothing to join, or nothing to join it to.
+    while at least `n_kept` clusters stay. Returns labels without gaps, or unchanged if none is joined.
     """
     n_found = int(labels.max()) + 1
     strays = strays[: max(n_found - max(n_kept, 1), 0)]
@@ -57,9 +54,8 @@ def join_strays(
 def leftovers(merged: np.ndarray, labels: np.ndarray, n_neighbors: int) -> np.ndarray:
     """Ids in `labels` of the clusters that make up the leftovers of `merged`, smallest first: int (m,).
 
-    `labels` int (n,) before the merges, `merged` int (n,) after them. A leftover has at most
-    `n_neighbors` K_s images, so that each of them has neighbours outside, and less than a twentieth of
-    the average cluster of `merged`.
+    `labels` int (n,) before the merges, `merged` int (n,) after them. A leftover has at most K_s =
+    `n_neighbors` images, so that each has neighbours outside, and less than a twentieth of the average.
     """
     size = np.bincount(merged)
     small = (size <= n_neighbors) & (size * LEFTOVER_BELOW < size.mean())
@@ -83,14 +79,13 @@ def linkage_without_strays(
 
     `rule` "leftover": merge, join what was left over (`leftovers`) before the merges, and merge again
     until nothing is. "isolated": before the merges join every cluster without any affinity, while there
-    are more than 20 times the final `n_clusters`, as JULE.torch does. "never": none; paper 002 does not
-    speak of them. `features` (n, d) in which means are taken; `options` of `graph_degree_linkage`. The
-    merges of the result count clusters after the joins.
+    are more than 20 times the final `n_clusters`, as JULE.torch does. "never", as paper 002: none.
+    `features` (n, d) for the means; `options` of `graph_degree_linkage`. The merges count joined clusters.
     """
     if rule not in STRAY_RULES:
         raise unknown_name("strays", rule, STRAY_RULES)
     if rule == "isolated" and int(labels.max()) + 1 > ISOLATED_ABOVE * n_clusters:
-        isolated = np.flatnonzero(best_affinities(digraph, labels) == 0.0)
+        isolated = np.flatnonzero(affinities(digraph, labels).sum(axis=1) == 0.0)
         labels = join_strays(features, labels, isolated, target)
     while True:
         result = graph_degree_linkage(digraph, labels, target, **options)

@@ -1,159 +1,97 @@
 r"""Exact k nearest neighbours of every row among the others, without an n x n matrix.
 
-The mathematics. For rows $x_1, \dots, x_n$ and their mean $c$, let $z_i$ be $x_i - c$ rounded to
-the precision of the products. The squared distance of the rounded rows is
-
-$$\lVert z_i - z_j \rVert^2 = \lVert z_i \rVert^2 + \bigl(\lVert z_j \rVert^2 - 2 p_{ij}\bigr),
-\qquad p_{ij} = z_i^\top z_j .$$
-
-The bracket, a matrix product, orders the neighbours of row $i$. Its computed value is wrong by at
-most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ whatever the order of
-summation (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), with
-$\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in
-bfloat16, else 0. Subtracting the bound costs nothing (it scales the bias and the product), and
-gives a lower bound of the distance between rounded rows; the true distance is shorter than that
-by at most $e_i + \max_j e_j$, where $e_i = \lVert x_i - c - z_i \rVert$ is measured.
-
-So each row keeps the $k$ + a few smallest lower bounds, their distances are computed again from
-differences, and the row is finished when the next lower bound exceeds its k-th distance. The other
-rows (ties, many duplicates, very close neighbours) get a second pass over everything that might be
-nearer than the k-th distance found so far. Hence the result does not depend on how products are
-rounded, on the blocks, or on the device.
-
-The distance is the float64 sum of squared differences of the float32 features, rounded to float32;
-neighbours are ordered by (distance, index). Equal rows have distance 0, and a row is never its own
-neighbour. Defined in the page "Kernels and their floors".
+With z_i the rows less their mean, rounded to the precision of the products, the bracket in
+$\lVert z_i \rVert^2 + (\lVert z_j \rVert^2 - 2 p_{ij})$, $p_{ij} = z_i^\top z_j$, orders the neighbours
+of row $i$. It is wrong by at most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$
+in any order of summation, with $\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$
+if products are stored in bfloat16, else 0 (Higham, Accuracy and Stability of Numerical Algorithms,
+section 3.1). Less that bound it is a lower bound; rounding row $i$ by $e_i$ makes the true distance
+shorter by at most $e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and computes
+their distances again, float64 sums of squared differences of the float32 features, rounded to float32.
+It is finished when the next lower bound exceeds its k-th distance; the others (ties, duplicates) look
+again at everything that might be nearer. So the result depends neither on rounding, nor on blocks,
+nor on the device. The page "Kernels and their floors" derives it.
 """
 
 from __future__ import annotations
 
 import os
+from numbers import Integral
 
 import numpy as np
 import torch
 
-from reprolib.kernels.knn_cpu import knn_cpu
-
-BACKENDS = ("auto", "cpu", "triton")
+from reprolib.kernels.knn_cpu import BLOCK_ROWS, knn_cpu
 
 
 def knn(
-    features: np.ndarray | torch.Tensor,
-    n_neighbors: int,
-    *,
-    backend: str = "auto",
-    block_rows: int | None = None,
+    features: np.ndarray | torch.Tensor, n_neighbors: int, *, block_rows: int = BLOCK_ROWS
 ) -> tuple[np.ndarray, np.ndarray] | tuple[torch.Tensor, torch.Tensor]:
     """Exact k nearest neighbours of each row among the other rows, by squared Euclidean distance.
 
-    Parameters: `features` (n, d), numpy or torch, any real dtype (used as float32);
-    `n_neighbors` = k >= 1; `backend` "cpu", "triton" or "auto" (Triton for a CUDA tensor);
-    `block_rows`, the rows handled at once on the CPU (default 2048).
+    `features` (n, d), numpy or torch, any real dtype (used as float32); `n_neighbors` = k >= 1;
+    `block_rows`, the rows handled at once on the CPU. CUDA tensors run in Triton for k up to 64.
 
     Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy,
     torch tensors on the same device for torch. The row itself is excluded by its index, so
     duplicates are neighbours at distance 0; ties go to the smaller index.
 
     Raises ValueError (not 2-D, NaN or infinite values, values too large to square, too few rows,
-    unknown backend), TypeError (not real numbers), RuntimeError ("triton" without CUDA).
+    bad k or block_rows), TypeError (not real numbers).
 
     Source: JULE (Yang et al. 2016), the k-NN graph under equation 4.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-    tensor = _as_tensor(features)
-    k = _check_neighbors(n_neighbors, len(tensor))
-    if block_rows is not None and block_rows < 1:
-        raise ValueError(f"block_rows must be at least 1, got {block_rows}")
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if backend == "triton" and not (torch.cuda.is_available() or interpreted):
-        raise RuntimeError(
-            'backend="triton" needs a CUDA device, and torch sees none; '
-            'use backend="cpu" or backend="auto"'
+    x = _as_tensor(features)
+    for name, value in (("n_neighbors", n_neighbors), ("block_rows", block_rows)):
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} must be an integer, at least 1, got {value!r}")
+    if len(x) <= n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} samples, got {len(x)}: "
+            "lower n_neighbors or pass more samples"
         )
-    device = tensor.device
-    if backend == "triton" or (backend == "auto" and device.type == "cuda" and k <= 64):
+    if n_neighbors <= 64 and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
         from reprolib.kernels.knn_triton import knn_triton
 
-        squared, indices = knn_triton(tensor if interpreted else tensor.cuda(), k)
+        squared, indices = knn_triton(x, int(n_neighbors))
     else:
-        found = knn_cpu(tensor.cpu().numpy(), k, block_rows)
-        squared, indices = torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        found = knn_cpu(x.cpu().numpy(), int(n_neighbors), block_rows)
+        squared, indices = (torch.from_numpy(part).to(x.device) for part in found)
     if isinstance(features, np.ndarray):
-        return squared.cpu().numpy(), indices.cpu().numpy()
-    return squared.to(device), indices.to(device)
+        return squared.numpy(), indices.numpy()
+    return squared, indices
 
 
-def reference_knn(features: torch.Tensor, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The definition in plain PyTorch: all n x n distances in float64, sorted by (distance, index).
-
-    `features` (n, d) on any device; returns float32 (n, k) and int64 (n, k). O(n^2 d) memory, for
-    small n: the page and the tests compare `knn` with it.
-    """
-    x = features.float().double()
-    squared = ((x[:, None, :] - x[None, :, :]) ** 2).sum(-1).float()  # (n, n)
-    squared.fill_diagonal_(float("inf"))
-    squared, indices = squared.sort(dim=1, stable=True)  # stable: ties keep the index order
-    return squared[:, :n_neighbors].contiguous(), indices[:, :n_neighbors].contiguous()
-
-
-def cost(n: int, d: int, k: int, *, itemsize: int = 4) -> dict[str, float]:
+def cost(n: int, d: int, k: int) -> dict[str, float]:
     """FLOPs and bytes of an exact k-NN search of n rows of d features among themselves.
 
     `flops`: the matrix product, 2 n^2 d, plus 3 n k d to compute k distances a row again.
-    `bytes`: features read once as rows and once as columns (`itemsize` bytes a value), and
-    k distances (4 bytes) and k indices (4 bytes) a row written: what a fused kernel must move.
+    `bytes`: float32 features read once as rows and once as columns, and k distances and k indices
+    (4 bytes each) a row written: what a fused kernel must move.
     `bytes_materialised`: the same when the n x n float32 matrix is written and read once.
-    `selections`: n^2 comparisons with the running k-th distance.
     """
-    fused = 2.0 * n * d * itemsize + 8.0 * n * k
-    return {
-        "flops": 2.0 * n * n * d + 3.0 * n * k * d,
-        "bytes": fused,
-        "bytes_materialised": fused + 8.0 * n * n,
-        "selections": float(n) * n,
-    }
+    fused = 8.0 * n * d + 8.0 * n * k
+    return {"flops": 2.0 * n * n * d + 3.0 * n * k * d, "bytes": fused, "bytes_materialised": fused + 8.0 * n * n}
 
 
 def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
     """The features as contiguous float32 (n, d), checked."""
-    if isinstance(features, np.ndarray):
-        real = features.dtype.kind in "fiu"
-    elif isinstance(features, torch.Tensor):
-        real = not features.is_complex() and features.dtype != torch.bool
-    else:
+    if isinstance(features, np.ndarray) and features.dtype.kind in "fiu":
+        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    if not isinstance(features, torch.Tensor) or (features.is_complex() or features.dtype == torch.bool):
         raise TypeError(
-            f"features must be a numpy array or a torch tensor, got {type(features).__name__}"
+            "features must be a numpy array or a torch tensor of real numbers, got "
+            f"{getattr(features, 'dtype', type(features).__name__)}"
         )
-    if not real:
-        raise TypeError(f"features must hold real numbers, got dtype {features.dtype}")
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
-            "features must be 2-D (samples, features), got shape "
-            f"{tuple(features.shape)}; flatten images first"
+            f"features must be 2-D (samples, features), got shape {tuple(features.shape)}; flatten images first"
         )
-    if isinstance(features, np.ndarray):
-        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
     tensor = features.detach().float().contiguous()
     largest = float(torch.stack(tensor.aminmax()).abs().max()) if len(tensor) else 0.0
     if not np.isfinite(largest):
         raise ValueError("features hold NaN or infinite values; clean or drop those rows first")
     # A squared distance is at most d (2 max)^2 and must fit float32, with room for the error bound.
     if tensor.shape[1] * (2.0 * largest) ** 2 > 1e37:
-        raise ValueError(
-            f"features as large as {largest:.3g} overflow float32 when squared; rescale them"
-        )
+        raise ValueError(f"features as large as {largest:.3g} overflow float32 when squared; rescale them")
     return tensor
-
-
-def _check_neighbors(n_neighbors: int, n: int) -> int:
-    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, (int, np.integer)):
-        raise TypeError(f"n_neighbors must be an integer, got {n_neighbors!r}")
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors must be at least 1, got {n_neighbors}")
-    if n <= n_neighbors:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} samples, got {n}: "
-            "lower n_neighbors or pass more samples"
-        )
-    return int(n_neighbors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -25,11 +25,9 @@ EMPTY = 0x7F800000 << 32  # key of an infinite score
 FAST = {"reassoc", "contract", "nsz"}  # not nnan, ninf: lists start at infinity
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """What turns products z_i . z_j into lower bounds of squared distances.
+class Bounds(NamedTuple):
+    """Lower bound bias_j - 2 p_ij - loss |p_ij| + offset_i of the distance between rounded rows.
 
-    Lower bound = bias_j - 2 p_ij - loss |p_ij| + offset_i, for distances between the rounded rows;
     `slack_i` is how much longer than those the true distances of row i can be made by rounding.
     """
 
@@ -65,12 +63,7 @@ def torch_threads() -> Iterator[None]:
 
 @torch_threads()
 def knn_cpu(
-    x: np.ndarray,
-    k: int,
-    block_rows: int | None = None,
-    *,
-    rows: np.ndarray | None = None,
-    precision: str | None = None,
+    x: np.ndarray, k: int, block_rows: int = BLOCK_ROWS, *, rows: np.ndarray | None = None, precision: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """k nearest other rows of each row of finite, contiguous float32 `x` (n, d), as in `knn`.
 
@@ -82,32 +75,29 @@ def knn_cpu(
     precision = precision or default_precision(n, d)
     z, bounds = _prepare(x, precision)
     rows = np.arange(n) if rows is None else rows
-    step = block_rows or BLOCK_ROWS
     n_kept = min(k + SPARE[precision], n - 1)
     squared = np.empty((rows.size, k), np.float32)
     indices = np.empty((rows.size, k), np.int64)
     finished = np.zeros(rows.size, np.bool_)
 
-    for start in range(0, rows.size, step):
-        part = slice(start, start + step)
+    for start in range(0, rows.size, block_rows):
+        part = slice(start, start + block_rows)
         ids = rows[part]
         keys = np.full((ids.size, n_kept), EMPTY, np.int64)
         for first, products, shift in _product_blocks(z, z[ids]):
-            _keep_smallest(products, shift, first, ids, bounds.bias, bounds.loss, keys)
-        _rerank(
-            x, ids, keys, bounds.offset, bounds.slack, squared[part], indices[part], finished[part]
-        )
+            _keep_smallest(products, shift, first, ids, bounds, keys)
+        _rerank(x, ids, keys, bounds, squared[part], indices[part], finished[part])
 
     pending = np.flatnonzero(~finished)
-    for start in range(0, pending.size, step):
-        part = pending[start : start + step]
+    for start in range(0, pending.size, block_rows):
+        part = pending[start : start + block_rows]
         ids = rows[part]
         reach = np.sqrt(squared[part, -1] * (1 + 4 * UNIT), dtype=np.float64) + bounds.slack[ids]
         limits = reach**2 * (1 + 1e-12) - bounds.offset[ids]
         exact = np.full((ids.size, k), np.inf, np.float32)
         found = np.full((ids.size, k), n, np.int64)
         for first, products, shift in _product_blocks(z, z[ids]):
-            _rescan(x, products, shift, first, ids, bounds.bias, bounds.loss, limits, exact, found)
+            _rescan(x, products, shift, first, ids, bounds, limits, exact, found)
         squared[part], indices[part] = exact, found
     return squared, indices
 
@@ -164,13 +154,17 @@ def _squared_distance(x, i, j):
 
 
 @nb.njit(inline="never", fastmath=FAST)
-def _scores(products, shift, bias, loss, words, values):
-    """Scores of one row of products into `values`; `words` is the same memory as bits."""
+def _scores(products, shift, first, bounds):
+    """Scores of one row of products, float32."""
+    bias, loss = bounds.bias[first : first + products.size], bounds.loss
+    words = np.empty(products.size, np.uint32)
     for t in range(products.size):
-        words[t] = np.uint32(products[t]) << shift
+        words[t] = np.uint32(products[t]) << np.uint32(shift)
+    values = words.view(np.float32)
     for t in range(products.size):
         p = values[t]
         values[t] = bias[t] - (np.float32(2.0) * p + loss * abs(p))
+    return values
 
 
 @nb.njit(inline="never", fastmath=FAST)
@@ -182,32 +176,36 @@ def _count_below(values, limit):
 
 
 @nb.njit(inline="always")
-def _key(score, index):
-    """One integer that sorts like (score, index)."""
-    bits = np.int64(np.float32(score).view(np.int32))
-    if bits < 0:
-        bits ^= 0x7FFFFFFF
-    return (bits << 32) | np.int64(index)
+def _insert(distances, neighbors, distance, j):
+    """Insert (distance, j) into a list sorted by (distance, index); the last entry falls out."""
+    slot = distances.shape[0] - 1
+    if distance > distances[slot] or (distance == distances[slot] and j > neighbors[slot]):
+        return
+    while slot > 0 and (
+        distances[slot - 1] > distance or (distances[slot - 1] == distance and neighbors[slot - 1] > j)
+    ):
+        distances[slot] = distances[slot - 1]
+        neighbors[slot] = neighbors[slot - 1]
+        slot -= 1
+    distances[slot] = distance
+    neighbors[slot] = j
 
 
 @nb.njit(inline="always")
 def _score_of(key):
     bits = key >> 32
-    if bits < 0:
-        bits ^= 0x7FFFFFFF
-    return np.int32(bits).view(np.float32)
+    return np.int32(bits ^ 0x7FFFFFFF if bits < 0 else bits).view(np.float32)
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _keep_smallest(products, shift, first, ids, bias, loss, keys):
-    """Merge a block of products (rows, columns) into each row's sorted list of smallest scores."""
-    n_rows, n_columns = products.shape
-    last = keys.shape[1] - 1
-    shift = np.uint32(shift)
-    for r in nb.prange(n_rows):
-        words = np.empty(n_columns, np.uint32)
-        values = words.view(np.float32)
-        _scores(products[r], shift, bias[first : first + n_columns], loss, words, values)
+def _keep_smallest(products, shift, first, ids, bounds, keys):
+    """Merge a block of products (rows, columns) into each row's sorted list of smallest scores.
+
+    A key is one integer that sorts like (score, index): the bits of the score above the index.
+    """
+    n_columns, last = products.shape[1], keys.shape[1] - 1
+    for r in nb.prange(ids.size):
+        values = _scores(products[r], shift, first, bounds)
         if first <= ids[r] < first + n_columns:
             values[ids[r] - first] = np.inf
         row = keys[r]
@@ -218,7 +216,9 @@ def _keep_smallest(products, shift, first, ids, bias, loss, keys):
                 continue
             for t in range(chunk.size):
                 if chunk[t] < worst:
-                    key = _key(chunk[t], first + begin + t)
+                    bits = np.int64(np.float32(chunk[t]).view(np.int32))
+                    bits = bits ^ 0x7FFFFFFF if bits < 0 else bits
+                    key = (bits << 32) | (first + begin + t)
                     slot = last
                     while slot > 0 and row[slot - 1] > key:
                         row[slot] = row[slot - 1]
@@ -227,25 +227,8 @@ def _keep_smallest(products, shift, first, ids, bias, loss, keys):
                     worst = _score_of(row[last])
 
 
-@nb.njit(inline="always")
-def _insert(distances, neighbors, distance, j):
-    """Insert (distance, j) into a list sorted by (distance, index); the last entry falls out."""
-    slot = distances.shape[0] - 1
-    if distance > distances[slot] or (distance == distances[slot] and j > neighbors[slot]):
-        return
-    while slot > 0 and (
-        distances[slot - 1] > distance
-        or (distances[slot - 1] == distance and neighbors[slot - 1] > j)
-    ):
-        distances[slot] = distances[slot - 1]
-        neighbors[slot] = neighbors[slot - 1]
-        slot -= 1
-    distances[slot] = distance
-    neighbors[slot] = j
-
-
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _rerank(x, ids, keys, offset, slack, squared, indices, finished):
+def _rerank(x, ids, keys, bounds, squared, indices, finished):
     """Exact distances of the kept candidates; mark rows that no other row can change."""
     n, k = x.shape[0], squared.shape[1]
     n_kept = keys.shape[1]
@@ -257,8 +240,8 @@ def _rerank(x, ids, keys, offset, slack, squared, indices, finished):
         # Scores ascend: one beyond the reach of the k-th distance ends the search.
         for slot in range(n_kept + 1):
             key = keys[r, min(slot, n_kept - 1)]
-            reach = math.sqrt(np.float64(squared[r, k - 1]) * (1 + 4 * UNIT)) + slack[i]
-            if np.float64(_score_of(key)) + offset[i] > reach * reach * (1 + 1e-12):
+            reach = math.sqrt(np.float64(squared[r, k - 1]) * (1 + 4 * UNIT)) + bounds.slack[i]
+            if np.float64(_score_of(key)) + bounds.offset[i] > reach * reach * (1 + 1e-12):
                 finished[r] = True
                 break
             if slot < n_kept:
@@ -267,19 +250,16 @@ def _rerank(x, ids, keys, offset, slack, squared, indices, finished):
 
 
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
-def _rescan(x, products, shift, first, ids, bias, loss, limits, squared, indices):
+def _rescan(x, products, shift, first, ids, bounds, limits, squared, indices):
     """Exact distance of every row whose score is within the limit, in the order of the index."""
-    n_columns, k = products.shape[1], squared.shape[1]
-    shift = np.uint32(shift)
+    k = squared.shape[1]
     for r in nb.prange(ids.size):
         i = ids[r]
         # k duplicates with smaller indices: nothing later can enter.
         if squared[r, k - 1] == 0.0:
             continue
-        words = np.empty(n_columns, np.uint32)
-        values = words.view(np.float32)
-        _scores(products[r], shift, bias[first : first + n_columns], loss, words, values)
-        for t in range(n_columns):
+        values = _scores(products[r], shift, first, bounds)
+        for t in range(values.size):
             j = first + t
             if values[t] <= limits[r] and j != i:
                 _insert(squared[r], indices[r], _squared_distance(x, i, j), j)

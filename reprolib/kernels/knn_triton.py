@@ -19,7 +19,6 @@ import triton.language as tl
 
 from reprolib.kernels.knn_cpu import UNIT, knn_cpu
 
-MAX_NEIGHBORS = 64
 BLOCK_D = 64
 # Tensor cores may truncate where IEEE arithmetic rounds, and align sums before adding them.
 TENSOR_CORE_UNIT = 8 * UNIT
@@ -30,12 +29,8 @@ def knn_triton(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """k <= 64 nearest other rows of each row of finite, contiguous float32 `x` (n, d) on a GPU.
 
     Returns squared distances float32 (n, k) and indices int64 (n, k) on the same device. Runs on
-    CPU tensors under TRITON_INTERPRET=1. Raises ValueError for k > 64.
+    CPU tensors under TRITON_INTERPRET=1.
     """
-    if k > MAX_NEIGHBORS:
-        raise ValueError(
-            f'n_neighbors={k}: the Triton kernel keeps at most {MAX_NEIGHBORS}; use backend="cpu"'
-        )
     n, d = x.shape
     z, bias, offset, slack = _prepare(x)
     first, second = candidate_blocks(n, k), rerank_blocks(k)
@@ -45,9 +40,7 @@ def knn_triton(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     squared = torch.empty(n, k, device=x.device)
     indices = torch.empty(n, k, dtype=torch.int64, device=x.device)
     # The interpreter computes bfloat16 products wrongly (triton issue 4972), so it gets float32.
-    candidates[(triton.cdiv(n, first["BLOCK_N"]),)](
-        z, bias, keys, n, z.shape[1], UPCAST=not x.is_cuda, **first
-    )
+    candidates[(triton.cdiv(n, first["BLOCK_N"]),)](z, bias, keys, n, z.shape[1], UPCAST=not x.is_cuda, **first)
     rerank[(triton.cdiv(n, second["ROWS"]),)](x, keys, squared, indices, n, d, k, **second)
     if first["K"] >= n - 1:
         return squared, indices

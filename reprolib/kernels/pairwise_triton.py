@@ -6,9 +6,9 @@ with q adds to half the gradient, also in registers. Nothing of size B x B reach
 IEEE float32, so that a decision at a threshold does not depend on tensor cores. Every program leaves
 its own counts and its share of the loss, added afterwards in a fixed order, in float64.
 
-Cost: `reprolib.kernels.pairwise.cost`, computed on clusters padded to a power of two, at least 16.
-At the batch sizes of DCSS (a few hundred) launches and the walk over columns bind. From B of ten
-thousand the products do: expected share of the float32 peak on sm_90 one quarter, not measured.
+Clusters are padded to a power of two, at least 16. At the batch sizes of DCSS (a few hundred)
+launches and the walk over columns bind. From B of ten thousand the products do: expected share of
+the float32 peak on sm_90 one quarter, not measured.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def pairwise_triton(
         q, vectors, gradient, partial, b, k, float(zeta), float(gamma),
         SEPARATE=similarity is not None, **block,
     )  # fmt: skip
-    total = partial.sum(0)
-    n_similar, n_dissimilar, n_bad, dots = total
+    n_similar, n_dissimilar, n_bad, dots = partial.sum(0)
     loss = torch.where(n_bad > 0, torch.nan, n_similar + dots).float()
     return loss, gradient, n_similar.long(), n_dissimilar.long()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 
@@ -39,23 +38,21 @@ def sample_triplets(
     fewer samples outside a cluster; none when it has no pair, or one cluster only. The triplets come on the
     device of `distances`, which is not waited for.
     """
-    ids = labels.numpy()
-    same = ids[:, None] == ids  # (b, b)
-    pairs = same & ~np.eye(len(ids), dtype=bool) if ordered else np.triu(same, 1)
-    anchor, positive = (torch.from_numpy(index) for index in np.nonzero(pairs))  # (p,)
+    same = labels[:, None] == labels  # (b, b)
+    pairs = same & ~torch.eye(len(labels), dtype=torch.bool) if ordered else same.triu(1)
+    anchor, positive = pairs.nonzero(as_tuple=True)  # (p,)
     q = min(n_negatives, int((~same).sum(1).min()))
     if negatives == "random":
-        q = min(q, len(np.unique(ids)) - 1)
+        q = min(q, len(labels.unique()) - 1)
     device = labels.device if distances is None else distances.device
-    mask = torch.from_numpy(same)
     if q == 0 or len(anchor) == 0:
         empty = anchor[:0].to(device)
         return Triplets(empty, empty, empty.reshape(0, 0))
     if negatives == "nearest":
-        others = distances.detach().masked_fill(mask.to(device), torch.inf)
+        others = distances.detach().masked_fill(same.to(device), torch.inf)
         order = others.topk(q, largest=False).indices
         anchor = anchor.to(device)
         return Triplets(anchor, positive.to(device), order[anchor])  # (p, q)
-    keys = torch.rand(len(anchor), len(ids), generator=generator)
-    drawn = keys.masked_fill(mask[anchor], -1.0).topk(q).indices
+    keys = torch.rand(len(anchor), len(labels), generator=generator)
+    drawn = keys.masked_fill(same[anchor], -1.0).topk(q).indices
     return Triplets(anchor.to(device), positive.to(device), drawn.to(device))

@@ -1,12 +1,10 @@
 """The papers' methods and the ones they compare with, as scikit-learn estimators."""
 
-from reprolib.methods.agglomerative import ACGDL, ACPIC, ACZell
-from reprolib.methods.classical import ACLink, KMeans
+from reprolib.methods.classical import ACGDL, ACPIC, ACLink, ACZell, KMeans
 from reprolib.methods.dcss import DCSS
 from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
-from reprolib.methods.deep_nmf import NMFD
 from reprolib.methods.jule import JULE
-from reprolib.methods.nmf import NMFLP
+from reprolib.methods.nmf import NMFD, NMFLP
 from reprolib.methods.self_tuning import SCLS, SCST
 from reprolib.methods.spectral import SCNJW, NCuts
 from reprolib.methods.vade import VaDE

@@ -1,13 +1,9 @@
 """What every estimator shares: parameters as fields, checked once; input; results; files."""
 
-from __future__ import annotations
-
 import math
-import os
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -21,19 +17,27 @@ from sklearn.utils.validation import check_is_fitted
 
 from reprolib.checks import unknown_name
 from reprolib.data.images import as_features, is_features, sealed_labels
-from reprolib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
-from reprolib.training.trainer import Run, Stage, under
+from reprolib.training.trainer import Run, under
 
-# Of an estimator: a field a parameter, keyword only, `n_clusters` of the base excepted
-parameters = dataclass(eq=False, repr=False, kw_only=True)
 # Types of parameters with a lowest value
 Natural = Annotated[int, "at least", 0]
 Count = Annotated[int, "at least", 1]
 BatchSize = Annotated[int, "at least", 2]  # statistics of one sample are undefined
 Weight = Annotated[float, "at least", 0]
 Positive = Annotated[float, "above", 0]
+Seed = int | np.random.RandomState | None
 SEEDS = 2**31 - 1  # what a RandomState draws a seed below
+
+# What a value of a kind may be, and what it is called
+KINDS = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a finite number"),
+    bool: (bool | np.bool_, "True or False"),
+    str: (str, "text"),
+    tuple[int, ...]: (tuple | list, "a tuple of whole numbers"),
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -41,26 +45,34 @@ class Estimator(ClusterMixin, BaseEstimator):
     """A clustering method: its fields are its parameters, checked by type, choice and range before a fit.
 
     A variant is a dict of overrides, as in `JULE(**JULE.VARIANTS["released"])`. After `fit`: `labels_` int32
-    (n,), `results_`, the named assignments that RESULTS lists, and `history_`, one dict an epoch.
+    (n,), `results_`, all assignments by name, and `history_`, one dict an epoch.
     """
 
     n_clusters: Count = 10
-
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
-    # name of a result: what tables and charts call it
-    RESULTS: ClassVar[dict[str, str]] = {"labels": ""}
-    # the result that `labels_` holds; by default the last one
-    MAIN: ClassVar[str] = ""
+    MAIN: ClassVar[str] = ""  # the result that `labels_` holds; by default the last one
     trains: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclass(eq=False, repr=False, kw_only=True)(cls)  # all but `n_clusters` by keyword
 
     def check_parameters(self) -> None:
         """Raise TypeError or ValueError for a parameter of the wrong type, choice or range, naming it."""
-        hints = _hints(type(self))
+        hints = typing.get_type_hints(type(self), include_extras=True)
         for name in (field.name for field in fields(self)):
             value, hint, bound = getattr(self, name), hints[name], ()
             if typing.get_origin(hint) is Annotated:
                 hint, *bound = typing.get_args(hint)
-            _check(name, value, hint)
+            if typing.get_origin(hint) is Literal:
+                if value not in typing.get_args(hint):
+                    raise unknown_name(name, value, typing.get_args(hint))
+                continue
+            kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+            if not any(_fits(value, kind) for kind in kinds):
+                wanted = " or ".join(KINDS[k][1] if k in KINDS else k.__name__ for k in kinds)
+                got = f"{value!r} ({type(value).__name__})"
+                raise TypeError(f"{name} must be {wanted}; got {got}")
             if bound and (value < bound[1] or bound == ["above", value]):
                 raise ValueError(f"{name} must be {bound[0]} {bound[1]}, got {value}")
 
@@ -71,9 +83,7 @@ class Estimator(ClusterMixin, BaseEstimator):
             return int(state)
         return int(check_random_state(state).randint(SEEDS))
 
-    def _keep(
-        self, X: Any, results: Mapping[str, np.ndarray], history: Sequence[dict] = ()
-    ) -> Self:
+    def _keep(self, X: Any, results: Mapping[str, Any], history: Sequence[dict] = ()) -> Self:
         """Set what every `fit` leaves: results_, labels_, history_, and n_features_in_ of features (n, d)."""
         self.results_ = {name: np.asarray(ids, dtype=np.int32) for name, ids in results.items()}
         self.labels_ = self.results_[self.MAIN or list(results)[-1]]
@@ -83,18 +93,18 @@ class Estimator(ClusterMixin, BaseEstimator):
         return self
 
 
-@parameters
 class TrainedEstimator(TransformerMixin, Estimator):
-    """An estimator whose fit is a list of stages: `stages` and `inputs` are the method's.
+    """An estimator whose fit is a list of stages.
 
-    After `fit` also `embedding_` float32 (n, d), and the networks in `modules_` by name.
+    A method gives `prepare(X, to_cluster=True)`, network inputs float32 (n, ...) of what `fit` takes;
+    `stages(run, X)` in order; and `finish(run)`, which sets what else is learned and returns the results by
+    name. After `fit` also `embedding_` float32 (n, d), and the networks in `modules_` by name.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
-    random_state: int | np.random.RandomState | None = 0
+    random_state: Seed = 0
     verbose: bool = False
-
     trains: ClassVar[bool] = True
 
     def __sklearn_tags__(self) -> Tags:
@@ -103,16 +113,10 @@ class TrainedEstimator(TransformerMixin, Estimator):
         return tags
 
     def inputs(self, X: Any) -> torch.Tensor:
-        """Network inputs float32 (n, ...) of what `fit` is given; raises as it does."""
-        raise NotImplementedError
-
-    def stages(self, run: Run, X: Any) -> list[Stage]:
-        """The stages of a fit to X, in order; repeated when a run goes on."""
-        raise NotImplementedError
-
-    def finish(self, run: Run) -> dict[str, np.ndarray]:
-        """Set the learned attributes beside results and history; return the results by name."""
-        raise NotImplementedError
+        """Network inputs float32 (n, ...) of what `fit` is given; ValueError for too few samples."""
+        inputs = self.prepare(X)
+        check_count(len(inputs), self.n_clusters)
+        return inputs
 
     def fit(
         self,
@@ -120,16 +124,15 @@ class TrainedEstimator(TransformerMixin, Estimator):
         y: None = None,
         *,
         monitor: Callable[[Report], None] | None = None,
-        checkpoint: str | os.PathLike | None = None,
-        shared: str | os.PathLike | None = None,
+        checkpoint: File | None = None,
+        shared: File | None = None,
     ) -> Self:
-        """Cluster what `inputs` takes.
+        """Cluster what `prepare` takes.
 
-        `monitor` is called with a `Report` as the fit goes on. `checkpoint` names a file written after every
-        epoch: a killed fit started again with it ends with the same labels. `shared` names a folder of what
-        methods may take over from each other, the pretrained autoencoder: read if there, else written.
-        Raises ValueError or TypeError on bad data or parameters, CheckpointError when a file is damaged or
-        another run's, FloatingPointError when the loss does.
+        `monitor` is called with a `Report` as the fit goes on. `checkpoint`: a file written after every epoch,
+        from which a killed fit goes on to the same labels. `shared`: a folder of what methods may take over
+        from each other, the pretrained autoencoder. Raises ValueError or TypeError on bad data or parameters,
+        CheckpointError for a damaged file or another run's, FloatingPointError for a loss.
         """
         self.check_parameters()
         with sealed_labels():
@@ -146,110 +149,78 @@ class TrainedEstimator(TransformerMixin, Estimator):
         for stage in self.stages(run, None):
             stage.build()
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: File) -> None:
         """Write the fitted model to one safetensors file, atomically. NotFittedError before a fit."""
         check_is_fitted(self, "labels_")
-        tensors = {f"result.{name}": torch.from_numpy(ids) for name, ids in self.results_.items()}
-        for name, module in self.modules_.items():
-            tensors |= {f"module.{name}.{k}": v for k, v in module.state_dict().items()}
-        fitted = {}
-        for name, value in vars(self).items():
-            if name.endswith("_") and name not in ("labels_", "results_", "modules_"):
-                if isinstance(value, np.ndarray):
-                    tensors[f"array.{name}"] = torch.from_numpy(value)
-                else:
-                    fitted[name] = value
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        modules, results, _ = (fitted.pop(k) for k in ("modules_", "results_", "labels_"))
+        arrays = {name: fitted[name] for name in fitted if isinstance(fitted[name], np.ndarray)}
+        tensors = {f"module.{name}": value for name, value in modules.state_dict().items()}
+        tensors |= {f"result.{name}": torch.from_numpy(ids) for name, ids in results.items()}
+        tensors |= {f"array.{name}": torch.from_numpy(value) for name, value in arrays.items()}
         state = {
             "class": type(self).__name__,
             "parameters": self.plain_parameters() | {"random_state": self.seed_},
-            "results": list(self.results_),
-            "fitted": fitted,
+            "results": list(results),
+            "fitted": {name: fitted[name] for name in fitted if name not in arrays},
         }
         save_checkpoint(path, tensors, state)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
+    def load(cls, path: File) -> Self:
         """Read a model that `save` wrote. Raises CheckpointError when it is damaged or another class's."""
         tensors, state = load_checkpoint(path)
         found = state.get("class") if isinstance(state, dict) else None
         if found != cls.__name__:
-            raise CheckpointError(
-                f"{path} holds no {cls.__name__} but {found or 'a file of another kind'}: load it by that class"
-            )
+            held = f"no {cls.__name__} but {found or 'a file of another kind'}"
+            raise CheckpointError(f"{path} holds {held}: load it by that class")
         model = cls(**state["parameters"])
-        for name, value in state["fitted"].items():
-            setattr(model, name, tuple(value) if name == "input_shape_" else value)
+        for name, value in (state["fitted"] | under(tensors, "array.")).items():
+            setattr(model, name, value.numpy() if isinstance(value, torch.Tensor) else value)
+        model.input_shape_ = tuple(model.input_shape_)
         model.results_ = {name: tensors[f"result.{name}"].numpy() for name in state["results"]}
         model.labels_ = model.results_[cls.MAIN or state["results"][-1]]
-        for name, value in under(tensors, "array.").items():
-            setattr(model, name, value.numpy())
         run = Run(model, torch.empty(0, *model.input_shape_))
         model.build(run)
-        model.modules_ = run.modules
-        for name, module in model.modules_.items():
-            module.load_state_dict(under(tensors, f"module.{name}."))
-            module.eval()
+        model.modules_ = run.modules.eval()
+        model.modules_.load_state_dict(under(tensors, "module."))
         return model
 
     def plain_parameters(self) -> dict[str, Any]:
         """`get_params`, ready for JSON: plain numbers, and for a RandomState the seed that it gives."""
-        found = {
-            k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()
-        }
+        known = self.get_params()
+        found = {k: v.item() if isinstance(v, np.generic) else v for k, v in known.items()}
         if not isinstance(found["random_state"], int):
             found["random_state"] = self.seed()
         return found
 
+    def _fitting_inputs(self, X: Any) -> torch.Tensor:
+        """Network inputs of the shape that the model was fitted on."""
+        check_is_fitted(self, "labels_")
+        inputs, shape = self.prepare(X, to_cluster=False), self.input_shape_
+        if (found := tuple(inputs.shape[1:])) != shape:
+            advice = f": load them with size={shape[1:]}" if len(shape) > 1 else ""
+            raise ValueError(
+                f"X has {math.prod(found)} features, but {type(self).__name__} is expecting "
+                f"{math.prod(shape)} features as input: it was fitted on inputs of shape {shape}, got "
+                f"{found}{advice}"
+            )
+        return inputs
+
 
 def unit_rows(X: object) -> np.ndarray:
-    """Float32 features (n, d) of unit length, from images (flattened pixels) or features.
-
-    Paper 002, section 4.1.3 normalises the image intensities so for every algorithm.
-    """
+    """Float32 features (n, d) of unit length, from pixels or features (paper 002, section 4.1.3)."""
     return normalize(as_features(X)).astype(np.float32, copy=False)
 
 
-def check_counts(n: int, n_clusters: int, n_neighbors: int) -> None:
-    """ValueError when `n` samples cannot have `n_clusters` clusters or `n_neighbors` neighbours."""
+def check_count(n: int, n_clusters: int) -> None:
+    """ValueError when `n` samples cannot have `n_clusters` clusters."""
     if n_clusters > n:
         raise ValueError(f"n_clusters={n_clusters} is more than the {n} images: ask for fewer")
-    if n_neighbors >= n:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} images, got {n}: "
-            f"lower n_neighbors to {n - 1} or less, or add images"
-        )
-
-
-@lru_cache(maxsize=64)
-def _hints(estimator: type) -> dict[str, Any]:
-    return typing.get_type_hints(estimator, include_extras=True)
-
-
-def _check(name: str, value: Any, hint: Any) -> None:
-    """Check one parameter against its annotation: a kind, a `Literal` or a union of them."""
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise unknown_name(name, value, typing.get_args(hint))
-        return
-    kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if any(_fits(value, kind) for kind in kinds):
-        return
-    wanted = " or ".join(KINDS.get(k, (k, getattr(k, "__name__", str(k))))[1] for k in kinds)
-    raise TypeError(f"{name} must be {wanted}; got {value!r} ({type(value).__name__})")
-
-
-KINDS = {
-    int: (Integral, "a whole number"),
-    float: (Real, "a finite number"),
-    bool: (bool, "True or False"),
-    str: (str, "text"),
-}
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, Sequence) and not isinstance(value, str)
     if isinstance(value, bool | np.bool_):  # True is an Integral
         return kind is bool
-    fits = isinstance(value, KINDS.get(kind, (kind,))[0])
+    fits = isinstance(value, KINDS[kind][0] if kind in KINDS else kind)
     return fits and (kind is not float or math.isfinite(value))

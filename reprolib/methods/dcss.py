@@ -1,37 +1,23 @@
 """DCSS: an autoencoder with a loss for each cluster, then pairwise similarities (paper 004)."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
-from reprolib.kernels.pairwise import pairwise_loss
 from reprolib.kernels.soft_assignment import fuzzy_memberships
-from reprolib.methods.autoencoder import (
-    PHASE_1,
-    PHASE_2,
-    AutoencoderMethod,
-    Clustering,
-    FromKMeans,
-    encode,
-    latent_vectors,
-    reconstruct,
-)
-from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight, parameters
-from reprolib.networks.autoencoders import MNet
-from reprolib.training.trainer import Run, Stage
+from reprolib.methods import autoencoder
+from reprolib.methods.autoencoder import PHASE_1, FromKMeans, reconstruct, refresh_centers
+from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight
 
 MOMENTUM = 0.9  # of the released code's plain gradient steps
+RELEASED = dict(optimizer="sgd", learning_rate=1e-6, memberships="each batch")
+RELEASED |= dict(mnet_hidden=2, clip=0.01)
 
 
 def phase_1_losses(
-    inputs: torch.Tensor,
-    decoded: torch.Tensor,
-    latent: torch.Tensor,
-    centers: torch.Tensor,
-    weights: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs: Tensor, decoded: Tensor, latent: Tensor, centers: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
     """Reconstruction and centering loss of each run, (K,) and (K,): paper 004, equations 1b and 1c.
 
     inputs, decoded (b, ...); latent (b, d); centers (K, d); weights p^m (b, K). Sums over the batch.
@@ -39,18 +25,6 @@ def phase_1_losses(
     error = (inputs - decoded).flatten(1).square().sum(1)  # (b,)
     distance = (latent[:, None] - centers).square().sum(2)  # (b, K)
     return error @ weights, (weights * distance).sum(0)
-
-
-@torch.no_grad()
-def refresh_centers(run: Run) -> None:
-    """Set the centers to the means of all latent vectors weighted by p^m: paper 004, equation 3."""
-    centers, m = run.modules["centers"].values, run.model.m
-    latent = latent_vectors(run)
-    weights = fuzzy_memberships(latent, centers, m) ** m  # (n, K)
-    total = weights.sum(0)[:, None]
-    # a center that no sample has weight for stays
-    means = weights.T @ latent / total.clamp_min(torch.finfo(latent.dtype).tiny)
-    centers.copy_(torch.where(total > 0, means, centers))
 
 
 class PerCluster(FromKMeans):
@@ -62,7 +36,7 @@ class PerCluster(FromKMeans):
             return torch.optim.Adam(weights, lr=rate)
         return torch.optim.SGD(weights, lr=rate, momentum=MOMENTUM)
 
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
         inputs = self.run.batch(batch)
         model, centers = self.model, self.centers.detach()
         joint = model.passes == "joint"
@@ -78,94 +52,21 @@ class PerCluster(FromKMeans):
             sums += torch.stack([reconstruction, centering]).detach()
         # means over the passes: Figure 4
         reconstruction, centering = (sums / model.n_clusters).double()
-        return {
-            "loss": reconstruction + model.alpha * centering,
-            "reconstruction": reconstruction,
-            "centering": centering,
-        }
+        loss = reconstruction + model.alpha * centering
+        return {"loss": loss, "reconstruction": reconstruction, "centering": centering}
 
     def end_epoch(self) -> None:
         if self.run.epoch % self.model.center_interval == 0:
             refresh_centers(self.run)
 
 
-class Pairs(Clustering):
-    """Phase 2, on the latent space of any autoencoder method: X + MNet (paper 004, section 3.2).
-
-    Pairs are told similar or dissimilar by the memberships p of the latent space for the first `u_epochs` T_2
-    epochs (equation 4), by q itself from then on (equation 5). The encoder is trained along, the decoder is
-    left as it is.
-    """
-
-    name, result = PHASE_2, "q"
-    report_every = 1
-
-    def build(self) -> None:
-        run, m = self.run, self.model
-        sizes = (m.latent_dim, m.n_clusters, m.mnet_width, m.mnet_hidden)
-        mnet = run.module("mnet", MNet(*sizes, run.generator))
-        encoder = run.modules["network"].encoder
-        groups = [
-            {"params": list(mnet.parameters()), "lr": m.mnet_rate},
-            {"params": list(encoder.parameters()), "lr": m.encoder_rate},
-        ]
-        run.optimizers = {PHASE_2: torch.optim.Adam(groups)}
-
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        run, model = self.run, self.model
-        latent = encode(run, run.batch(batch))
-        q = run.modules["mnet"](latent)  # (b, K)
-        similarity = q.detach()
-        if run.epoch < model.u_epochs:
-            similarity = fuzzy_memberships(latent.detach(), self.centers.detach(), model.m)
-        if model.clip:  # as released: no gradient passes where q is set to 0 or 1
-            q = torch.where(q > 1 - model.clip, 1.0, torch.where(q < model.clip, 0.0, q))
-        found = pairwise_loss(q, similarity, zeta=model.zeta, gamma=model.gamma)
-        run.descend(PHASE_2, found[0])
-        names = ("loss", "similar", "dissimilar")
-        return {n: v.detach().double() / len(batch) ** 2 for n, v in zip(names, found, strict=True)}
-
-    def end_epoch(self) -> None:
-        if self.run.epoch <= self.model.u_epochs:
-            refresh_centers(self.run)
-
-
-@parameters
-class WithPairs(AutoencoderMethod):
-    """A method that ends with MNet on its latent space, if it has `phase2_epochs` (paper 004, Table 3)."""
-
-    phase2_epochs: Natural = 0  # MaxIter_2
-    m: Annotated[float, "above", 1] = 1.5  # fuzziness
-    u_epochs: Natural = 5  # T_2: pairs are told by p for so many epochs, then by q
-    zeta: float = 0.8  # similar from here on
-    gamma: Weight = 0.2  # dissimilar up to here
-    mnet_width: Count = 128
-    mnet_hidden: Natural = 3
-    mnet_rate: Positive = 1e-3
-    encoder_rate: Weight = 1e-5
-    clip: Weight = 0.0  # of q, to 0 or 1
-
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if not self.gamma <= self.zeta <= 1:
-            raise ValueError(
-                f"thresholds must satisfy gamma <= zeta <= 1, got gamma={self.gamma}, zeta={self.zeta}"
-            )
-
-    def stages(self, run: Run, X: object = None) -> list[Stage]:
-        """Pretraining, the method's own stage and, if it has epochs, the pairs."""
-        pairs = [Pairs(run, self.phase2_epochs)] if self.phase2_epochs else []
-        return [*super().stages(run, X), *pairs]
-
-
-@parameters
-class DCSS(WithPairs):
+class DCSS(autoencoder.AutoencoderMethod):
     """Deep clustering with self-supervision using pairwise data similarities (paper 004).
 
     Phase 1 trains an autoencoder in K successive passes of a batch, each with the loss of one cluster
     (equations 1 to 3); phase 2 trains MNet and the encoder by pairs (equations 4 and 5). `phase2_epochs=0` is
-    DCSS_u, phase 1 alone. VARIANTS: "released" is what the authors' code does; "joint" takes the losses of
-    the K passes in one step, K times cheaper.
+    DCSS_u, phase 1 alone. VARIANTS: "released" is what the authors' code does; "joint" takes the losses of the
+    K passes in one step, K times cheaper.
     """
 
     phase1_epochs: Natural = 200  # MaxIter_1
@@ -177,16 +78,5 @@ class DCSS(WithPairs):
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 1e-5
     memberships: Literal["each run", "each batch"] = "each run"
-
     STAGE: ClassVar = PerCluster
-    VARIANTS: ClassVar = {
-        "paper": {},
-        "released": {
-            "optimizer": "sgd",
-            "learning_rate": 1e-6,
-            "memberships": "each batch",
-            "mnet_hidden": 2,
-            "clip": 0.01,
-        },
-        "joint": {"passes": "joint"},
-    }
+    VARIANTS: ClassVar = {"paper": {}, "released": RELEASED, "joint": {"passes": "joint"}}

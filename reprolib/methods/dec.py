@@ -1,48 +1,34 @@
-"""Methods that DCSS is compared with, on one autoencoder and one loop: AE+k-means, DEC, IDEC, DCN, DKM.
-
-Each may end with MNet (`phase2_epochs`), the "X+MNet" of paper 004, Table 3. Pretraining, networks and
-batches are those of DCSS; what is the method's own is its loss and how its centers move.
-"""
-
-from __future__ import annotations
+"""Methods that DCSS is compared with: AE+k-means, DEC, IDEC, DCN, DKM. They differ in losses and centers."""
 
 from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from reprolib.kernels.soft_assignment import (
-    dec_loss,
-    squared_distances,
-    student_t,
-    target_distribution,
-)
-from reprolib.methods.autoencoder import PHASE_1, FromKMeans, encode, latent_vectors, reconstruct
-from reprolib.methods.base import Positive, parameters
-from reprolib.methods.dcss import WithPairs
-from reprolib.training.trainer import Run, Stage
+from reprolib.kernels import soft_assignment
+from reprolib.methods import autoencoder
+from reprolib.methods.autoencoder import PHASE_1, AutoencoderMethod, FromKMeans
 
 
-def pixel_error(decoded: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """Squared error summed over pixels, mean over samples: what DCN and DKM weigh their clustering against.
-
-    decoded, inputs (b, ...). The weights of both papers are for this sum.
-    """
+def pixel_error(decoded: Tensor, inputs: Tensor) -> Tensor:
+    """Squared error of decoded and inputs (b, ...) over pixels, which DCN and DKM weigh; mean over samples."""
     return (decoded - inputs).flatten(1).square().sum(1).mean()
 
 
 class OneLoss(FromKMeans):
-    """A stage whose loss is the sum of the method's weighted terms."""
+    """A weighted `clustering(latent, batch)` loss, and that of the reconstruction where there is an `error`."""
 
     moves_centers = False  # by gradient
+    error, weight = None, 1.0
 
     def optimizer(self) -> torch.optim.Optimizer:
         trained = [*self.run.modules["network"].parameters()]
         trained += [self.centers] if self.moves_centers else []
         return torch.optim.Adam(trained, lr=self.model.learning_rate)
 
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
         batch = batch.to(self.run.device)
         losses = self.losses(self.run.batch(batch), batch)
         loss = sum(losses.values())
@@ -50,11 +36,15 @@ class OneLoss(FromKMeans):
         self.after_step(batch)
         return {name: value.detach() for name, value in ({"loss": loss} | losses).items()}
 
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(self, inputs: Tensor, batch: Tensor) -> dict[str, Tensor]:
         """Weighted terms of the loss of inputs (b, ...), samples `batch` (b,) on the device."""
-        raise NotImplementedError
+        if self.error is None:
+            return {"clustering": self.clustering(autoencoder.encode(self.run, inputs), batch)}
+        latent, decoded = autoencoder.reconstruct(self.run, inputs)
+        clustering = self.weight * self.clustering(latent, batch)
+        return {"reconstruction": self.error(decoded, inputs), "clustering": clustering}
 
-    def after_step(self, batch: torch.Tensor) -> None:
+    def after_step(self, batch: Tensor) -> None:
         """Move what no gradient moves."""
 
 
@@ -65,47 +55,23 @@ class Target(OneLoss):
 
     @torch.no_grad()
     def begin_epoch(self) -> None:
-        self.target = target_distribution(
-            student_t(latent_vectors(self.run), self.centers)
-        )  # (n, K)
+        q = soft_assignment.student_t(autoencoder.latent_vectors(self.run), self.centers)
+        self.target = soft_assignment.target_distribution(q)  # (n, K)
 
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        latent = encode(self.run, inputs)
-        return {"clustering": dec_loss(latent, self.centers, self.target[batch])}
+    def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
+        return soft_assignment.dec_loss(latent, self.centers, self.target[batch])
 
 
-class WithReconstruction(OneLoss):
-    """A stage that goes on reconstructing beside its weighted clustering loss."""
-
-    error = staticmethod(pixel_error)
-    weight = 1.0
-
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        latent, decoded = reconstruct(self.run, inputs)
-        return {
-            "reconstruction": self.error(decoded, inputs),
-            "clustering": self.weight * self.clustering(latent, batch),
-        }
-
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        """Loss of latent vectors (b, d) of samples `batch` (b,)."""
-        raise NotImplementedError
-
-
-class TargetAndReconstruction(WithReconstruction, Target):
+class TargetAndReconstruction(Target):
     """IDEC: DEC that goes on reconstructing."""
 
-    error = staticmethod(F.mse_loss)
-    weight = 0.1
-
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        return dec_loss(latent, self.centers, self.target[batch])
+    error, weight = staticmethod(F.mse_loss), 0.1
 
 
-class RunningMeans(WithReconstruction):
+class RunningMeans(OneLoss):
     """DCN: hard assignments; a center is the running mean of all that it was ever given."""
 
-    weight = 0.05 / 2
+    error, weight = staticmethod(pixel_error), 0.05 / 2
 
     def start(self, labels: np.ndarray) -> None:
         counts = np.bincount(labels, minlength=self.model.n_clusters)
@@ -113,15 +79,15 @@ class RunningMeans(WithReconstruction):
         self.run.tensors["assigned"] = torch.from_numpy(labels.astype(np.int64)).to(device)
         self.run.tensors["counts"] = torch.from_numpy(counts).to(device, torch.float32)
 
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
         self.latent = latent.detach()
         own = self.centers.detach()[self.run.tensors["assigned"][batch]]  # (b, d)
         return (latent - own).square().sum(1).mean()
 
     @torch.no_grad()
-    def after_step(self, batch: torch.Tensor) -> None:
+    def after_step(self, batch: Tensor) -> None:
         kept = self.run.tensors
-        labels = squared_distances(self.latent, self.centers).argmin(1)
+        labels = soft_assignment.squared_distances(self.latent, self.centers).argmin(1)
         kept["assigned"][batch] = labels
         hot = torch.zeros(len(labels), self.model.n_clusters, device=labels.device)  # (b, K)
         hot.scatter_(1, labels[:, None], 1.0)  # F.one_hot would read the labels on the host
@@ -132,73 +98,55 @@ class RunningMeans(WithReconstruction):
         kept["counts"] = after
 
 
-class Softmin(WithReconstruction):
+class Softmin(OneLoss):
     """DKM: k-means with a softmax for the nearest center, so that centers move by gradient."""
 
     moves_centers = True
+    error = staticmethod(pixel_error)
     inverse_temperature = 1000.0
 
-    def clustering(self, latent: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        squared = squared_distances(latent, self.centers)  # (b, K)
+    def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
+        squared = soft_assignment.squared_distances(latent, self.centers)  # (b, K)
         nearness = torch.softmax(-self.inverse_temperature * squared, dim=1)
         return (squared * nearness).sum(1).mean()
 
 
-@parameters
-class Family(WithPairs):
-    """Parameters of the family; `phase1_epochs` of the method's own training, `phase2_epochs` of MNet."""
+class AEKMeans(AutoencoderMethod):
+    """K-means on the pretrained latent vectors: paper 004, Table 1. `phase1_epochs` has no effect."""
 
-    learning_rate: Positive = 1e-4
-
-
-class AEKMeans(Family):
-    """K-means on the latent vectors of the pretrained autoencoder: the baseline of paper 004, Table 1.
-
-    `phase1_epochs` and `learning_rate` have no effect.
-    """
-
-    STAGE: ClassVar = OneLoss
-
-    def stages(self, run: Run, X: object = None) -> list[Stage]:
-        """Nothing is trained between the pretraining and MNet."""
-        first, own, *pairs = super().stages(run, X)
-        own.epochs = 0
-        return [first, own, *pairs]
+    STAGE: ClassVar = staticmethod(lambda run, _: OneLoss(run, 0))
 
 
-class DEC(Family):
+class DEC(AutoencoderMethod):
     """Deep embedded clustering (Xie, Girshick and Farhadi 2016): KL to a sharpened soft assignment.
 
-    The encoder and the centers minimise the divergence of Student's t assignments from their target
-    distribution, which is computed once an epoch. The authors pretrain a denoising autoencoder layer by
-    layer; here the pretraining is that of all methods.
+    The target distribution of Student's t assignments is computed once an epoch. The authors pretrain a
+    denoising autoencoder layer by layer; here the pretraining is that of all methods.
     """
 
     STAGE: ClassVar = Target
 
 
-class IDEC(Family):
+class IDEC(AutoencoderMethod):
     """Improved DEC (Guo et al. 2017): reconstruction, a mean over pixels, plus 0.1 of DEC's loss."""
 
     STAGE: ClassVar = TargetAndReconstruction
 
 
-class DCN(Family):
+class DCN(AutoencoderMethod):
     """Deep clustering network (Yang et al. 2017): reconstruction plus the k-means loss, weighted 0.05 / 2.
 
-    The reconstruction is summed over pixels. Assignments are hard; after each batch the samples are
-    assigned anew and each center moves to the running mean of what it was given, as by the authors' rate
-    1 / count.
+    Assignments are hard; after each batch its samples are assigned anew, and each center moves to the running
+    mean of what it was given, the authors' rate 1 / count.
     """
 
     STAGE: ClassVar = RunningMeans
 
 
-class DKM(Family):
+class DKM(AutoencoderMethod):
     """Deep k-means (Fard, Thonet and Gaussier 2020): reconstruction plus a softened k-means loss, weight 1.
 
-    The reconstruction is summed over pixels. Nearness is a softmax of -1000 times the squared distances,
-    the constant that the authors take after a pretraining.
+    Nearness is a softmax of -1000 times the squared distances, as the authors take after a pretraining.
     """
 
     STAGE: ClassVar = Softmin

@@ -1,7 +1,5 @@
 """JULE: agglomerative clustering and a CNN, jointly (paper 002, Algorithm 1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -10,8 +8,7 @@ import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprolib.checks import unknown_name
@@ -19,37 +16,29 @@ from reprolib.data.images import as_pixels, to_float_images
 from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances
-from reprolib.methods.base import (
-    BatchSize,
-    Count,
-    Positive,
-    TrainedEstimator,
-    check_counts,
-    parameters,
-    unit_rows,
-)
+from reprolib.methods.base import BatchSize, Count, Positive, TrainedEstimator, unit_rows
 from reprolib.networks.embedding import ConvEmbedding, embed
 from reprolib.training.monitor import Merged, Report
 from reprolib.training.trainer import ROWS, Run, Stage
 
-# layers of a fitted network, from the top down (paper 002, section 4.2.1)
-LAYERS = ("ip", "top-1", "top-2")
+LAYERS = ("ip", "top-1", "top-2")  # from the top down (paper 002, section 4.2.1)
+
+# loss_scale: lambda / (K_c - 1) before the sum of equation 11
+PRINTED = dict(triplet_loss="affinity", gamma=2.0, margin=0.0, loss_scale=0.25, dampening=0.0)
+# triplets; periods; network
+RELEASED = dict(negatives="random", n_negatives=20, ordered_pairs=False, gradient="released")
+RELEASED |= dict(decay_restarts=False, linkage_mode="released", strays="isolated")
+RELEASED |= dict(feature_statistics="batch", scale_init="uniform")
 
 
-@parameters
 class JULE(TrainedEstimator):
     """Joint unsupervised learning of image clusters and a CNN (paper 002, equation 1).
 
-    The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip
-    there or depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the
-    letter, "released" is JULE.torch.
-
-    `precision="bfloat16"` trains under autocast, faster where the processor has tile instructions, and
-    changes the result; parameters and clustering stay in float32.
-
-    After `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`), and
-    "RC", those of clustering anew on the final representation (OURS-RC); `embedding_` float32 (n,
-    embedding_dim) of unit length; `n_clusters_by_period_`.
+    The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip there or
+    depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the letter, "released" is
+    JULE.torch. `precision="bfloat16"` trains under autocast; parameters and clustering stay in float32. After `fit`:
+    `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`), and "RC", of clustering
+    anew on the final representation; `embedding_` float32 (n, embedding_dim) of unit length; `n_clusters_by_period_`.
     """
 
     n_neighbors: Count = 20  # K_s
@@ -81,49 +70,25 @@ class JULE(TrainedEstimator):
     strays: Literal["leftover", "isolated", "never"] = "leftover"
     feature_statistics: Literal["running", "batch"] = "running"
     scale_init: Literal["ones", "uniform"] = "ones"
-
-    RESULTS: ClassVar = {"SF": "OURS-SF", "RC": "OURS-RC"}
     MAIN: ClassVar = "SF"
     NETWORK: ClassVar[type[ConvEmbedding]] = ConvEmbedding
-    VARIANTS: ClassVar = {
-        "paper": {},
-        "printed": {
-            "triplet_loss": "affinity",
-            "gamma": 2.0,
-            "margin": 0.0,
-            "loss_scale": 0.25,  # lambda / (K_c - 1) before the sum of equation 11
-            "dampening": 0.0,
-        },
-        "released": {
-            "negatives": "random",
-            "n_negatives": 20,
-            "ordered_pairs": False,
-            "gradient": "released",
-            "decay_restarts": False,
-            "linkage_mode": "released",
-            "strays": "isolated",
-            "feature_statistics": "batch",
-            "scale_init": "uniform",
-        },
-    }
+    VARIANTS: ClassVar = {"paper": {}, "printed": PRINTED, "released": RELEASED}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def inputs(self, X: Any) -> torch.Tensor:
+    @staticmethod
+    def prepare(X: Any, *, to_cluster: bool = True) -> Tensor:
         """Float images (n, c, h, w) of `Images` or an image array (n, h, w) or (n, c, h, w)."""
-        pixels = as_pixels(X)
-        check_counts(len(pixels), self.n_clusters, self.n_neighbors)
-        return to_float_images(pixels)
+        return to_float_images(as_pixels(X, to_cluster=to_cluster))
 
     def stages(self, run: Run, X: Any) -> list[Stage]:
         """One stage a period, from the one-link clusters of the pixels to n_clusters."""
         raw = unit_rows(X)
-        nearest = knn_digraph(raw, self.n_neighbors, self.bandwidth).indices[:, 0]
-        labels = one_link_clusters(nearest)
-        n_initial = _count(labels)
+        labels = one_link_clusters(knn_digraph(raw, self.n_neighbors, self.bandwidth).indices[:, 0])
+        n_initial = int(labels.max()) + 1
         if self.n_clusters > n_initial:
             raise ValueError(
                 f"n_clusters={self.n_clusters} is more than the {n_initial} initial clusters that "
@@ -144,37 +109,23 @@ class JULE(TrainedEstimator):
         run.module("network", self.NETWORK(shape, *sizes, run.generator))
 
     def finish(self, run: Run) -> dict[str, np.ndarray]:
-        """Keep the representation; cluster it anew."""
+        """Keep the representation; cluster it anew: OURS-RC."""
         self.embedding_ = features_of(run)
-        labels = run.tensors["labels"].cpu().numpy()
-        return {"SF": labels, "RC": self.cluster_again(self.embedding_)}
+        digraph = knn_digraph(self.embedding_, self.n_neighbors, self.bandwidth)
+        labels = one_link_clusters(digraph.indices[:, 0])
+        while labels.max() >= self.n_clusters:
+            labels = self.link(self.embedding_, digraph, labels)
+        return {"SF": run.tensors["labels"].cpu().numpy(), "RC": labels}
 
     def link(self, features: np.ndarray, digraph: Digraph, labels: np.ndarray) -> np.ndarray:
-        """The merges of one period on one representation: labels int32 (n,) in and out.
-
-        Source: paper 002, Algorithm 1 and equations 2 and 6.
-        """
-        target = period_lengths(_count(labels), self.n_clusters, self.unrolling_rate)[1]
-        linked = linkage_without_strays(
-            features,
-            digraph,
-            labels,
-            target,
-            rule=self.strays,
-            n_clusters=self.n_clusters,
-            local_weight=self.local_weight,
-            n_neighbor_clusters=self.n_neighbor_clusters,
-            mode=self.linkage_mode,
-        )
+        """The merges of one period, labels int32 (n,) in and out: paper 002, Algorithm 1, equations 2 and 6."""
+        n = int(labels.max()) + 1
+        target = period_lengths(n, self.n_clusters, self.unrolling_rate)[1]
+        names = ("n_clusters", "local_weight", "n_neighbor_clusters")
+        options = {name: getattr(self, name) for name in names} | {"mode": self.linkage_mode}
+        options["rule"] = self.strays
+        linked = linkage_without_strays(features, digraph, labels, target, **options)
         return join_disconnected(features, linked.labels, target)
-
-    def cluster_again(self, features: np.ndarray) -> np.ndarray:
-        """OURS-RC: the initial clusters and all merges anew on the final representation."""
-        digraph = knn_digraph(features, self.n_neighbors, self.bandwidth)
-        labels = one_link_clusters(digraph.indices[:, 0])
-        while _count(labels) > self.n_clusters:
-            labels = self.link(features, digraph, labels)
-        return labels
 
     @property
     def network_(self) -> nn.Module:
@@ -183,54 +134,36 @@ class JULE(TrainedEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """Unit embedding float32 (n, embedding_dim) of images of the fitted shape."""
-        return embed(self.network_, self._fitting(X))
+        return embed(self.network_, self._fitting_inputs(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Cluster of new images int32 (n,): the vote of the nearest fitted images in the embedding."""
-        check_is_fitted(self, "labels_")
+        embedding = self.transform(X)
         voters = KNeighborsClassifier(min(self.n_neighbors, len(self.labels_)))
-        return voters.fit(self.embedding_, self.labels_).predict(self.transform(X))
+        return voters.fit(self.embedding_, self.labels_).predict(embedding)
 
     @torch.no_grad()
     def represent(self, X: Any, layer: str = "ip") -> np.ndarray:
         """Outputs of one layer of the fitted CNN, flattened: float32 (n, d), in the order of X.
 
-        layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks of convolution and pool
-        below it. Raises ValueError for an unknown layer, for one that the network does not have, and for
-        images of another shape. Source: paper 002, section 4.2.1, Tables 4 to 6.
+        layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks below it. ValueError for a
+        layer that is not there, and for images of another shape. Paper 002, section 4.2.1, Tables 4 to 6.
         """
         if layer not in LAYERS:
             raise unknown_name("layer", layer, LAYERS)
-        images = self._fitting(X)
-        network, depth = self.network_.eval(), LAYERS.index(layer)
+        images, network, depth = self._fitting_inputs(X), self.network_.eval(), LAYERS.index(layer)
         if depth > len(network.blocks):
             raise ValueError(
                 f"layer {layer!r} needs {depth} convolution blocks; this network, for images of shape "
                 f"{self.input_shape_}, has {len(network.blocks)}"
             )
         device = next(network.parameters()).device
-        parts = [
-            network.features(block.to(device))[-1 - depth].flatten(1).cpu()
-            for block in images.split(ROWS)
-        ]
-        return torch.cat(parts).numpy()
-
-    def _fitting(self, X: Any) -> torch.Tensor:
-        """Images of the shape that the model was fitted on."""
-        check_is_fitted(self, "labels_")
-        pixels = as_pixels(X, to_cluster=False)
-        if pixels.shape[1:] != self.input_shape_:
-            raise ValueError(
-                f"the model was fitted on images of shape {self.input_shape_}, got {pixels.shape[1:]}: "
-                f"load them with size={self.input_shape_[1:]}"
-            )
-        return to_float_images(pixels)
+        parts = [network.features(part.to(device))[-1 - depth] for part in images.split(ROWS)]
+        return torch.cat([part.flatten(1).cpu() for part in parts]).numpy()
 
 
 class Period(Stage):
     """CNN updates on fixed clusters, then merges: paper 002, Algorithm 1 and equations 2, 6, 8 and 9."""
-
-    report_every = 0
 
     def __init__(self, run: Run, epochs: int, number: int, n_clusters: int, start: Report) -> None:
         super().__init__(run, epochs)
@@ -242,27 +175,22 @@ class Period(Stage):
         if "network" in run.modules:  # network and momentum go on from the period before
             return
         model.build(run)
-        sgd = torch.optim.SGD(
-            run.modules["network"].parameters(),
-            lr=model.learning_rate,
-            momentum=model.momentum,
-            dampening=model.dampening,
-            weight_decay=model.weight_decay,
-        )
+        options = {k: getattr(model, k) for k in ("momentum", "dampening", "weight_decay")}
+        weights = run.modules["network"].parameters()
+        sgd = torch.optim.SGD(weights, lr=model.learning_rate, **options)
         run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
 
     def begin(self) -> None:
-        if self.number == 0 and self.run.monitor is not None:
-            self.run.monitor(self.start)
-        sigma2 = 1.0
-        if self.model.triplet_loss == "affinity":
-            model = self.model
-            sigma2 = knn_digraph(features_of(self.run), model.n_neighbors, model.bandwidth).sigma2
-        self.run.numbers["sigma2"] = sigma2 if sigma2 > 0 else 1.0
-        if self.model.decay_restarts:
-            self.run.numbers["step"] = 0
+        model, run, sigma2 = self.model, self.run, 1.0
+        if self.number == 0:
+            run.tell(lambda: self.start)
+        if model.triplet_loss == "affinity":
+            sigma2 = knn_digraph(features_of(run), model.n_neighbors, model.bandwidth).sigma2
+        run.numbers["sigma2"] = sigma2 if sigma2 > 0 else 1.0
+        if model.decay_restarts:
+            run.numbers["step"] = 0
 
-    def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor | float]:
+    def step(self, batch: Tensor) -> dict[str, Tensor | float]:
         model, run = self.model, self.run
         sgd = run.optimizers["sgd"]
         rate = inverse_decay(run.numbers["step"], model.learning_rate, model.decay, model.power)
@@ -275,26 +203,14 @@ class Period(Stage):
             # its in-place arithmetic leaves the other two gradients scaled by gamma - 1
             others = x.detach() + (model.gamma - 1.0) * (x - x.detach())
         distances = squared_distances(x, others)  # (b, b)
-        triplets = sample_triplets(
-            run.tensors["labels"][batch],
-            model.n_negatives,
-            negatives=model.negatives,
-            distances=distances,
-            ordered=model.ordered_pairs,
-            generator=run.generator,
-        )
-        count = triplets.negative.numel()
+        drawn = {"negatives": model.negatives, "ordered": model.ordered_pairs}
+        drawn |= {"distances": distances, "generator": run.generator}
+        triplets = sample_triplets(run.tensors["labels"][batch], model.n_negatives, **drawn)
+        count, told = triplets.negative.numel(), 0.0
         sgd.zero_grad(set_to_none=False)
-        told: torch.Tensor | float = 0.0
         if count:
-            loss = weighted_triplet_loss(
-                distances,
-                triplets,
-                kind=model.triplet_loss,
-                gamma=model.gamma,
-                margin=model.margin,
-                sigma2=run.numbers["sigma2"],
-            )
+            weigh = {"gamma": model.gamma, "margin": model.margin, "sigma2": run.numbers["sigma2"]}
+            loss = weighted_triplet_loss(distances, triplets, kind=model.triplet_loss, **weigh)
             (model.loss_scale * loss).backward()
             told = loss.detach().double() * count
         sgd.step()
@@ -310,32 +226,31 @@ class Period(Stage):
         return {"period": self.number, "epoch": self.run.epoch, "n_clusters": self.n_clusters}
 
     def end(self) -> None:
-        model = self.model
+        model, run = self.model, self.run
         if not self.epochs:
             return
-        features = features_of(self.run)
+        features = features_of(run)
         digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
-        labels = model.link(features, digraph, self.run.tensors["labels"].cpu().numpy())
-        self.run.tensors["labels"] = torch.from_numpy(labels)
-        if self.run.monitor is not None:
-            # before the checkpoint: killed in between, it is told twice rather than never
-            self.run.monitor(Merged(self.name, self.number + 1, labels.copy(), features.copy()))
+        labels = model.link(features, digraph, run.tensors["labels"].cpu().numpy())
+        run.tensors["labels"] = torch.from_numpy(labels)
+        # before the checkpoint: killed in between, it is told twice rather than never
+        run.tell(Merged, self.name, self.number + 1, labels.copy(), features)
 
 
 def weighted_triplet_loss(
-    distances: torch.Tensor,
+    distances: Tensor,
     triplets: Triplets,
     *,
     kind: str = "linear",
     gamma: float = 2.0,
     margin: float = 0.0,
     sigma2: float = 1.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Mean over triplets of the weighted triplet loss (paper 002, equations 10 and 11), a scalar.
 
-    `distances` (b, b) squared, `gamma` the weight of the positive pair. The affinity of two samples is
-    exp(-d^2 / `sigma2`) in "affinity", as in equation 4, and -d^2, its first order, in "linear":
-    gamma d^2(i, j) - d^2(i, k). "hinge" is the released code's max(0, linear + `margin`).
+    `distances` (b, b) squared, `gamma` the weight of the positive pair. The affinity of two samples is exp(-d^2
+    / `sigma2`) in "affinity", as in equation 4, and -d^2, its first order, in "linear": gamma d^2(i, j) -
+    d^2(i, k). "hinge" is the released code's max(0, linear + `margin`).
     """
     near = distances[triplets.anchor, triplets.positive][:, None]  # (p, 1)
     far = distances[triplets.anchor[:, None], triplets.negative]  # (p, q)
@@ -366,12 +281,6 @@ def period_lengths(n_initial: int, n_clusters: int, unrolling_rate: float) -> li
 
 def features_of(run: Run) -> np.ndarray:
     """Representation X of all images under the method's statistics of the normalisation."""
-    model = run.model
+    model, network = run.model, run.modules["network"]
     size = model.batch_size if model.feature_statistics == "batch" else ROWS
-    return embed(
-        run.modules["network"], run.inputs, batch_size=size, statistics=model.feature_statistics
-    )
-
-
-def _count(labels: np.ndarray) -> int:
-    return int(labels.max()) + 1
+    return embed(network, run.inputs, batch_size=size, statistics=model.feature_statistics)

@@ -1,7 +1,5 @@
 """SC-ST and SC-LS of paper 002, Table 3: spectral clustering with affinities of their own."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Literal
 
@@ -13,53 +11,47 @@ from scipy.optimize import minimize
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_chunked
+from sklearn.preprocessing import normalize
 
 from reprolib.graph.digraph import Digraph
 from reprolib.kernels.knn import knn
-from reprolib.methods.base import Count, check_counts, parameters
-from reprolib.methods.classical import ClassicalEstimator
-from reprolib.methods.spectral import (
-    BLOCK_MIB,
-    Affinity,
-    SpectralEstimator,
-    all_squared_distances,
-    cluster_rows,
-)
+from reprolib.methods import spectral
+from reprolib.methods.base import Count, Seed
+from reprolib.methods.classical import ClassicalEstimator, kmeans_labels
+from reprolib.methods.spectral import Affinity, Array, Sparse
 
-# squared units of unit vectors
-SMALLEST_SCALE = 0.004
+SMALLEST_SCALE = 0.004  # squared units of unit vectors
+compiled = njit(cache=True, nogil=True)
 
 
-def scaled_weights(squared: np.ndarray, scale: np.ndarray, other: np.ndarray) -> np.ndarray:
+def scaled_weights(squared: Array, scale: Array, other: Array) -> Array:
     """exp(-d^2 / (sigma_i sigma_j)) of squared distances, in place (Zelnik-Manor and Perona, eq. 1).
 
-    The product of the scales is at least 0.004, as in the authors' code, so that duplicates (sigma 0)
-    have weights too. Without this floor the weights do not depend on the scale of the features.
+    The product of the scales is at least 0.004, as in the authors' code: duplicates (sigma 0) have weights too.
     """
     squared /= -np.maximum(scale * other, SMALLEST_SCALE)
     return np.exp(squared, out=squared)
 
 
-def local_knn_affinity(
-    features: np.ndarray, n_neighbors: int = 20, scale_neighbor: int = 7
-) -> sparse.csr_array:
-    """`scaled_weights` of a k-NN graph: sparse float64 (n, n), symmetric, zero diagonal.
+def local_knn_affinity(features: Array, n_neighbors: int = 20, scale_neighbor: int = 7) -> Sparse:
+    """`scaled_weights` of a k-NN graph of features (n, d): sparse float64 (n, n), symmetric, zero diagonal.
 
-    `features` (n, d). A pair is joined when either is among the `n_neighbors` nearest of the other;
-    sigma_i is the distance to the `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
+    A pair is joined when either is among the `n_neighbors` nearest of the other; sigma_i is the distance to the
+    `scale_neighbor`-th, 1 <= `scale_neighbor` <= `n_neighbors`.
     """
     squared, indices = knn(features, n_neighbors)
-    scale = np.sqrt(squared[:, scale_neighbor - 1].astype(np.float64))  # (n,)
-    weights = scaled_weights(squared.astype(np.float64), scale[:, None], scale[indices])
+    squared = squared.astype(np.float64)
+    scale = np.sqrt(squared[:, scale_neighbor - 1])  # (n,)
+    weights = scaled_weights(squared, scale[:, None], scale[indices])
     directed = Digraph(indices, weights, sigma2=1.0).to_csr()
     affinity = sparse.csr_array(directed.maximum(directed.T))
     affinity.eliminate_zeros()  # a weight that underflows is no edge
     return affinity
 
 
-def local_full_affinity(features: np.ndarray, scale_neighbor: int = 7) -> np.ndarray:
+def local_full_affinity(features: Array, scale_neighbor: int = 7) -> Array:
     """`scaled_weights` of all pairs, zero diagonal: dense float64 (n, n); MemoryError as for SC-NJW."""
-    affinity = all_squared_distances(features)
+    affinity = spectral.all_squared_distances(features)
     # column 0 of the sorted rows is the sample itself
     scale = np.sqrt([np.partition(row, scale_neighbor)[scale_neighbor] for row in affinity])
     for i, row in enumerate(affinity):
@@ -68,11 +60,11 @@ def local_full_affinity(features: np.ndarray, scale_neighbor: int = 7) -> np.nda
     return affinity
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def givens_rotation(angles, k):
-    """Product of the Givens rotations of the planes (0, 1), (0, 2), ..., (k-2, k-1): (k, k).
+    """Product (k, k) of the Givens rotations of the planes (0, 1), (0, 2), ..., (k-2, k-1).
 
-    `angles` float64 (k (k-1) / 2,), in that order; a rotation is [[cos, -sin], [sin, cos]] in its plane.
+    `angles` float64 (k (k-1) / 2,) in that order; a rotation is [[cos, -sin], [sin, cos]] in its plane.
     """
     rotation = np.eye(k)
     index = 0
@@ -83,7 +75,7 @@ def givens_rotation(angles, k):
     return rotation
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _turn_columns(matrix, i, j, angle):
     cos, sin = np.cos(angle), np.sin(angle)
     for row in range(len(matrix)):
@@ -92,13 +84,13 @@ def _turn_columns(matrix, i, j, angle):
         matrix[row, j] = cos * right - sin * left
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _angle_gradient(angles, rotation, by_rotation):
-    """Derivatives by the angles, from the derivatives by the entries of the rotation: (k (k-1) / 2,).
+    """Derivatives by the angles (k (k-1) / 2,), from those by the entries of the rotation.
 
-    With P and S the products of the rotations before and after one in the plane (i, j), its derivative
-    is tr(M U'), where M = S by_rotation^T P and U' is the derivative of its own plane. From one angle
-    to the next, M changes by two rotations.
+    With P and S the products of the rotations before and after one in the plane (i, j), its derivative is tr(M
+    U'), where M = S by_rotation^T P and U' is the derivative of its own plane. M changes by two rotations from
+    one angle to the next.
     """
     k = len(rotation)
     gradient = np.empty(len(angles))
@@ -108,21 +100,19 @@ def _angle_gradient(angles, rotation, by_rotation):
         for j in range(i + 1, k):
             angle = angles[index]
             _turn_columns(transposed, i, j, angle)
-            gradient[index] = np.cos(angle) * (transposed[j, i] - transposed[i, j]) - np.sin(
-                angle
-            ) * (transposed[i, i] + transposed[j, j])
+            across, along = transposed[j, i] - transposed[i, j], transposed[i, i] + transposed[j, j]
+            gradient[index] = np.cos(angle) * across - np.sin(angle) * along
             _turn_columns(transposed.T, i, j, angle)
             index += 1
     return gradient
 
 
-def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.ndarray]:
+def rotation_cost(angles: Array, vectors: Array) -> tuple[float, Array]:
     """Mean over samples of sum_j z_ij^2 / max_j z_ij^2 with Z = vectors R(angles), and its gradient.
 
-    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). The cost is 1 when each row has
-    one entry, k when all are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient
-    follows the largest entry; it jumps where two are equal. The n rows are met once for all angles:
-    time O(n k^2 + k^3).
+    `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). 1 when each row has one entry, k when all
+    are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient jumps where two entries are the
+    largest. Time O(n k^2 + k^3).
     """
     n, k = vectors.shape
     rotation = givens_rotation(angles, k)
@@ -136,12 +126,8 @@ def rotation_cost(angles: np.ndarray, vectors: np.ndarray) -> tuple[float, np.nd
     return float(ratio.mean()), _angle_gradient(angles, rotation, by_rotation)
 
 
-def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Rotate the columns of `vectors` (n, k) to the axes: the rotated ones (n, k) and their cost.
-
-    Descends `rotation_cost` from no rotation. The paper takes plain gradient steps; here L-BFGS
-    chooses them. The cost is not convex, so this is a local minimum.
-    """
+def align(vectors: Array) -> tuple[Array, float]:
+    """Rotate columns of `vectors` (n, k) to the axes, by L-BFGS: the rotated ones and their `rotation_cost`."""
     k = vectors.shape[1]
     if k == 1:
         return vectors, 1.0
@@ -150,57 +136,47 @@ def align(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     return vectors @ givens_rotation(found.x, k), float(found.fun)
 
 
-@parameters
-class SCST(SpectralEstimator):
+class SCST(spectral.SpectralEstimator):
     """Self-tuning spectral clustering (Zelnik-Manor and Perona 2004; paper 002, Table 3, SC-ST).
 
-    Affinities with a bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour
-    (K = 7 in the paper), on the k-NN graph or on all pairs. The leading `n_clusters` eigenvectors are
-    rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also
-    chooses the number of clusters by the cost; here it is given. After `fit`: `rotation_cost_`. The
-    code released with paper 002 has the 75th neighbour on all pairs, and labels by k-means on the
-    rows (as in `SCNJW`): it computes the rotation and leaves it unused.
-    Time O(n^2 d) for the graph; memory O(n n_neighbors), "full": 8 n^2 bytes.
+    A bandwidth for each sample, its distance to the `scale_neighbor`-th neighbour. The leading eigenvectors are
+    rotated to the axes by `align`; a sample belongs to the axis of its largest entry. The paper also chooses
+    the number of clusters by the cost, `rotation_cost_` after `fit`. The code released with paper 002 has the
+    75th neighbour on all pairs and labels as in `SCNJW`: it leaves the rotation unused.
     """
 
     scale_neighbor: Count = 7  # K
 
-    def _affinity(self, features: np.ndarray) -> Affinity:
-        if self.graph == "full":
-            check_counts(len(features), self.n_clusters, self.scale_neighbor)
-            return local_full_affinity(features, self.scale_neighbor)
-        if self.scale_neighbor > self.n_neighbors:
-            raise ValueError(
-                f"scale_neighbor must be from 1 to n_neighbors={self.n_neighbors}, "
-                f"got {self.scale_neighbor}"
-            )
-        return local_knn_affinity(features, self.n_neighbors, self.scale_neighbor)
+    def _affinity(self, features: Array) -> Affinity:
+        k, full = self.scale_neighbor, self.graph == "full"
+        name, most = ("n - 1", len(features) - 1) if full else ("n_neighbors", self.n_neighbors)
+        if k > most:
+            raise ValueError(f"scale_neighbor must be from 1 to {name}={most}, got {k}")
+        if full:
+            return local_full_affinity(features, k)
+        return local_knn_affinity(features, self.n_neighbors, k)
 
-    def _labels(self, vectors: np.ndarray, degrees: np.ndarray, seed: int) -> np.ndarray:
+    def _labels(self, vectors: Array, degrees: Array, seed: int) -> Array:
         rotated, self.rotation_cost_ = align(vectors)
         return np.abs(rotated).argmax(axis=1)
 
 
-def landmark_weights(
-    features: np.ndarray, landmarks: np.ndarray, n_nearest: int = 5
-) -> sparse.csr_array:
+def landmark_weights(features: Array, landmarks: Array, n_nearest: int = 5) -> Sparse:
     """Each sample as a mean of its nearest landmarks, weighted by a Gaussian kernel: sparse (n, p).
 
-    Nadaraya-Watson weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, summing to 1 in
-    each row (Chen and Cai 2011, section 3.2). h is the mean of all n p squared distances, as in the
-    authors' LSC.m (the paper leaves it open), so the weights depend on the scale of the features.
-    Time O(n p d), memory O(n n_nearest) and a block of rows.
+    Weights exp(-d^2 / (2 h^2)) of the `n_nearest` of the p landmarks, rows summing to 1 (Chen and Cai 2011,
+    section 3.2). h is the mean of all squared distances, as in the authors' LSC.m (the paper leaves it open),
+    so the weights depend on the scale of the features. Time O(n p d), memory O(n n_nearest).
     """
     n, p = len(features), len(landmarks)
 
-    def kept(block: np.ndarray, _: int) -> tuple[np.ndarray, ...]:  # of distances (rows, p)
+    def kept(block: Array, _: int) -> tuple[Array, ...]:  # of distances (rows, p)
         nearest = np.argpartition(block, n_nearest - 1, axis=1)[:, :n_nearest]
         squared = np.take_along_axis(block, nearest, axis=1).astype(np.float64)
         return nearest, squared, block.sum(axis=1, dtype=np.float64)
 
-    blocks = pairwise_distances_chunked(
-        *(features, landmarks), reduce_func=kept, squared=True, working_memory=BLOCK_MIB
-    )
+    asked = {"reduce_func": kept, "squared": True, "working_memory": spectral.BLOCK_MIB}
+    blocks = pairwise_distances_chunked(features, landmarks, **asked)
     nearest, squared, sums = map(np.concatenate, zip(*blocks, strict=True))
     h = sums.sum() / (n * p) or 1.0  # 0 where all images are alike but for brightness
     # the nearest is subtracted: the same weights after normalisation, and never 0 / 0
@@ -210,16 +186,15 @@ def landmark_weights(
     return sparse.csr_array((weights.ravel(), nearest.ravel(), pointers), shape=(n, p))
 
 
-def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
+def landmark_vectors(weights: Sparse, n_vectors: int) -> Array:
     """Left singular vectors of Z-hat = Z diag(Z^T 1)^-1/2 after the constant one: float64 (n, k).
 
-    `weights` Z (n, p), rows summing to 1, p > k = `n_vectors`. Z-hat Z-hat^T is the affinity; its
-    first eigenvector is constant, and LSC.m drops it. A p x p eigenproblem: time O(n r^2 + p^3).
+    `weights` Z (n, p), rows summing to 1, p > k = `n_vectors`. Z-hat Z-hat^T is the affinity; its first
+    eigenvector is constant, and LSC.m drops it. Time O(n r^2 + p^3).
     """
     p = weights.shape[1]
     root = np.sqrt(weights.sum(axis=0))  # (p,)
-    inverse = np.divide(1.0, root, out=np.zeros(p), where=root > 0)
-    scaled = weights * inverse  # Z-hat
+    scaled = weights * np.divide(1.0, root, out=np.zeros(p), where=root > 0)  # Z-hat
     constant = root / np.linalg.norm(root)
     gram = (scaled.T @ scaled).toarray() - np.outer(constant, constant)
     values, right = scipy.linalg.eigh(gram, subset_by_index=(p - n_vectors, p - 1))
@@ -230,45 +205,35 @@ def landmark_vectors(weights: sparse.csr_array, n_vectors: int) -> np.ndarray:
     return left[:, ::-1]
 
 
-@parameters
 class SCLS(ClassicalEstimator):
     """Landmark-based spectral clustering (Chen and Cai 2011; paper 002, Table 3, SC-LS).
 
-    Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples
-    (`landmarks="random"`: the samples themselves). The re-run of paper 002 has p = 500. With n <= p there
-    would be nothing to represent: n // 2 landmarks are taken then, with a warning; `n_landmarks_` tells.
-    There may be fewer labels than `n_clusters`. ValueError for fewer landmarks than `n_nearest` or than
-    one more than `n_clusters`. Time O(n p d + p^3), memory O(n d + p^2).
+    Defaults of the authors' LSC.m: the centres of 5 k-means iterations from random samples (`landmarks="random"`: the
+    samples themselves). The re-run of paper 002 has p = 500. With n <= p, n // 2 landmarks are taken, with a warning;
+    `n_landmarks_` tells. There may be fewer labels than `n_clusters`. Time O(n p d + p^3).
     """
 
     n_landmarks: int = 1000  # p
     n_nearest: Count = 5  # r
     landmarks: Literal["kmeans", "random"] = "kmeans"
-    random_state: int | np.random.RandomState | None = 0
+    random_state: Seed = 0
 
-    def _cluster(self, features: np.ndarray) -> np.ndarray:
-        n, seed = len(features), self.seed()
-        self.n_landmarks_ = self.n_landmarks if self.n_landmarks < n else n // 2
-        if self.n_landmarks_ <= self.n_clusters or self.n_nearest > self.n_landmarks_:
-            raise ValueError(
-                f"{self.n_landmarks_} landmarks of {n} images are too few for "
-                f"{self.n_clusters} clusters (one more is needed) or n_nearest={self.n_nearest}"
-            )
-        if self.n_landmarks_ < self.n_landmarks:
-            warnings.warn(
-                f"{self.n_landmarks} landmarks are not fewer than the {n} images: "
-                f"{self.n_landmarks_} are taken",
-                stacklevel=3,
-            )
-        weights = landmark_weights(features, self._choose(features, seed), self.n_nearest)
-        labels = cluster_rows(landmark_vectors(weights, self.n_clusters), self.n_clusters, seed)
-        return np.unique(labels, return_inverse=True)[1]
-
-    def _choose(self, features: np.ndarray, seed: int) -> np.ndarray:
-        p = self.n_landmarks_
+    def _cluster(self, features: Array) -> Array:
+        n, k, asked, seed = len(features), self.n_clusters, self.n_landmarks, self.seed()
+        p = self.n_landmarks_ = asked if asked < n else n // 2
+        if p <= k or self.n_nearest > p:
+            few = f"{p} landmarks of {n} images are too few for {k} clusters (one more is needed)"
+            raise ValueError(f"{few} or n_nearest={self.n_nearest}")
+        if p < asked:
+            told = f"{asked} landmarks are not fewer than the {n} images: {p} are taken"
+            warnings.warn(told, stacklevel=3)
         if self.landmarks == "random":
-            return features[np.random.default_rng(seed).permutation(len(features))[:p]]
-        with warnings.catch_warnings():  # landmarks may coincide where images do
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            seeds = KMeans(p, init="random", n_init=1, max_iter=5, random_state=seed)
-            return seeds.fit(features).cluster_centers_
+            landmarks = features[np.random.default_rng(seed).permutation(n)[:p]]
+        else:
+            with warnings.catch_warnings():  # landmarks may coincide where images do
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                means = KMeans(p, init="random", n_init=1, max_iter=5, random_state=seed)
+                landmarks = means.fit(features).cluster_centers_
+        weights = landmark_weights(features, landmarks, self.n_nearest)
+        labels = kmeans_labels(normalize(landmark_vectors(weights, k)), k, seed)
+        return np.unique(labels, return_inverse=True)[1]

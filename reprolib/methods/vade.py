@@ -1,18 +1,15 @@
 """VaDE: the autoencoder of the family made variational, with a Gaussian mixture as its prior."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.mixture import GaussianMixture
-from torch import nn
+from torch import Tensor, nn
 
-from reprolib.methods.autoencoder import latent_vectors, reconstruct
-from reprolib.methods.dec import Family, OneLoss
+from reprolib.methods.autoencoder import AutoencoderMethod, latent_vectors, reconstruct
+from reprolib.methods.dec import OneLoss
 from reprolib.training.trainer import ROWS
 
 MIXTURE_STARTS = 5  # of expectation maximisation on the pretrained latent vectors
@@ -20,71 +17,56 @@ FIRST_SHARE = 0.01  # of the components' variance that a posterior starts with
 LIMITS = (-14.0, 14.0)  # of every log-variance; the lower is about the rounding of 8-bit pixels
 
 
-def log_responsibilities(
-    latent: torch.Tensor,
-    means: torch.Tensor,
-    log_variances: torch.Tensor,
-    log_weights: torch.Tensor,
-) -> torch.Tensor:
+def log_responsibilities(latent: Tensor, means: Tensor, log_variances: Tensor, log_weights: Tensor) -> Tensor:
     """Logarithms of gamma = p(c | z) (b, K), rows whose exponentials sum to 1.
 
-    latent z (b, d); means and log_variances (K, d) of the components, log_weights (K,); float32 or
-    float64, differentiable in all. Source: VaDE (Jiang et al. 2017), section 3.2, where
-    q(c | x) is p(c | z) at one sample z. O(bKd) time and memory.
+    latent z (b, d); means and log_variances (K, d) of the components, log_weights (K,); float32 or float64,
+    differentiable. Source: VaDE (Jiang et al. 2017), section 3.2, where q(c | x) is p(c | z) at one z. O(bKd).
     """
     squared = (latent[:, None] - means).square() * torch.exp(-log_variances)  # (b, K, d)
     return torch.log_softmax(log_weights - (squared + log_variances).sum(2) / 2, dim=1)
 
 
-def mixture_divergence(
-    mean: torch.Tensor,
-    log_variance: torch.Tensor,
-    log_gamma: torch.Tensor,
-    means: torch.Tensor,
-    log_variances: torch.Tensor,
-    log_weights: torch.Tensor,
-) -> torch.Tensor:
+def mixture_divergence(mean: Tensor, log_variance: Tensor, log_gamma: Tensor, *prior: Tensor) -> Tensor:
     """KL divergence (b,) of q(z | x) q(c | x) from the mixture p(z, c), nats, never negative.
 
-    mean and log_variance (b, d) of the normal q(z | x), log_gamma (b, K) of q(c | x), the mixture as in
-    `log_responsibilities`; float32 or float64, differentiable in all. Source: VaDE (Jiang et al. 2017),
-    section 3.2: all terms of the ELBO but the reconstruction. O(bKd) time and memory.
+    mean and log_variance (b, d) of the normal q(z | x), log_gamma (b, K) of q(c | x), the prior's means,
+    log_variances and log_weights as in `log_responsibilities`; float32 or float64, differentiable. Source: VaDE
+    (Jiang et al. 2017), section 3.2: all terms of the ELBO but the reconstruction. O(bKd).
     """
+    means, log_variances, log_weights = prior
     spread = (mean[:, None] - means).square() + log_variance.exp()[:, None]  # (b, K, d)
     energy = (log_variances + spread * torch.exp(-log_variances)).sum(2)  # (b, K)
     terms = energy / 2 + log_gamma - log_weights
     return (log_gamma.exp() * terms).sum(1) - (1 + log_variance).sum(1) / 2
 
 
-def reconstruction_cost(
-    inputs: torch.Tensor, decoded: torch.Tensor, log_noise: torch.Tensor
-) -> torch.Tensor:
-    """-log p(x | z) (b,) in nats: a normal around `decoded` with one variance for all pixels.
-
-    inputs and decoded (b, ...), log_noise the logarithm of the variance, a scalar; float32 or float64,
-    differentiable in all. Negative where the density is above 1. O(size of inputs).
-    """
+def reconstruction_cost(inputs: Tensor, decoded: Tensor, log_noise: Tensor) -> Tensor:
+    """-log p(x | z) (b,) in nats of inputs (b, ...): normal around `decoded`, all pixels of one `log_noise`."""
     error = (inputs - decoded).square().flatten(1)  # (b, D)
     constant = error.shape[1] * (log_noise + math.log(2 * math.pi))
     return (error.sum(1) * torch.exp(-log_noise) + constant) / 2
 
 
 class Mixture(nn.Module):
-    """What VaDE trains beside its networks and `Centers`, the component means.
-
-    `logits` (K,) of the weights, `log_variances` (K, latent_dim) and `log_noise`, that of the pixels.
-    """
+    """What VaDE trains beside its networks and `Centers`, the component means."""
 
     def __init__(self, n_clusters: int, latent_dim: int) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(n_clusters))
+        self.logits = nn.Parameter(torch.zeros(n_clusters))  # of the weights
         self.log_variances = nn.Parameter(torch.zeros(n_clusters, latent_dim))
-        self.log_noise = nn.Parameter(torch.zeros(()))
+        self.log_noise = nn.Parameter(torch.zeros(()))  # of the pixels
 
     @property
-    def log_weights(self) -> torch.Tensor:
+    def log_weights(self) -> Tensor:
         """Logarithms of the mixture weights (K,)."""
         return torch.log_softmax(self.logits, dim=0)
+
+
+def prior(modules: nn.ModuleDict) -> tuple[Tensor, Tensor, Tensor]:
+    """Means (K, d), log-variances (K, d) and log-weights (K,) of the mixture."""
+    mixture = modules["mixture"]
+    return modules["centers"].values, mixture.log_variances, mixture.log_weights
 
 
 class NegativeELBO(OneLoss):
@@ -102,38 +84,31 @@ class NegativeELBO(OneLoss):
         super().build()
 
     def optimizer(self) -> torch.optim.Optimizer:
-        adam = super().optimizer()
-        parts = [self.run.modules[name] for name in ("log_variance", "mixture")]
-        adam.add_param_group({"params": [p for part in parts for p in part.parameters()]})
+        adam, modules = super().optimizer(), self.run.modules
+        parts = [*modules["log_variance"].parameters(), *modules["mixture"].parameters()]
+        adam.add_param_group({"params": parts})
         return adam
 
     @torch.no_grad()
     def start(self, labels: np.ndarray) -> None:
-        run, modules = self.run, self.run.modules
+        run, mixture = self.run, self.run.modules["mixture"]
         latent = latent_vectors(run).cpu().double().numpy()  # (n, d)
         # EM adds a constant to the variances and subtracts squares: neither depends on the scale now
         shift, scale = latent.mean(0), latent.std() or 1.0
-        found = GaussianMixture(
-            self.model.n_clusters,
-            covariance_type="diag",
-            n_init=MIXTURE_STARTS,
-            random_state=run.seed,
-        ).fit((latent - shift) / scale)
+        options = {"covariance_type": "diag", "n_init": MIXTURE_STARTS, "random_state": run.seed}
+        found = GaussianMixture(self.model.n_clusters, **options).fit((latent - shift) / scale)
         variances = found.covariances_ * scale**2  # (K, d)
-        mixture = modules["mixture"]
         self.centers.copy_(torch.from_numpy(found.means_ * scale + shift))
         mixture.log_variances.copy_(torch.from_numpy(np.log(variances)))
         mixture.logits.copy_(torch.from_numpy(np.log(found.weights_)))
-        errors = run.over_all(
-            lambda x: (reconstruct(run, x)[1] - x).square().sum(dtype=torch.float64)[None]
-        )
+        errors = run.over_all(lambda x: (reconstruct(run, x)[1] - x).square().sum(dtype=torch.float64)[None])
         mixture.log_noise.copy_((errors.sum() / run.inputs.numel()).log())
         # small, so that the first samples stay where the mixture was fitted
         first = torch.from_numpy(np.log(FIRST_SHARE * (found.weights_ @ variances)))  # (d,)
-        modules["log_variance"].bias.copy_(first.clamp(*LIMITS))
+        run.modules["log_variance"].bias.copy_(first.clamp(*LIMITS))
         self.after_step()
 
-    def losses(self, inputs: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(self, inputs: Tensor, batch: Tensor) -> dict[str, Tensor]:
         run, network = self.run, self.run.modules["network"]
         with run.autocast():
             features = network.encoder[:-1](inputs)
@@ -142,55 +117,41 @@ class NegativeELBO(OneLoss):
             noise = torch.randn(mean.shape, generator=run.generator).to(run.device)
             latent = mean + noise * torch.exp(log_variance / 2)
             decoded = network.decode(latent).float()
-        prior = _prior(run.modules)
-        log_gamma = log_responsibilities(latent, *prior)  # (b, K)
-        log_noise = run.modules["mixture"].log_noise
-        return {
-            "reconstruction": reconstruction_cost(inputs, decoded, log_noise).mean(),
-            "divergence": mixture_divergence(mean, log_variance, log_gamma, *prior).mean(),
-        }
+        mixture = prior(run.modules)
+        log_gamma = log_responsibilities(latent, *mixture)  # (b, K)
+        divergence = mixture_divergence(mean, log_variance, log_gamma, *mixture).mean()
+        cost = reconstruction_cost(inputs, decoded, run.modules["mixture"].log_noise).mean()
+        return {"reconstruction": cost, "divergence": divergence}
 
     @torch.no_grad()
-    def after_step(self, batch: torch.Tensor | None = None) -> None:
+    def after_step(self, batch: Tensor | None = None) -> None:
         """Keep the trained log-variances within LIMITS, where no exponential leaves float32."""
         mixture = self.run.modules["mixture"]
         mixture.log_variances.clamp_(*LIMITS)
         mixture.log_noise.clamp_(*LIMITS)
 
 
-class VaDE(Family):
+class VaDE(AutoencoderMethod):
     """Variational deep embedding (Jiang, Zheng, Tan, Tang and Zhou 2017): a VAE with a mixture prior.
 
-    A normal posterior around each latent vector, its log-variances from a second linear layer on the
-    encoder's features; a mixture of K diagonal Gaussians as the prior, trained along. The mixture starts
-    from expectation maximisation on the pretrained latent vectors. Labels are the components of largest
-    gamma at the posterior mean; `centers_` are the component means, `embedding_` the posterior means.
+    A normal posterior around each latent vector, its log-variances from a second linear layer on the encoder's
+    features; as the prior a mixture of K diagonal Gaussians, trained along, from expectation maximisation on the
+    pretrained latent vectors. Labels are the components of largest gamma at the posterior mean; `centers_` are the
+    component means, `embedding_` the posterior means. In `history_`, `loss` is the negative ELBO in nats a sample.
 
-    Pixels are normal around the decoder's output. The authors take Bernoulli pixels for MNIST and squared
-    errors, which are normal pixels of variance 1/2, for features. The pretrained decoder is linear and
-    already predicts pixels: a sigmoid on it would start far from what it has learned, and features need
-    not lie in [0, 1]. The variance starts at the pretrained squared error and is trained: at a fixed one,
-    what is worth encoding depends on the scale of the features and the number of pixels.
-
-    The authors' learning rate is 2e-3, lowered over time; here it is that of the family. In `history_`,
-    `loss` is the negative ELBO in nats a sample, `reconstruction` and `divergence` its parts;
-    `results_["ae"]` are those of k-means, as for the other methods, not of the mixture. A
-    batch costs an autoencoder's step and O(bKd).
+    Pixels are normal around the decoder's output, where the authors take Bernoulli ones for MNIST: the
+    pretrained decoder is linear, and features need not lie in [0, 1]. Their variance starts at the pretrained
+    squared error and is trained: at a fixed one, what is worth encoding depends on scale and number of pixels.
+    The authors' learning rate is 2e-3, lowered over time; here it is that of the family.
     """
 
     STAGE: ClassVar = NegativeELBO
 
     @staticmethod
     @torch.no_grad()
-    def assign(modules: dict[str, nn.Module], latent: torch.Tensor) -> torch.Tensor:
+    def assign(modules: nn.ModuleDict, latent: Tensor) -> Tensor:
         """Labels (n,) of latent vectors (n, latent_dim): MNet's, else the components of largest gamma."""
         if "mnet" in modules:
-            return Family.assign(modules, latent)
-        prior = _prior(modules)
-        return torch.cat([log_responsibilities(u, *prior).argmax(1) for u in latent.split(ROWS)])
-
-
-def _prior(modules: Mapping[str, nn.Module]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Means (K, d), log-variances (K, d) and log-weights (K,) of the mixture."""
-    mixture = modules["mixture"]
-    return modules["centers"].values, mixture.log_variances, mixture.log_weights
+            return AutoencoderMethod.assign(modules, latent)
+        mixture = prior(modules)
+        return torch.cat([log_responsibilities(u, *mixture).argmax(1) for u in latent.split(ROWS)])

@@ -14,16 +14,16 @@ WIDTHS = (32, 64, 128)  # channels of the three encoder convolutions
 HIDDEN = (500, 500, 2000)  # of the fully connected autoencoder
 SIDES = (16, 32)  # what the convolutions are laid out for
 HALVED_FROM = 20  # pixels a side from which the first convolution halves the image
+LAST = ("last_kernel", "last_stride", "last_padding", "last_extra")
 
 
 def side_sizes(n: int) -> dict[str, int]:
     """Lay out one side of n pixels, 16 <= n <= 32, so that the decoder ends at n again.
 
-    Returns `flat` and `middle`, the pixels after the encoder and after the second deconvolution, and by
-    layer its settings: stride and padding of the first convolution, output padding of the first
-    deconvolution, kernel and padding of the second, which doubles, and all four of the last. For 28
-    and 16 pixels these are the values of paper 004, section 6; other sides take the kernels of one of
-    them and change the last deconvolution. Raises ValueError for other n.
+    Returns `flat` and `middle`, the pixels after the encoder and after the second deconvolution, and
+    settings of layers; `extra` is the output padding of the first deconvolution. For 28 and 16 pixels
+    these are the values of paper 004, section 6; other sides take the kernels of one of them and
+    change the last deconvolution. Raises ValueError for other n.
     """
     if not SIDES[0] <= n <= SIDES[1]:
         raise ValueError(
@@ -31,18 +31,18 @@ def side_sizes(n: int) -> dict[str, int]:
             "load the images with size=28, or use the fully connected one"
         )
     small = n < HALVED_FROM
-    first = n - 2 if small else (n + 1) // 2
-    second = (first + 1) // 2
+    second = (n - 1) // 2 if small else (n + 3) // 4
     flat = (second - 1) // 2
     kernel, padding = (4, 2) if small else (5, 1)
     middle = 2 * (second - 1) - 2 * padding + kernel
-    surplus = 2 * (middle - 1) + 4 - n  # of a last deconvolution 4x4 with stride 2, unpadded
+    surplus = 2 * middle + 2 - n  # of a last deconvolution 4x4 with stride 2, unpadded
     last = (n - middle + 1, 1, 0, 0) if small else (4, 2, (surplus + 1) // 2, surplus % 2)
-    sizes = {"flat": flat, "middle": middle, "extra": second - (2 * flat + 1)}
-    sizes |= {"first_stride": 2 - small, "first_padding": 2 - small}
-    sizes |= {"second_kernel": kernel, "second_padding": padding}
-    names = ("last_kernel", "last_stride", "last_padding", "last_extra")
-    return sizes | dict(zip(names, last, strict=True))
+    return {
+        **{"flat": flat, "middle": middle, "extra": second - (2 * flat + 1)},
+        **{"first_stride": 2 - small, "first_padding": 2 - small},
+        **{"second_kernel": kernel, "second_padding": padding},
+        **dict(zip(LAST, last, strict=True)),
+    }
 
 
 class Bottleneck(nn.Module):
@@ -83,23 +83,18 @@ class ConvAutoencoder(Autoencoder):
 
     Encoder: convolutions to 32, 64 and 128 channels, each with a bottleneck layer, then `latent_dim` linear
     outputs. Decoder: one fully connected layer and three deconvolutions, no bottlenecks, linear output.
-    The first convolution alone is normalised, as in the released code. Weights of convolutions and
-    linear layers start from Xavier's uniform distribution, biases from 0.
+    The first convolution alone is normalised, as in the released code. Starts by `initialise`.
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        latent_dim: int = 10,
-        generator: torch.Generator | None = None,
+        self, image_shape: tuple[int, int, int], latent_dim: int = 10, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         channels, *pixels = image_shape
         rows, columns = (side_sizes(n) for n in pixels)
         both = {name: (rows[name], columns[name]) for name in rows}
         a, b, c = WIDTHS
-        self.flat = (c, *both["flat"])
-        n_flat = math.prod(self.flat)
+        flat = (c, *both["flat"])
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, a, 5, both["first_stride"], both["first_padding"], bias=False),
             nn.BatchNorm2d(a),
@@ -112,19 +107,17 @@ class ConvAutoencoder(Autoencoder):
             nn.ReLU(inplace=True),
             Bottleneck(c),
             nn.Flatten(),
-            nn.Linear(n_flat, latent_dim),
+            nn.Linear(math.prod(flat), latent_dim),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, n_flat),
+            nn.Linear(latent_dim, math.prod(flat)),
             nn.ReLU(inplace=True),
-            nn.Unflatten(1, self.flat),
+            nn.Unflatten(1, flat),
             nn.ConvTranspose2d(c, b, 3, 2, output_padding=both["extra"]),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(b, a, both["second_kernel"], 2, both["second_padding"]),
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(
-                a, channels, *(both[f"last_{s}"] for s in ("kernel", "stride", "padding", "extra"))
-            ),
+            nn.ConvTranspose2d(a, channels, *(both[name] for name in LAST)),
         )
         initialise(self, generator)
         self.to(memory_format=torch.channels_last)
@@ -133,13 +126,10 @@ class ConvAutoencoder(Autoencoder):
 class DenseAutoencoder(Autoencoder):
     """Symmetric fully connected autoencoder d-500-500-2000-latent_dim (paper 004, section 5).
 
-    For feature vectors (b, d), ReLU between the layers, linear latent vectors and outputs. Starts as
-    `ConvAutoencoder` does.
+    For feature vectors (b, d), ReLU between the layers, linear latent vectors and outputs.
     """
 
-    def __init__(
-        self, n_features: int, latent_dim: int = 20, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, n_features: int, latent_dim: int = 20, generator: torch.Generator | None = None) -> None:
         super().__init__()
         widths = (n_features, *HIDDEN, latent_dim)
         self.encoder = stack(widths)
@@ -197,13 +187,11 @@ def initialise(network: nn.Module, generator: torch.Generator | None) -> None:
             nn.init.uniform_(module.bias, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
 
 
-def build_autoencoder(
-    shape: tuple[int, ...], latent_dim: int, generator: torch.Generator | None = None
-) -> nn.Module:
+def build_autoencoder(shape: tuple[int, ...], latent_dim: int, generator: torch.Generator | None = None) -> Autoencoder:
     """The autoencoder of paper 004 for inputs of this shape, one sample: (1, h, w) or (d,)."""
     if len(shape) == 1:
         return DenseAutoencoder(shape[0], latent_dim, generator)
-    return ConvAutoencoder(tuple(shape), latent_dim, generator)
+    return ConvAutoencoder(shape, latent_dim, generator)
 
 
 class Centers(nn.Module):

@@ -56,8 +56,7 @@ class ConvEmbedding(nn.Module):
     Torch7 did; "ones" is today's default.
     """
 
-    kernel, padding = KERNEL, 0
-    layout = staticmethod(embedding_blocks)
+    kernel, padding, layout = KERNEL, 0, staticmethod(embedding_blocks)
 
     def __init__(
         self,
@@ -69,15 +68,12 @@ class ConvEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         in_channels, height, width = image_shape
-        self.image_shape = tuple(image_shape)
-        self.convolutions = nn.ModuleList()
-        self.norms = nn.ModuleList()
         self.blocks = self.layout(height, width)
-        for _ in self.blocks:
-            convolution = nn.Conv2d(in_channels, channels, self.kernel, padding=self.padding)
-            self.convolutions.append(convolution)
-            self.norms.append(nn.BatchNorm2d(channels))
-            in_channels = channels
+        depths = [in_channels] + [channels] * (len(self.blocks) - 1)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(depth, channels, self.kernel, padding=self.padding) for depth in depths
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in depths)
         flat = channels * self.blocks[-1].height * self.blocks[-1].width
         self.inner_product = nn.Linear(flat, embedding_dim)
         for module in (*self.convolutions, self.inner_product):
@@ -126,11 +122,7 @@ class PatchEmbedding(ConvEmbedding):
 
 @torch.no_grad()
 def embed(
-    network: ConvEmbedding,
-    images: torch.Tensor,
-    *,
-    batch_size: int = ROWS,
-    statistics: str = "running",
+    network: ConvEmbedding, images: torch.Tensor, *, batch_size: int = ROWS, statistics: str = "running"
 ) -> np.ndarray:
     """Unit embedding float32 (n, d) of float images (n, c, h, w), in order (paper 002, equation 5a).
 

@@ -1,7 +1,6 @@
-"""Features of colour images from a ResNet trained on ImageNet: what paper 004 clusters of them.
+"""Features of colour images from a ResNet trained on ImageNet, extracted once, then cached.
 
-Extracted once, then read from the cache of the data root. Source: paper 004, sections 4.2 and 4.5
-(Table 2) and section 1 of its supplement.
+Source: paper 004, sections 4.2 and 4.5 (Table 2) and section 1 of its supplement.
 """
 
 from __future__ import annotations
@@ -36,15 +35,12 @@ def resnet_features(
 
     images: `Images` or uint8 (n, 3, h, w), resized, cropped and normalised as torchvision prescribes
     for the weights. network: one of NETWORKS, d = 512 for resnet34 and 2048 for the others.
-    precision: "bfloat16" runs under autocast. The file in the cache of the data root is known by the
-    pixels, the network, its weights, the preprocessing and the precision, not by the device; when it
-    is there, the weights are not needed.
-    Raises ValueError for unknown names, wrong shapes, features that are not finite, and a damaged
-    file of the cache or of the weights; TypeError for pixels other than uint8; ConnectionError, with
-    what to do, when the weights are not there and cannot be downloaded; PermissionError when the
-    cache cannot be written.
+    precision: "bfloat16" runs under autocast. The file in the cache is known by the pixels, network,
+    weights, preprocessing and precision, not by the device; once there, no weights are needed.
+    Raises ValueError (unknown names, wrong shapes, features not finite, a damaged file), TypeError
+    (pixels not uint8), ConnectionError (weights not there and no download), PermissionError (cache).
     Source: paper 004, section 4.2, which does not name its weights. Costs 3.7, 4.1, 7.8 and 11.5
-    billion multiply-adds an image from resnet34 to resnet152, and 4 n d bytes.
+    billion multiply-adds an image from resnet34 to resnet152.
     """
     from torchvision.models import get_model_weights
 
@@ -74,8 +70,7 @@ def resnet_features(
     if kept:
         return cache.read_npz(kept, "features")["features"]
     cache.ensure_writable(root / "cache")  # or fail after the hours of the pass
-    built = _pretrained(network, entry)
-    features = extract(built, pixels, entry.transforms(), precision=precision, device=place)
+    features = extract(_pretrained(network, entry), pixels, entry.transforms(), precision=precision, device=place)
     cache.write_arrays(root, name, {"features": features}, about)
     return features
 
@@ -134,17 +129,14 @@ def extract(
             block = torch.tensor(pixels[start : start + batch_size], device=device)
             inputs = preprocess(block).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                part = network(inputs)
+                part = network(inputs).float().cpu().numpy()  # (b, d)
             if part.ndim != 2 or len(part) != len(block):
                 raise ValueError(
-                    f"network must turn {len(block)} images into features ({len(block)}, d); it gave "
-                    f"{tuple(part.shape)}."
+                    f"network must turn {len(block)} images into features ({len(block)}, d); it gave {part.shape}."
                 )
-            parts.append(part.float().cpu().numpy())  # (b, d)
-            bad = ~np.isfinite(parts[-1]).all(axis=1)
-            if bad.any():
-                raise ValueError(
-                    f"the features of image {start + int(bad.argmax())} are not finite: check the network."
-                )
+            finite = np.isfinite(part).all(axis=1)
+            if not finite.all():
+                raise ValueError(f"the features of image {start + finite.argmin()} are not finite: check the network.")
+            parts.append(part)
             bar.update(len(block))
     return np.concatenate(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
+from itertools import product
 
 import pandas as pd
 
@@ -30,7 +31,7 @@ def judged(paper: Paper) -> list[dict]:
     for entry in paper.claims:
         row = {"claim": entry["claim"], "where": entry["where"]}
         if "check" in entry:
-            check = dict(entry["check"])
+            check = entry["check"].copy()
             kind, most = check.pop("kind", None), check.pop("most", False)
             where = f"claims.yml, {paper.name}, {entry['claim']!r}"
             if kind not in KINDS:
@@ -53,25 +54,19 @@ def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> di
         return {"verdict": "not run", "evidence": "no record"}
     bad = [name for name, fine in comparisons if not fine]
     n_good = len(comparisons) - len(bad)
-    if not bad or (most and n_good > len(bad)):
-        verdict = "holds"
-    else:
-        verdict = "holds in part" if n_good else "does not hold"
+    partly = "holds in part" if n_good else "does not hold"
+    verdict = "holds" if not bad or (most and n_good > len(bad)) else partly
     told = f"; not: {', '.join(bad)}" if bad else ""
     return {"verdict": verdict, "evidence": f"{n_good} of {len(comparisons)}{told}"}
 
 
-def _printed(
-    paper: Paper,
-    table: str,
-    rows: Sequence[str],
-    datasets: Sequence[str] | None = None,
-    agree: Sequence[str] = GOOD,
+def _cells(
+    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] | None = None, agree: Sequence[str] = GOOD
 ) -> Found:
     """Numbers of a published table: the verdict is in `agree`, by default at least within our spread."""
     for cell in compare.table(paper, table, datasets=datasets):
         if cell["row"] in rows and cell["mean"] is not None:
-            yield _cell_name(paper, cell), cell["verdict"] in agree
+            yield _on(paper, cell["row"], cell["dataset"]), cell["verdict"] in agree
 
 
 def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str]) -> Found:
@@ -82,44 +77,37 @@ def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str
         if len(same) == 2:
             gap, std = compare.difference(*(cell["scores"] for cell in same))
             theirs = abs(same[0]["paper"] - same[1]["paper"])
-            yield _short(row), abs(gap) <= theirs or compare.judge(gap, std, "same")
+            yield row.split(" [")[0], abs(gap) <= theirs or compare.judge(gap, std, "same")
 
 
-def _better(
-    paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Iterable[str]
-) -> Found:
+def _better(paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Iterable[str]) -> Found:
     """Each of `first` (method/result) is above the best of `than`, by data set."""
     for dataset in datasets:
         others = [s for s in (_scores(paper, dataset, one) for one in than) if s is not None]
-        for one in first:
+        for one in first if others else ():
             ours = _scores(paper, dataset, one)
-            if others and ours is not None:
+            if ours is not None:
                 best = max(others, key=lambda scores: (scores.mean(), scores.std()))
                 name = one.removesuffix("/labels").replace("/", " ")
-                good = compare.judge(*compare.difference(ours, best))
-                yield f"{name} on {paper.names.get(dataset, dataset)}", good
+                yield _on(paper, name, dataset), compare.judge(*compare.difference(ours, best))
 
 
-def _phases(
-    paper: Paper, methods: Sequence[str], first: str, than: str, datasets: Sequence[str]
-) -> Found:
+def _phases(paper: Paper, methods: Sequence[str], first: str, than: str, datasets: Sequence[str]) -> Found:
     """One result of each method is above another result of the same runs, seed by seed."""
-    for method, dataset in ((m, d) for m in sorted(methods) for d in sorted(datasets)):
+    for method, dataset in product(sorted(methods), sorted(datasets)):
         one, other = (_scores(paper, dataset, f"{method}/{r}") for r in (first, than))
         if one is not None and other is not None:
             good = compare.judge(*compare.difference(one, other, paired=True))
-            yield f"{method} on {paper.names[dataset]}", good
+            yield _on(paper, method, dataset), good
 
 
-def _settings(
-    paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None
-) -> Found:
+def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
     """The main setting is above that of each tag, or scores the same; `result` leaves others out."""
     for row in compare.effects(paper, tags):
         if result in (None, row["result"]):
             what = row["result"] if len(tags) == 1 else row["tag"]
-            name = f"{what} on {paper.names.get(row['dataset'], row['dataset'])}"
-            yield name, compare.judge(-row["difference"], row["std"], rule)
+            good = compare.judge(-row["difference"], row["std"], rule)
+            yield _on(paper, what, row["dataset"]), good
 
 
 def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
@@ -129,8 +117,8 @@ def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
         row = cell["row"] if over else f"{cell['row'].rsplit(', ', 1)[0]}, data"
         start = starts.get((row, cell["dataset"]), {"mean": None})
         if None not in (start["mean"], cell["mean"]) and (over or row != cell["row"]):
-            gap = compare.difference(cell["scores"], start["scores"])
-            yield _cell_name(paper, cell), compare.judge(*gap)
+            good = compare.judge(*compare.difference(cell["scores"], start["scores"]))
+            yield _on(paper, cell["row"], cell["dataset"]), good
 
 
 def _stages(paper: Paper, dataset: str, clusters: Sequence[int]) -> Found:
@@ -143,21 +131,13 @@ def _stages(paper: Paper, dataset: str, clusters: Sequence[int]) -> Found:
 def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
     """Codebooks are more accurate than another, seed by seed: the mean gain exceeds two deviations."""
     rows = as_rows(paper.select(task="classification", tag=[*codes, than]))
-    if rows.empty:
-        return
-    order = {name: place for place, name in enumerate(codes)}
-    by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)["accuracy"]))
-    for (name, size), scores in sorted(
-        by_code.items(), key=lambda found: order.get(found[0][0], -1)
-    ):
-        if name in order and (than, size) in by_code:
-            gap, std = compare.difference(scores, by_code[than, size], paired=True)
+    by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)))
+    for code in codes:
+        for size in [size for tag, size in by_code if tag == code and (than, size) in by_code]:
+            sides = (by_code[tag, size]["accuracy"] for tag in (code, than))
+            gap, std = compare.difference(*sides, paired=True)
             if not math.isnan(std):  # one seed alone says nothing
-                yield f"{name} from {int(size[1:]):,}", gap > 2 * std
-
-
-def _theorems(paper: Paper, zeta: float) -> Found:
-    yield from theorems.theorems_on_a_lattice(zeta)
+                yield f"{code} from {int(size[1:]):,}", gap > 2 * std
 
 
 def _scores(paper: Paper, dataset: str, one: str) -> pd.Series | None:
@@ -166,22 +146,11 @@ def _scores(paper: Paper, dataset: str, one: str) -> pd.Series | None:
     return None if found is None else found[paper.headline]
 
 
-def _cell_name(paper: Paper, cell: dict) -> str:
-    return f"{_short(cell['row'])} on {paper.names[cell['dataset']]}"
-
-
-def _short(row: str) -> str:
-    return row.split(" [")[0]
+def _on(paper: Paper, what: str, dataset: str) -> str:
+    return f"{what.split(' [')[0]} on {paper.names.get(dataset, dataset)}"
 
 
 KINDS: dict[str, Callable[..., Found]] = {
-    "cells": _printed,
-    "alike": _alike,
-    "better": _better,
-    "phases": _phases,
-    "settings": _settings,
-    "gains": _gains,
-    "stages": _stages,
-    "codes": _codes,
-    "theorems": _theorems,
-}
+    check.__name__.removeprefix("_"): check
+    for check in (_cells, _alike, _better, _phases, _settings, _gains, _stages, _codes)
+} | {"theorems": lambda paper, zeta: theorems.theorems_on_a_lattice(zeta)}

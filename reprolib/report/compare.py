@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reprolib.checks import unknown_name
@@ -20,20 +21,17 @@ PROFILES = ("paper", "cpu")
 VERDICTS = ("above", "reached", "within spread", "below", "not run")
 
 
-def difference(
-    ours: pd.Series, other: pd.Series | float, *, paired: bool = False
-) -> tuple[float, float]:
+def difference(ours: pd.Series, other: pd.Series | float, *, paired: bool = False) -> tuple[float, float]:
     """Mean and standard deviation of ours - other, scores by seed; `other` may be one number.
 
-    paired: seed by seed, for the seeds that both have; otherwise the variances add up, and a side
-    without a spread, one seed or a number, adds none.
+    paired: over the seeds that both have; otherwise the variances add up, and a side without a spread,
+    one seed or a number, adds none.
     """
     if paired:
         gaps = (ours - other).dropna()
         return gaps.mean(), gaps.std()
-    if not isinstance(other, pd.Series):
-        other = pd.Series([other])
-    return ours.mean() - other.mean(), math.hypot(*(_known(s.std()) for s in (ours, other)))
+    other = pd.Series(other)
+    return ours.mean() - other.mean(), math.hypot(*np.nan_to_num([ours.std(), other.std()]))
 
 
 def judge(gap: float, std: float, rule: str = "above") -> bool:
@@ -41,8 +39,8 @@ def judge(gap: float, std: float, rule: str = "above") -> bool:
 
     A std of NaN, as for one seed, counts as 0.
     """
-    gap, room = round(gap, DECIMALS), max(TOLERANCE, 2 * _known(std))
-    return {"above": gap > room, "same": abs(gap) <= room}[rule]
+    gap, room = round(gap, DECIMALS), max(TOLERANCE, 2 * np.nan_to_num(std))
+    return bool({"above": gap > room, "same": abs(gap) <= room}[rule])
 
 
 def verdict(gap: float, std: float) -> str:
@@ -57,7 +55,7 @@ def verdict(gap: float, std: float) -> str:
     gap = round(gap, DECIMALS)
     if gap >= -TOLERANCE:
         return "reached"
-    return "within spread" if gap >= -2 * _known(std) else "below"
+    return "within spread" if gap >= -2 * np.nan_to_num(std) else "below"
 
 
 def runs(
@@ -99,52 +97,46 @@ def cells(
 
     metric: by default the paper's headline; profile: whose records to take, by default "paper", else
     "cpu" where there are none (never "smoke"); datasets: which columns, by default all. Keys: row,
-    method, dataset, metric, paper, reported, scores (by seed), mean, std, n_seeds, profile, reduced
-    (against the paper, from profiles.yml), devices, stale, verdict. Cells without a record have mean None
-    and verdict "not run", without a number of the paper "not in paper". Raises ValueError for an unknown
-    data set or profile.
+    method, dataset, paper, reported, scores (by seed), mean, std, n_seeds, profile, reduced (against the
+    paper, from profiles.yml), devices, stale, verdict. Cells without a record have mean None and verdict
+    "not run", without a number of the paper "not in paper". Raises ValueError for an unknown data set or
+    profile.
     """
-    metric = metric or paper.headline
-    columns = list(dict.fromkeys(d for row in rows for d in row["values"]))
+    columns, entries = {d: None for row in rows for d in row["values"]}, paper.profiles["profiles"]
     for dataset in datasets or ():
         if dataset not in columns:
             raise unknown_name("data set of these rows", dataset, columns)
-    entries = paper.profiles["profiles"]
     if profile is not None and profile not in entries:
         raise unknown_name("profile", profile, entries)
     return [
-        _cell(paper, row, dataset, metric, [profile] if profile else PROFILES)
+        _cell(paper, row, dataset, metric or paper.headline, [profile] if profile else PROFILES)
         for row in rows
         for dataset in (datasets or columns)
         if dataset in row["values"]
     ]
 
 
-def _cell(
-    paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profiles: Sequence[str]
-) -> dict[str, Any]:
-    printed = row["values"][dataset]
-    cell = {"row": row["name"], "method": row.get("method"), "dataset": dataset, "metric": metric}
-    cell |= {"paper": printed, "reported": row.get("reported", {}).get(dataset)}
+def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profiles: Sequence[str]) -> dict[str, Any]:
+    printed, method = row["values"][dataset], row.get("method")
+    cell = {"row": row["name"], "method": method, "dataset": dataset, "paper": printed}
+    cell["reported"] = row.get("reported", {}).get(dataset)
     setting = {key: row[key] for key in ("variant", "tag") if key in row}
-    found = runs(paper, dataset, row.get("method"), row.get("result"), profiles=profiles, **setting)
+    found = runs(paper, dataset, method, row.get("result"), profiles=profiles, **setting)
     if found is None:
         empty = dict.fromkeys(("scores", "mean", "std", "profile", "reduced", "devices", "stale"))
         return cell | empty | {"n_seeds": 0, "verdict": "not run"}
     scores, scale = found[metric], found["profile"].iloc[0]
-    reduced = paper.profiles["profiles"].get(scale, {}).get(dataset, {}).get("reduced")
+    told = "not in paper" if printed is None else verdict(*difference(scores, printed))
     return cell | {
         "scores": scores,
         "mean": scores.mean(),
         "std": scores.std(),
         "n_seeds": len(scores),
         "profile": scale,
-        "reduced": reduced,
+        "reduced": paper.profiles["profiles"].get(scale, {}).get(dataset, {}).get("reduced"),
         "devices": sorted(set(found["device"])),
         "stale": bool(found["stale"].any()),
-        "verdict": "not in paper"
-        if printed is None
-        else verdict(*difference(scores, float(printed))),
+        "verdict": told,
     }
 
 
@@ -164,33 +156,24 @@ def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[di
     """What each tag changes against `base` in the paper's headline metric.
 
     One dict a tag, data set, profile and result: these four, `difference` of the means, its `std`
-    (NaN unless both sides have two seeds or more), `changed` (parameter -> value in base, value here)
-    and stale. Tags without a record beside one of the base give none.
+    (NaN unless both sides have two seeds or more), `changed` (parameter -> value in base, value here;
+    the variant's name apart) and stale. Tags without a record beside one of the base give none.
     """
     place = ["dataset", "profile", "result"]
     rows = settings(paper, [base, *tags])
     starts = dict(iter(rows[rows["tag"] == base].groupby(place, sort=False)))
     found = []
     for (tag, *key), here in rows[rows["tag"] != base].groupby(["tag", *place], sort=False):
-        start = starts.get(tuple(key))
-        if start is None:
+        if tuple(key) not in starts:
             continue
+        start = starts[tuple(key)]
         gap, std = difference(here[paper.headline], start[paper.headline])
+        before, after = (side["parameters"].iloc[0] for side in (start, here))
+        pairs = {k: (before.get(k), after.get(k)) for k in {**before, **after} if k != "variant"}
         found.append(
             {"tag": tag, **dict(zip(place, key, strict=True)), "difference": gap}
             | {"std": std if min(len(here), len(start)) > 1 else math.nan}
-            | {"changed": changed(start["parameters"].iloc[0], here["parameters"].iloc[0])}
+            | {"changed": {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}}
             | {"stale": bool(here["stale"].any() or start["stale"].any())}
         )
     return found
-
-
-def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Parameters that differ between two records, as (before, after); the variant's name apart."""
-    names = [k for k in {**before, **after} if k != "variant"]
-    pairs = {name: (before.get(name), after.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _known(std: float) -> float:
-    return 0.0 if math.isnan(std) else std

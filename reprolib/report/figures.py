@@ -1,61 +1,31 @@
 """One look for every figure of the book: palettes, style, and small helpers that draw, never compute."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 # Okabe and Ito's colours first, which colour-blind readers can tell apart, then two more
-PALETTE10 = tuple(
-    "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #882255 #999999".split()
-)
+PALETTE10 = tuple("#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #882255 #999999".split())
 # the ten, then a lighter or darker neighbour of each
-PALETTE20 = PALETTE10 + tuple(
-    "#88CCEE #F5C710 #44AA99 #E8B4D2 #332288 #F4A582 #DDCC77 #555555 #AA4499 #CCCCCC".split()
-)
+PALETTE20 = PALETTE10 + tuple("#88CCEE #F5C710 #44AA99 #E8B4D2 #332288 #F4A582 #DDCC77 #555555 #AA4499 #CCCCCC".split())
 MARKERS = ("o", "s", "^", "D", "v")
 
 
 def style() -> None:
     """Set matplotlib's defaults for the book: opaque light face, readable text, colour-blind-safe cycle."""
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (7.0, 4.0),
-            "figure.dpi": 110,
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "savefig.facecolor": "white",
-            "savefig.transparent": False,
-            "axes.facecolor": "white",
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=PALETTE10),
-            "grid.color": "#e5e5e5",
-            "font.size": 12,
-            "axes.titlesize": 13,
-            "axes.labelsize": 12,
-            "xtick.labelsize": 11,
-            "ytick.labelsize": 11,
-            "legend.fontsize": 11,
-            "legend.frameon": False,
-        }
-    )
-
-
-def cluster_colors(labels: np.ndarray) -> list[str]:
-    """Colour of each sample by its cluster: PALETTE10 for up to 10 clusters, PALETTE20 repeated above."""
-    palette = PALETTE10 if labels.max() < 10 else PALETTE20
-    return [palette[c % len(palette)] for c in labels]
+    plt.style.use(Path(__file__).with_name("book.mplstyle"))
+    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=PALETTE10)
 
 
 def scatter(axes: Axes, points: np.ndarray, labels: np.ndarray, *, size: float = 6.0) -> None:
     """Draw points (n, 2) coloured by labels int (n,), without ticks; more than 20 clusters share colours."""
-    axes.scatter(points[:, 0], points[:, 1], s=size, c=cluster_colors(labels), linewidths=0)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    palette = PALETTE10 if labels.max() < 10 else PALETTE20
+    colors = [palette[c % len(palette)] for c in labels]
+    axes.scatter(points[:, 0], points[:, 1], s=size, c=colors, linewidths=0)
+    axes.set(xticks=[], yticks=[])
     axes.grid(False)
 
 
@@ -64,6 +34,5 @@ def image_row(axes: Sequence[Axes], images: np.ndarray) -> None:
     for axis, image in zip(axes, images, strict=False):
         axis.imshow(image, cmap="gray_r", interpolation="nearest")
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
         axis.grid(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -44,14 +44,3 @@ def measured(paper: Paper) -> pd.DataFrame:
 def groups(paper: Paper) -> dict[tuple[str, ...], pd.DataFrame]:
     """The rows of `measured` by KEYS, in the order of the records."""
     return dict(iter(measured(paper).groupby(KEYS, sort=False)))
-
-
-def means(rows: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
-    """Average rows over seeds: for every score columns (score, "mean") and (score, "std").
-
-    The standard deviation divides by n - 1 and is NaN for one seed. One row a group of `by`, in the
-    order in which the groups first appear; also ("seed", "count") and ("stale", "any").
-    """
-    scores = [name for name in rows if name not in COLUMNS]
-    how = {score: ["mean", "std"] for score in scores} | {"seed": ["count"], "stale": ["any"]}
-    return rows.groupby(list(by), sort=False).agg(how).reset_index()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 from reprolib.checks import unknown_name
 from reprolib.experiments.paper import METRICS, Paper
 from reprolib.report import compare
-from reprolib.report.measured import means, measured
+from reprolib.report.measured import KEYS, measured
 
 SPACE = "\u00a0"  # does not break: a number and its spread stay on one line
 MARKS = {"above": "▲", "reached": "●", "within spread": "≈", "below": "▼"}
@@ -42,9 +41,17 @@ class Table:
                 raise ValueError(f"{len(row)} cells in a row, {len(self.head)} in the head: {row}")
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{_html(cell)}</th>' for cell in self.head)
-        body = "".join(f"<tr>{_html_row(row)}</tr>" for row in self.rows)
-        caption = f"<caption>{_html(self.caption)}</caption>" if self.caption else ""
+        def cell(text: str, tag: str) -> str:
+            lines = html.escape(text).replace("\n", "<br>")
+            return f"<{tag}>{lines}</{tag.split()[0]}>"
+
+        head = "".join(cell(text, 'th scope="col"') for text in self.head)
+        body = ""
+        for first, *others in self.rows:
+            tags = ['td class="long"' if len(text) > LONG else "td" for text in others]
+            cells = [cell(first, 'th scope="row"'), *map(cell, others, tags)]
+            body += f"<tr>{''.join(cells)}</tr>"
+        caption = cell(self.caption, "caption") if self.caption else ""
         return (
             '<div class="book-table"><table class="table">'
             f"{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -57,24 +64,22 @@ class Table:
         return "\n".join([*filter(None, [self.caption]), *text])
 
 
-def spread(mean: float | None, std: float | None, *, digits: int = 3, stale: bool = False) -> str:
+def spread(mean: float | None, std: float | None, *, stale: bool = False) -> str:
     """A mean and its standard deviation: "0.913 ± 0.004", with spaces that do not break.
 
     std None or NaN, as of one seed: the mean alone; mean None or NaN: "not run"; stale: with a remark.
     """
-    if _absent(mean):
+    if pd.isna(mean):
         return NOT_RUN
-    text = f"{mean:.{digits}f}"
-    if not _absent(std):
-        text += f"{SPACE}±{SPACE}{std:.{digits}f}"
+    text = f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f}{SPACE}±{SPACE}{std:.3f}"
     return f"{text}{SPACE}(stale)" if stale else text
 
 
-def signed(difference: float | None, std: float | None, *, digits: int = 3) -> str:
+def signed(difference: float | None, std: float | None) -> str:
     """A difference with its sign and standard deviation: "+0.012 ± 0.004", "−0.031"; else as `spread`."""
-    if _absent(difference):
+    if pd.isna(difference):
         return NOT_RUN
-    return ("+" if difference >= 0 else "−") + spread(abs(difference), std, digits=digits)
+    return ("+" if difference >= 0 else "−") + spread(abs(difference), std)
 
 
 def marked(verdict: str) -> str:
@@ -82,9 +87,7 @@ def marked(verdict: str) -> str:
     return f"{MARKS[verdict]}{SPACE}{verdict}" if verdict in MARKS else verdict
 
 
-def comparison(
-    cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = ""
-) -> Table:
+def comparison(cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = "") -> Table:
     """Put the cells of `compare.table` in the paper's layout: methods by data sets.
 
     A cell holds the paper's number, with what it quotes after a slash; then, if run, ours with its
@@ -98,9 +101,7 @@ def comparison(
     return Table(["", *(names.get(c, c) for c in columns)], rows, caption)
 
 
-def gaps(
-    cells: Iterable[Mapping[str, Any]], names: Mapping[str, str], near: float, caption: str = ""
-) -> Table:
+def gaps(cells: Iterable[Mapping[str, Any]], names: Mapping[str, str], near: float) -> Table:
     """Ours less the paper's number, with our standard deviation: methods by data sets, "●" if within `near`.
 
     cells: of `compare.table`; those without a number of ours or of the paper are left out.
@@ -113,89 +114,67 @@ def gaps(
             found.setdefault(cell["row"], {})[cell["dataset"]] = mark + signed(gap, cell["std"])
     columns = [name for name in names if any(name in row for row in found.values())]
     rows = [[row, *(at.get(name, NOT_RUN) for name in columns)] for row, at in found.items()]
-    return Table(["", *(names[name] for name in columns)], rows, caption)
+    return Table(["", *(names[name] for name in columns)], rows)
 
 
-def scales(
-    cells: Iterable[Mapping[str, Any]], names: Mapping[str, str], caption: str = ""
-) -> Table:
+def scales(cells: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> Table:
     """At which scale the cells of `compare.table` that were run were measured, by data set."""
-    found: dict[tuple[str, str], tuple[str, set[str]]] = {}
+    found: dict[tuple[str, str, str], set[str]] = {}
     for cell in cells:
         if cell["mean"] is not None:
-            key = cell["dataset"], cell["profile"]
-            found.setdefault(key, (cell["reduced"] or "nothing", set()))[1].update(cell["devices"])
-    rows = [
-        [names.get(dataset, dataset), profile, reduced, ", ".join(sorted(devices))]
-        for (dataset, profile), (reduced, devices) in found.items()
-    ]
-    return _filled(["data set", "profile", "reduced or different", "device"], rows, caption)
+            name = names.get(cell["dataset"], cell["dataset"])
+            key = name, cell["profile"], cell["reduced"] or "nothing"
+            found.setdefault(key, set()).update(cell["devices"])
+    rows = [[*key, ", ".join(sorted(devices))] for key, devices in found.items()]
+    return _filled(["data set", "profile", "reduced or different", "device"], rows)
 
 
-def scores(
-    rows: pd.DataFrame, columns: Mapping[str, str], names: Mapping[str, str], caption: str = ""
-) -> Table:
+def scores(rows: pd.DataFrame, columns: Mapping[str, str], names: Mapping[str, str]) -> Table:
     """Several metrics, averaged over seeds; rows: of `measured`; columns: heading by metric."""
     lines = []
-    for _, row in _in_order(means(rows), names).iterrows() if len(rows) else ():
-        dataset, method, result = (row[key, ""] for key in ("dataset", "method", "result"))
+    for (method, _, dataset, *_, result), same in _in_order(rows, names).groupby(KEYS, sort=False):
         name = method if result == "labels" else f"{method} {result}"
-        cells = [spread(*row[metric], stale=row["stale", "any"]) for metric in columns]
-        lines.append([f"{names.get(dataset, dataset)}, {name}", *cells, str(row["seed", "count"])])
-    return _filled(["data set, result", *columns.values(), "seeds"], lines, caption)
+        stale = same["stale"].any()
+        cells = [spread(same[m].mean(), same[m].std(), stale=stale) for m in columns]
+        lines.append([f"{names.get(dataset, dataset)}, {name}", *cells, str(len(same))])
+    return _filled(["data set, result", *columns.values(), "seeds"], lines)
 
 
-def cost(rows: pd.DataFrame, names: Mapping[str, str], caption: str = "") -> Table:
+def cost(rows: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """Minutes a seed (mean) and peak memory (maximum) by data set, method, profile and device.
 
     rows: of `measured`; the results of a run are one run.
     """
     keys = ["dataset", "method", "profile", "device"]
     runs = rows.drop_duplicates([*keys, "variant", "tag", "seed"])
+    runs = _in_order(runs.sort_values(keys[1:], kind="stable"), names)
     lines = []
-    for key, same in _in_order(runs.sort_values(keys[1:], kind="stable"), names).groupby(
-        keys, sort=False
-    ):
+    for (dataset, *key), same in runs.groupby(keys, sort=False):
         numbers = minutes(same["seconds"].mean()), f"{same['memory'].max() / 1024:.1f}"
-        lines.append([names.get(key[0], key[0]), *key[1:], *numbers, str(len(same))])
+        lines.append([names.get(dataset, dataset), *key, *numbers, str(len(same))])
     head = ["data set", "method", "profile", "device", "minutes a seed", "memory, GiB", "seeds"]
-    return _filled(head, lines, caption)
+    return _filled(head, lines)
 
 
 def minutes(seconds: float | None) -> str:
     """A duration in minutes with a sensible number of digits; "not run" for None or NaN."""
-    if _absent(seconds):
+    if pd.isna(seconds):
         return NOT_RUN
     return f"{seconds / 60:.2f}" if seconds < 60 else f"{seconds / 60:.1f}"
-
-
-def in_force(parameter: str, records: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    """The values of one parameter in the records; with data sets where they are not all the same."""
-    found: dict[str, dict[str, None]] = {}
-    for entry in records:
-        if parameter in entry["parameters"]:
-            value, dataset = plain(entry["parameters"][parameter]), entry["dataset"]["name"]
-            found.setdefault(value, {})[names.get(dataset, dataset)] = None
-    if len(found) < 2:
-        return next(iter(found), NOT_RUN)
-    return "\n".join(f"{value}: {', '.join(on)}" for value, on in found.items())
 
 
 def as_printed(printed: Mapping[str, Any]) -> Table:
     """A table of `Paper.others` as the paper prints it."""
     values = [value for row in printed["rows"] for value in row["values"]]
     digits = max((len(str(v).partition(".")[2]) for v in values if isinstance(v, float)), default=0)
-    rows = [
-        [row["name"], *("–" if v is None else f"{v:.{digits}f}" for v in row["values"])]
-        for row in printed["rows"]
-    ]
+    rows = [[row["name"], *("–" if v is None else f"{v:.{digits}f}" for v in row["values"])] for row in printed["rows"]]
     return Table(["", *printed["columns"]], rows, f"{printed['source']}: {printed['title']}")
 
 
-def claims(judged: Iterable[Mapping[str, Any]], caption: str = "") -> Table:
+def claims(judged: Iterable[Mapping[str, Any]]) -> Table:
     """Claims with where they stand, the evidence of our records and the verdict."""
     rows = [[row["claim"], row["where"], marked(row["verdict"]), row["evidence"]] for row in judged]
-    return Table(["claim", "in the paper", "verdict", "our evidence"], rows, caption)
+    return Table(["claim", "in the paper", "verdict", "our evidence"], rows)
 
 
 def ablation(paper: Paper, tags: Sequence[str], *, base: str = "main") -> Table:
@@ -213,13 +192,13 @@ def ablation(paper: Paper, tags: Sequence[str], *, base: str = "main") -> Table:
             found = [e for e in effects if (e["tag"], e["dataset"], e["profile"]) == place]
             what = differences(found[0]["changed"]) if found else "–"
             stale = f"{SPACE}(stale)" if here["stale"].any() else ""
-            scores = {r: one[paper.headline] for r, one in here.groupby("result", sort=False)}
-            cells = {r: spread(s.mean(), s.std()) for r, s in scores.items()}
+            scores = here.groupby("result")[paper.headline]
+            cells = {result: spread(one.mean(), one.std()) for result, one in scores}
             for effect in found:
                 cells[effect["result"]] += f"\n{signed(effect['difference'], effect['std'])}"
             told = [cells.get(name, "–") for name in columns]
-            n = str(len(next(iter(scores.values()))))
-            lines.append([tag + stale, paper.names.get(dataset, dataset), what, *told, n])
+            name = paper.names.get(dataset, dataset)
+            lines.append([tag + stale, name, what, *told, str(here["seed"].nunique())])
         if same.empty and (len(rows) or tag != base):
             lines.append([tag, NOT_RUN, *["–"] * (2 + len(columns))])
     return Table(["setting", "data set", "what differs", *columns, "seeds"], lines)
@@ -229,10 +208,8 @@ def differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Changed parameters as text, one a line: "gamma 2.0 → 1.0"; of many, how many and which."""
     if len(changed) > FEW:
         return f"{len(changed)} parameters: {', '.join(changed)}"
-    return "\n".join(
-        f"{name} {plain(before)}{SPACE}→{SPACE}{plain(after)}"
-        for name, (before, after) in changed.items()
-    )
+    pairs = {name: f"{SPACE}→{SPACE}".join(map(plain, pair)) for name, pair in changed.items()}
+    return "\n".join(f"{name} {pair}" for name, pair in pairs.items())
 
 
 def deviations(paper: Paper) -> Table:
@@ -240,9 +217,8 @@ def deviations(paper: Paper) -> Table:
     rows, known = [], set(measured(paper)["tag"])
     for entry in paper.deviations:
         parts = [f"{label}: {entry[key].strip()}" for key, label in PARTS.items()]
-        base = entry["base"]
-        effects = compare.effects(paper, entry["runs"], base=base) if entry["runs"] else []
-        lines = []
+        base, lines = entry["base"], []
+        effects = compare.effects(paper, entry["runs"], base=base)
         for tag in entry["runs"]:
             same = [effect for effect in effects if effect["tag"] == tag]
             if not same:
@@ -251,13 +227,11 @@ def deviations(paper: Paper) -> Table:
                 continue
             stale = " (stale)" if any(effect["stale"] for effect in same) else ""
             lines.append(f"{tag} against {base}{stale}:")
-            for dataset in dict.fromkeys(effect["dataset"] for effect in same):
-                told = [
-                    f"{e['result']}{SPACE}{signed(e['difference'], e['std'])}"
-                    for e in same
-                    if e["dataset"] == dataset
-                ]
-                lines.append(f"{paper.names.get(dataset, dataset)} {', '.join(told)}")
+            told: dict[str, list[str]] = {}
+            for e in same:
+                change = f"{e['result']}{SPACE}{signed(e['difference'], e['std'])}"
+                told.setdefault(paper.names.get(e["dataset"], e["dataset"]), []).append(change)
+            lines += [f"{dataset} {', '.join(changes)}" for dataset, changes in told.items()]
         lines += [entry["effect"].strip()] if "effect" in entry else []
         rows.append([entry["topic"], "\n".join(parts), "\n".join(lines)])
     head = ["what", "who says what", f"effect on {METRICS[paper.headline].split()[0]}"]
@@ -276,9 +250,14 @@ def overview(paper: Paper, profile: str | None = None) -> list[Table | str]:
     for table_id, entry in paper.published.items():
         for metric in entry["metrics"]:
             cells = compare.table(paper, table_id, metric, profile=profile)
-            lines = [_told(cell) for cell in cells if cell["mean"] is not None]
+            ran = [cell for cell in cells if cell["mean"] is not None]
+            lines = [
+                [c["row"], c["dataset"], _printed(c), spread(c["mean"], c["std"], stale=c["stale"])]
+                + [str(c["n_seeds"]), c["profile"], c["verdict"]]
+                for c in ran
+            ]
             title = f"{entry['source']}: {entry['title']} ({metric})"
-            title += f"; {len(cells) - len(lines)} of {len(cells)} numbers not run"
+            title += f"; {len(cells) - len(ran)} of {len(cells)} numbers not run"
             head = ["row", "data set", "paper", "here", "seeds", "profile", "verdict"]
             found.append(Table(head, lines, title) if lines else title)
     rows = measured(paper)
@@ -295,55 +274,31 @@ def overview(paper: Paper, profile: str | None = None) -> list[Table | str]:
 
 
 def plain(value: Any) -> str:
-    """A value of a parameter or of a printed table as short text; "–" for None."""
-    if value is None:
-        return "–"
-    if isinstance(value, float) and value == int(value):
-        return f"{value:.1f}"
-    return str(value)
+    """A value of a parameter or of a printed table as text; "–" for None."""
+    return "–" if value is None else str(value)
 
 
-def _told(cell: Mapping[str, Any]) -> list[str]:
-    printed = "–" if cell["paper"] is None else f"{cell['paper']:.3f}"
-    here = spread(cell["mean"], cell["std"], stale=cell["stale"])
-    place = [cell["row"], cell["dataset"], printed, here]
-    return [*place, str(cell["n_seeds"]), cell["profile"], cell["verdict"]]
+def _printed(cell: Mapping[str, Any]) -> str:
+    return "–" if cell["paper"] is None else f"{cell['paper']:.3f}"
 
 
 def _compared(cell: Mapping[str, Any]) -> str:
-    printed = "–" if cell["paper"] is None else f"{cell['paper']:.3f}"
+    printed = _printed(cell)
     if cell["reported"] is not None:
         printed += f"{SPACE}/{SPACE}{cell['reported']:.3f}"
     if cell["mean"] is None:
         return printed
     seeds = f"{cell['n_seeds']}{SPACE}seed{'s' if cell['n_seeds'] > 1 else ''}"
-    here = spread(cell["mean"], cell["std"], stale=bool(cell["stale"]))
+    here = spread(cell["mean"], cell["std"], stale=cell["stale"])
     return f"{printed}\nhere{SPACE}{here}\n{seeds}, {marked(cell['verdict'])}"
 
 
 def _in_order(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Sort rows by data set as `names` has them; others come last, all else stays in order."""
     place = {dataset: i for i, dataset in enumerate(names)}
-    order = rows["dataset"].map(lambda dataset: place.get(dataset, len(place)))
-    return rows.iloc[order.argsort(kind="stable")]
+    return rows.sort_values("dataset", key=lambda column: column.map(place), kind="stable")
 
 
-def _filled(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> Table:
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
     """A table that says "not run" where it has no rows."""
     return Table(head, rows or [[NOT_RUN, *["–"] * (len(head) - 1)]], caption)
-
-
-def _absent(number: float | None) -> bool:
-    return number is None or math.isnan(number)
-
-
-def _html(cell: str) -> str:
-    return html.escape(cell).replace("\n", "<br>")
-
-
-def _html_row(row: Sequence[str]) -> str:
-    cells = [f'<th scope="row">{_html(row[0])}</th>']
-    for cell in row[1:]:
-        kind = ' class="long"' if len(cell) > LONG else ""
-        cells.append(f"<td{kind}>{_html(cell)}</td>")
-    return "".join(cells)

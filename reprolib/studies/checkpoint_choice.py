@@ -4,14 +4,11 @@ The released code of paper 004 keeps the epoch whose k-means clusters agree best
 k-means looks at every epoch of the same pretraining; nothing is chosen.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from sklearn.cluster import KMeans
 
 from reprolib.methods.autoencoder import PRETRAIN, STARTS, Pretrain, latent_vectors
-from reprolib.methods.base import parameters
 from reprolib.methods.dec import AEKMeans
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import Run, Stage, as_numpy
@@ -29,7 +26,6 @@ class Watched(Pretrain):
         return Report(PRETRAIN, self.run.epoch - self.epochs, means.fit_predict(latent), latent)
 
 
-@parameters
 class AEKMeansByEpoch(AEKMeans):
     """`AEKMeans` whose monitor is told of every epoch of the pretraining."""
 

@@ -4,15 +4,13 @@ Paper 002, Table 8, in the pipeline of Coates, Ng and Lee (2011): `reprolib.stud
 features, this module classifies them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,12 +23,7 @@ from reprolib.data.images import Images, check_features, sealed_labels
 from reprolib.data.load import load
 from reprolib.methods.jule import JULE
 from reprolib.studies.codes import PATCH, encode, learn_codebook, whitened_patches
-from reprolib.studies.patch_network import (
-    LAYERS,
-    PatchEmbedding,
-    layer_representation,
-    learn_patch_network,
-)
+from reprolib.studies.patch_network import LAYERS, PatchEmbedding, layer_representation, learn_patch_network
 from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 WHITENED = "whitened"  # the patches themselves: the column "K-means" of Table 8
@@ -58,7 +51,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     def __init__(self, C: float = 100.0) -> None:
         self.C = C
 
-    def fit(self, X: Any, y: Any) -> L2SVM:
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit features float (n, d) and labels (n,). Raises ValueError for fewer than two classes."""
         X = check_features(X)
         self.classes_, number = np.unique(np.asarray(y), return_inverse=True)
@@ -150,13 +143,9 @@ def classify(
     if train.labels is None:
         raise ValueError(f"the images {train.name!r} have no labels to classify by")
     if train.shape[1:] != unseen.shape[1:]:
-        raise ValueError(
-            f"labelled and unseen images differ in shape: {train.shape[1:]} and {unseen.shape[1:]}"
-        )
+        raise ValueError(f"labelled and unseen images differ in shape: {train.shape[1:]} and {unseen.shape[1:]}")
     if not sizes or min(sizes) < MIN_SIZE or max(sizes) > train.n:
-        raise ValueError(
-            f"sizes must be from {MIN_SIZE} to the {train.n} training images, got {list(sizes)}"
-        )
+        raise ValueError(f"sizes must be from {MIN_SIZE} to the {train.n} training images, got {list(sizes)}")
     order = np.random.default_rng(random_state).permutation(train.n)[: max(sizes)]
     labelled, labels = train.take(order), train.labels[order]
     shape = (train.shape[1], PATCH, PATCH)
@@ -172,8 +161,7 @@ def classify(
             codes = learn_codebook(vectors, n_codes, random_state=random_state)
         with _step(seconds, "encoding"):
             features, others = (
-                encode(images, whitening, codes, represent=represent, device=device)
-                for images in (labelled, unseen)
+                encode(images, whitening, codes, represent=represent, device=device) for images in (labelled, unseen)
             )  # (n, 4 n_codes)
         for n_train in sizes:
             with _step(seconds, "svm"):
@@ -218,9 +206,7 @@ class PatchCodes(BaseEstimator):
         self.n_codes, self.n_patches = n_codes, n_patches
         self.random_state, self.device = random_state, device
 
-    def fit(
-        self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None
-    ) -> PatchCodes:
+    def fit(self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None) -> Self:
         """Learn from `train`, and predict the classes of X.
 
         shared: folder where a CNN of the same patches and settings is found, or left for other
@@ -265,29 +251,6 @@ class PatchCodes(BaseEstimator):
         if path:
             save_checkpoint(path, network.state_dict(), {"about": about})
         return network, about
-
-
-def accuracies(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, dict[int, float]]]:
-    """Accuracies of records: {representation: {number of labelled images: {random_state: accuracy}}}."""
-    found: dict[str, dict[int, dict[int, float]]] = {}
-    for entry in sorted(entries, key=lambda entry: entry["random_state"]):
-        by_size = found.setdefault(entry["parameters"]["representation"], {})
-        for n in sorted(int(result.removeprefix("n")) for result in entry["metrics"]):
-            accuracy = entry["metrics"][f"n{n}"]["accuracy"]
-            by_size.setdefault(n, {})[entry["random_state"]] = accuracy
-    return found
-
-
-def gains(entries: Iterable[Mapping[str, Any]], name: str, than: str) -> dict[int, np.ndarray]:
-    """Accuracies of one representation less those of another, for the seeds that both have.
-
-    Returns an array for each number of labelled images of `name`; empty where the other is missing.
-    """
-    found, gained = accuracies(entries), {}
-    for n, ours in found.get(name, {}).items():
-        theirs = found.get(than, {}).get(n, {})
-        gained[n] = np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
-    return gained
 
 
 @contextmanager

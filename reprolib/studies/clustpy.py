@@ -5,13 +5,10 @@
 the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs in [0, 1].
 
 `step` is the loop of that `fit` over one batch, for the bench. The comparison leans to ClustPy's side: its data
-loader, which collates sample by sample, is replaced by the batch in memory, where ours gathers by index.
-It leans to ours by what `fit` does once a call, a progress bar and seeds, below a millisecond. Batch
-normalisation is in training mode for both; ClustPy would leave the network as its pretraining does, in
-evaluation mode.
+loader, which collates sample by sample, is replaced by the batch in memory, where ours gathers by index. It leans to
+ours by what `fit` does once a call, a progress bar and seeds, below a millisecond. Batch normalisation is in training
+mode for both; ClustPy would leave the network as its pretraining does, in evaluation mode.
 """
-
-from __future__ import annotations
 
 import contextlib
 import io
@@ -25,8 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprolib.methods.autoencoder import FromKMeans, reconstruct
-from reprolib.methods.dec import DCN, DEC, DKM, IDEC, Family, pixel_error
+from reprolib.methods.autoencoder import AutoencoderMethod, FromKMeans, reconstruct
+from reprolib.methods.dec import DCN, DEC, DKM, IDEC, pixel_error
 from reprolib.training.trainer import Run, Stage, as_numpy
 
 # what ClustPy has: weights of its clustering loss and of the reconstruction
@@ -60,24 +57,16 @@ class Theirs(FromKMeans):
     def step(self, batch: None) -> dict[str, torch.Tensor]:
         run, name = self.run, type(self.model).__name__.removeprefix("ClustPy")
         network, module = module_of(name, self)
-        network.encode, network.decode = (
-            self.in_precision(p) for p in (network.encode, network.decode)
-        )
+        # as ours: products of a network in the run's precision, what it returns and all losses in float32
+        encode, decode = map(run.autocast(), (network.encode, network.decode))
+        network.encode = lambda inputs: encode(inputs).float()
+        network.decode = lambda latent: decode(latent).float()
         fit(name, network, module, _Batches(self), self.passes, _adam(self, network, module))
         run.modules["network"].load_state_dict(network.network.state_dict())
         with torch.no_grad():
             self.centers.copy_(module.centers)
             decoded = run.over_all(lambda inputs: reconstruct(run, inputs)[1])
             return {"loss": F.mse_loss(decoded, run.inputs.to(run.device))}
-
-    def in_precision(self, part: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
-        """As ours: products of a network in the run's precision, what it returns and all losses in float32."""
-
-        def cast(inputs: torch.Tensor) -> torch.Tensor:
-            with self.run.autocast():
-                return part(inputs).float()
-
-        return cast
 
 
 class _Batches:
@@ -90,17 +79,12 @@ class _Batches:
         return ([batch, self.stage.run.inputs[batch]] for batch in Stage.batches(self.stage))
 
 
-def _theirs(method: type[Family]) -> type[Family]:
+def _theirs(method: type[AutoencoderMethod]) -> type[AutoencoderMethod]:
     """The estimator of a method as ClustPy trains it; it behaves as ours up to the k-means centers."""
     name = f"ClustPy{method.__name__}"
     stage = type("Theirs", (Theirs, method.STAGE), {})
     about = f"{method.__name__} as ClustPy trains it, from the start of ours. ImportError without ClustPy."
-    kept = {
-        "STAGE": stage,
-        "behaviours": (method.__name__,),
-        "__doc__": about,
-        "__module__": __name__,
-    }
+    kept = {"STAGE": stage, "behaviours": (method.__name__,), "__doc__": about, "__module__": __name__}
     return type(name, (method,), kept)
 
 
@@ -112,9 +96,7 @@ def required() -> ModuleType:
     try:
         import clustpy.deep
     except ImportError as error:
-        raise ImportError(
-            f"{error}: pip install clustpy==0.0.3, which the book does not need"
-        ) from None
+        raise ImportError(f"{error}: pip install clustpy==0.0.3, which the book does not need") from None
     return clustpy
 
 

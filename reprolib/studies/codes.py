@@ -37,9 +37,7 @@ class Whitening(NamedTuple):
         return (normalise_contrast(patches) - self.mean) @ self.matrix
 
 
-def sample_patches(
-    images: Any, n_patches: int, *, size: int = PATCH, random_state: int = 0
-) -> torch.Tensor:
+def sample_patches(images: Any, n_patches: int, *, size: int = PATCH, random_state: int = 0) -> torch.Tensor:
     """Draw square patches at random places of random images.
 
     images: `Images` or uint8 (n, h, w) or (n, c, h, w). Returns float32 (n_patches, c * size * size), values
@@ -94,9 +92,9 @@ def learn_codebook(vectors: torch.Tensor, n_codes: int, *, random_state: int = 0
     """
     if not 1 <= n_codes <= len(vectors):
         raise ValueError(f"n_codes must be from 1 to the {len(vectors)} patches, got {n_codes}")
-    fitted = KMeans(
-        n_codes, init="random", n_init=1, max_iter=ITERATIONS, random_state=random_state
-    ).fit(vectors.numpy())
+    fitted = KMeans(n_codes, init="random", n_init=1, max_iter=ITERATIONS, random_state=random_state).fit(
+        vectors.numpy()
+    )
     return torch.from_numpy(fitted.cluster_centers_.astype(np.float32))
 
 
@@ -173,9 +171,7 @@ def encode(
 def _checked_pixels(images: Any, size: int) -> np.ndarray:
     pixels = as_pixels(images, to_cluster=False)
     if pixels.dtype != np.uint8:
-        raise TypeError(
-            f"patches are normalised on the scale 0..255: pass uint8 pixels, got {pixels.dtype}"
-        )
+        raise TypeError(f"patches are normalised on the scale 0..255: pass uint8 pixels, got {pixels.dtype}")
     height, width = pixels.shape[2:]
     if size < 1 or min(height, width) < size:
         raise ValueError(

@@ -51,8 +51,7 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """
     if np.shape(first) != np.shape(second):
         raise ValueError(
-            "features of pairs must be two arrays of one shape (n, d); "
-            f"got {np.shape(first)} and {np.shape(second)}"
+            f"features of pairs must be two arrays of one shape (n, d); got {np.shape(first)} and {np.shape(second)}"
         )
     first, second = (normalize(np.asarray(rows, np.float64)) for rows in (first, second))
     return np.einsum("nd,nd->n", first, second)
@@ -83,8 +82,7 @@ def verify(scores: np.ndarray, same: np.ndarray, folds: np.ndarray) -> Verificat
     scores, same, folds = np.asarray(scores, np.float64), np.asarray(same), np.asarray(folds)
     if not (scores.ndim == 1 and scores.shape == same.shape == folds.shape):
         raise ValueError(
-            "scores, same and folds must be of one length; got shapes "
-            f"{scores.shape}, {same.shape} and {folds.shape}"
+            f"scores, same and folds must be of one length; got shapes {scores.shape}, {same.shape} and {folds.shape}"
         )
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite")
@@ -127,9 +125,7 @@ def load_lfw_pairs(folder: str | os.PathLike, size: int) -> FacePairs:
     return FacePairs(faces[:, 0], faces[:, 1], found.target == 1, np.arange(n) * FOLDS // n)
 
 
-def fine_tune(
-    network: ConvEmbedding, images: Any, labels: np.ndarray, model: JULE
-) -> ConvEmbedding:
+def fine_tune(network: ConvEmbedding, images: Any, labels: np.ndarray, model: JULE) -> ConvEmbedding:
     """Train a copy of a network with a softmax layer in the place of the L2 normalisation.
 
     images: as `JULE.fit` takes them; labels: int (n,), predicted clusters or true classes; model: its epochs,
@@ -181,9 +177,7 @@ class FineTune(Stage):
         return {"loss": loss.detach()}
 
 
-def verify_faces(
-    train: Images, pairs: FacePairs, sizes: Sequence[int], model: JULE
-) -> list[dict[str, Any]]:
+def verify_faces(train: Images, pairs: FacePairs, sizes: Sequence[int], model: JULE) -> list[dict[str, Any]]:
     """Verification by JULE's features and by supervised ones of the same CNN (paper 002, Table 7).
 
     train: faces with labels; sizes: numbers of training images drawn at random, each set a part of the next
@@ -200,9 +194,7 @@ def verify_faces(
             f"of shape {train.shape[1:]}: load both with one size"
         )
     if not sizes or min(sizes) < 2 or max(sizes) > train.n:
-        raise ValueError(
-            f"sizes must be from 2 to the {train.n} training images, got {list(sizes)}"
-        )
+        raise ValueError(f"sizes must be from 2 to the {train.n} training images, got {list(sizes)}")
     order = np.random.default_rng(model.random_state).permutation(train.n)
     rows = []
     for n_train in sizes:

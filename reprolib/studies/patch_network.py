@@ -7,7 +7,6 @@ import torch
 
 from reprolib.checks import unknown_name
 from reprolib.data.images import to_float_images
-from reprolib.methods.base import check_counts
 from reprolib.methods.jule import JULE
 from reprolib.networks.embedding import ConvEmbedding, PatchEmbedding
 from reprolib.studies.codes import Representation
@@ -25,30 +24,25 @@ class PatchJULE(JULE):
         ConvEmbedding(shape, *sizes)
         return PatchEmbedding(shape, *sizes)
 
-    def inputs(self, X: np.ndarray) -> torch.Tensor:
+    @staticmethod
+    def prepare(X: np.ndarray, *, to_cluster: bool = True) -> torch.Tensor:
         """Whitened patches float32 (m, c, h, w)."""
-        check_counts(len(X), self.n_clusters, self.n_neighbors)
         return to_float_images(X)
 
 
-def learn_patch_network(
-    patches: np.ndarray, model: JULE
-) -> tuple[PatchEmbedding, list[dict[str, Any]]]:
+def learn_patch_network(patches: np.ndarray, model: JULE) -> tuple[PatchEmbedding, list[dict[str, Any]]]:
     """Train the patch CNN by JULE until `model.n_clusters` clusters are left: the CNN, and its epochs.
 
-    patches: whitened, float32 (m, c, h, w); model: an unfitted `JULE`, for its parameters. It is not
-    changed. Its default of 10 clusters is CIFAR-10's number of categories: the paper's rule for n_c*,
-    which section 4.3 does not set anew. The epochs are as in `JULE.history_`; a mean `loss` that stays at
-    `model.margin` tells a collapse. Raises as `JULE.fit` does. Source: paper 002, section 4.3 and
-    Algorithm 1.
+    patches: whitened, float32 (m, c, h, w); model: an unfitted `JULE`, for its parameters. It is not changed. Its
+    default of 10 clusters is CIFAR-10's number of categories: the paper's rule for n_c*, which section 4.3 does not
+    set anew. The epochs are as in `JULE.history_`; a mean `loss` that stays at `model.margin` tells a collapse.
+    Raises as `JULE.fit` does. Source: paper 002, section 4.3 and Algorithm 1.
     """
     fitted = PatchJULE(**model.get_params()).fit(patches)
     return fitted.network_.eval(), fitted.history_
 
 
-def layer_representation(
-    network: PatchEmbedding, layer: str, patch_shape: tuple[int, int, int]
-) -> Representation:
+def layer_representation(network: PatchEmbedding, layer: str, patch_shape: tuple[int, int, int]) -> Representation:
     """Function from whitened patches (m, c * h * w) to a layer's responses (m, d), d > 0.
 
     layer: a key of LAYERS; "conv1" and "conv2" are the blocks' outputs, after ReLU and pool: 450 and 200

@@ -16,8 +16,6 @@ on floats or on arrays that broadcast, in O(1) an element. `first` and `second` 
 (0, 1], `zeta` is a threshold of similarity in (0, 1]; ValueError outside.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

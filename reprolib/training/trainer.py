@@ -1,36 +1,23 @@
-"""Stages of epochs that survive a kill: the one loop of everything in the book that trains.
-
-A `Run` owns what must survive; a method lists its `Stage`s. A killed fit that is started again with its
-checkpoint ends with the same bits on the same machine.
-"""
-
-from __future__ import annotations
+"""Stages of epochs that survive a kill: the one loop of everything in the book that trains."""
 
 import copy
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from reprolib.checks import pick_device
-from reprolib.training.checkpoint import (
-    CheckpointError,
-    load_checkpoint,
-    save_checkpoint,
-)
+from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Parameters that change how a method runs, not what comes out
 NO_RESULT = ("device", "verbose")
@@ -40,27 +27,23 @@ ROWS = 1000  # samples at a time where no gradient is taken
 class Stage:
     """One stage of a fit, written by a method; it works on the networks and tensors of its run.
 
-    `build` makes networks and sets `run.optimizers` as a whole, and is called again before a restore; `begin`
-    computes what the stage starts from, and `end` what it leaves: a run that goes on repeats neither. `step`
-    takes the optimizer steps of one batch and returns its named losses as scalar tensors on the device (a
-    count known on the host may be a number): it must not wait for the device.
-
-    `report_every`: epochs between two reports to the monitor, the last one always told; 0 for none.
-    `shared`: the parameters that alone decide what the stage leaves, if other methods may take it over.
+    `step(batch)` takes the optimizer steps of one batch and returns its named losses, `loss` among them, as
+    scalar tensors on the device (a count may be a number): it must not wait for the device. `report_every`:
+    epochs between two `report()`s to the monitor, the last one always told; 0 for none. `shared`: the
+    parameters that alone decide what the stage leaves, if other methods may take it over.
     """
 
-    name = "stage"
-    report_every = 5
+    name, report_every = "stage", 0
     shared: tuple[str, ...] = ()
 
-    def __init__(self, run: Run, epochs: int) -> None:
+    def __init__(self, run: "Run", epochs: int) -> None:
         self.run, self.model, self.epochs = run, run.model, epochs
 
     def build(self) -> None:
-        """Make networks and optimizers."""
+        """Make networks, and `run.optimizers` as a whole; called again before a restore."""
 
     def begin(self) -> None:
-        """Compute what the stage starts from; the state of a run that goes on has it."""
+        """Compute what the stage starts from; a run that goes on does not repeat it."""
 
     def begin_epoch(self) -> None:
         """Compute what an epoch keeps fixed, from the state alone, so that a resumed run does too."""
@@ -70,14 +53,9 @@ class Stage:
         order = torch.randperm(len(self.run.inputs), generator=self.run.generator)
         return (batch for batch in order.split(self.model.batch_size) if len(batch) > 1)
 
-    def step(self, batch: Any) -> dict[str, torch.Tensor | float]:
-        """Take the optimizer steps of one batch; `loss` is among the names returned."""
-        raise NotImplementedError
-
     def summary(self, sums: Mapping[str, float], n_batches: int) -> dict[str, float]:
         """What an epoch's row tells, from what its steps returned, added up: by default the means."""
-        means = {name: value / n_batches for name, value in sums.items()}
-        return means or {"loss": float("nan")}
+        return {name: value / n_batches for name, value in sums.items()} or {"loss": math.nan}
 
     def row(self) -> dict[str, Any]:
         """How the rows of this stage begin in the history."""
@@ -87,52 +65,42 @@ class Stage:
         """Update what is updated once an epoch: centers, schedules."""
 
     def end(self) -> None:
-        """Compute what the stage leaves: labels, merges."""
-
-    def report(self) -> Report:
-        """What a monitor is told: copies."""
-        raise NotImplementedError
+        """Compute what the stage leaves: labels, merges; not repeated either."""
 
 
+@dataclass(eq=False, repr=False)
 class Run:
-    """State of one fit: all that a checkpoint restores, and the loop over its stages.
+    """State of one fit, all that a checkpoint restores, and the loop: a killed fit goes on to the same bits.
 
-    `modules` and `optimizers` by name, `tensors` (labels, counts), `numbers` (JSON-ready), the `history`, one
-    dict an epoch, and the `generator` of every random number. Stages put what they need there. `at` and
-    `epoch` say where the run stands. `shared`: folder of what methods may take over from each other.
+    Stages keep here networks and optimizers by name, tensors (labels, counts) and JSON-ready numbers; `history`
+    has one dict an epoch, `generator` draws every random number. `shared`: folder of what methods take over.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        inputs: torch.Tensor,
-        *,
-        monitor: Callable[[Report], None] | None = None,
-        checkpoint: str | os.PathLike | None = None,
-        shared: str | os.PathLike | None = None,
-    ) -> None:
+    model: Any
+    inputs: Tensor
+    monitor: Callable[[Report], None] | None = None
+    checkpoint: File | None = None
+    shared: File | None = None
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    at: int = 0  # stages behind it
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
         # parameters as Python's own numbers, and the seed that a RandomState gave
-        self.model = copy.copy(model).set_params(**model.plain_parameters())
-        self.inputs, self.monitor = inputs, monitor
-        self.checkpoint, self.shared = checkpoint, shared
-        self.device = pick_device(model.device)
-        self.seed = self.model.random_state
+        self.model = copy.copy(self.model).set_params(**self.model.plain_parameters())
+        self.key = None if self.checkpoint is None else self.fingerprint()
+        self.device, self.seed = pick_device(self.model.device), self.model.random_state
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.modules: dict[str, nn.Module] = {}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.tensors: dict[str, torch.Tensor] = {}
-        self.numbers: dict[str, Any] = {}
-        self.history: list[dict[str, Any]] = []
-        self.stages: Sequence[Stage] = ()
-        self.at, self.epoch = 0, 0
 
     def train(self, stages: Sequence[Stage]) -> None:
         """Run all stages from where the run stands; the checkpoint is written after every epoch.
 
-        Raises FloatingPointError after an epoch whose loss is not finite, CheckpointError when a file is
-        damaged or another run's.
+        FloatingPointError for a loss that is not finite, CheckpointError for a damaged or another run's file.
         """
-        self.stages = stages
         self._restore(stages)
         total, done = sum(stage.epochs for stage in stages), len(self.history)
         with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
@@ -142,8 +110,7 @@ class Run:
                     stage.build()
                     stage.begin()
                 while self.epoch < stage.epochs:
-                    row = self._train_epoch(stage)
-                    bar.set_postfix(loss=f"{row['loss']:.5g}")
+                    bar.set_postfix(loss=f"{self._train_epoch(stage)['loss']:.5g}")
                     bar.update()
                 stage.end()
                 self.at, self.epoch = self.at + 1, 0
@@ -151,48 +118,43 @@ class Run:
                     self._write(self._shared_file(stage))
                 self._save()
 
-    def tell(self, stage: Stage) -> None:
-        """Report to the monitor, if there is one."""
+    def tell(self, report: Callable[..., Report], *parts: Any) -> None:
+        """Give the monitor, if there is one, report(*parts)."""
         if self.monitor is not None:
-            self.monitor(stage.report())
+            self.monitor(report(*parts))
 
     def _train_epoch(self, stage: Stage) -> dict[str, Any]:
         began = time.perf_counter()
         stage.begin_epoch()
-        for module in self.modules.values():
-            module.train()
+        self.modules.train()
         sums: dict[str, Any] = {}
         n_batches = 0
         for batch in stage.batches():
             n_batches += 1
             for name, value in stage.step(batch).items():
                 # in float64 and on the device: read once an epoch, so that no step waits for it
-                value = value.double() if isinstance(value, torch.Tensor) else value
-                sums[name] = sums[name] + value if name in sums else value
+                value = value.double() if isinstance(value, Tensor) else value
+                sums[name] = sums.get(name, 0.0) + value
         told = stage.summary({name: float(value) for name, value in sums.items()}, n_batches)
         if n_batches and not math.isfinite(told["loss"]):
-            raise FloatingPointError(
-                f"the loss became {told['loss']} in stage {stage.name!r}, epoch {self.epoch}: lower "
-                "the learning rate"
-            )
+            where = f"{told['loss']} in stage {stage.name!r}, epoch {self.epoch}"
+            raise FloatingPointError(f"the loss became {where}: lower the learning rate")
         row = stage.row() | told | {"seconds": time.perf_counter() - began}
         self.epoch += 1
         self.history.append(row)
         stage.end_epoch()
         every = stage.report_every
         if every and (self.epoch % every == 0 or self.epoch == stage.epochs):
-            self.tell(stage)
+            self.tell(stage.report)
         self._save()
         return row
-
-    # What stages use
 
     def module(self, name: str, network: nn.Module) -> nn.Module:
         """Keep a network under a name, on the device."""
         self.modules[name] = network.to(self.device)
         return self.modules[name]
 
-    def descend(self, optimizer: str, loss: torch.Tensor) -> None:
+    def descend(self, optimizer: str, loss: Tensor) -> None:
         """One step of an optimizer along the gradient of a loss."""
         self.optimizers[optimizer].zero_grad(set_to_none=True)
         loss.backward()
@@ -203,18 +165,15 @@ class Run:
         half = self.model.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
-    def batch(self, indices: torch.Tensor) -> torch.Tensor:
+    def batch(self, indices: Tensor) -> Tensor:
         """Inputs (b, ...) of samples (b,), on the device."""
         return self.inputs[indices].to(self.device, non_blocking=True)
 
     @torch.no_grad()
-    def over_all(self, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def over_all(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """A function of inputs (b, ...) over all samples in blocks, networks in evaluation mode."""
-        for module in self.modules.values():
-            module.eval()
+        self.modules.eval()
         return torch.cat([function(part.to(self.device)) for part in self.inputs.split(ROWS)])
-
-    # What survives a kill
 
     def fingerprint(self, names: Iterable[str] | None = None) -> str:
         """Hash of the data and of the parameters that decide a result, or of those named."""
@@ -226,89 +185,60 @@ class Run:
         digest.update(self.inputs.cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def _save(self) -> None:
-        if self.checkpoint is not None:
-            self._write(self.checkpoint, self.fingerprint_of_all, self.optimizers)
-
-    @cached_property
-    def fingerprint_of_all(self) -> str:
-        """`fingerprint()`, hashed once a run."""
-        return self.fingerprint()
-
-    def _write(
-        self,
-        path: str | os.PathLike,
-        fingerprint: str | None = None,
-        optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
-    ) -> None:
-        tensors = {f"tensor.{name}": value for name, value in self.tensors.items()}
-        tensors["generator"] = self.generator.get_state()
-        for name, module in self.modules.items():
-            tensors |= {f"module.{name}.{k}": v for k, v in module.state_dict().items()}
-        for name, optimizer in (optimizers or {}).items():
-            for i, parameter in enumerate(_parameters(optimizer)):
-                state = optimizer.state.get(parameter, {})
-                tensors |= {
-                    f"optimizer.{name}.{i}.{k}": v for k, v in state.items() if v is not None
-                }
-        state = {
-            "at": self.at,
-            "epoch": self.epoch,
-            "history": self.history,
-            "numbers": self.numbers,
-        }
-        save_checkpoint(path, tensors, state | {"fingerprint": fingerprint})
-
-    def _restore(self, stages: Sequence[Stage]) -> None:
-        if self.checkpoint is not None and os.path.exists(self.checkpoint):
-            tensors, state = load_checkpoint(self.checkpoint)
-            if state.get("fingerprint") != self.fingerprint_of_all:
-                raise CheckpointError(
-                    f"{self.checkpoint} was written with other data or parameters: delete it, or name another"
-                )
-        elif (path := self._shared_by_others(stages)) is not None:
-            tensors, state = load_checkpoint(path)
-        else:
-            return
-        self.at, self.epoch, self.history = state["at"], state["epoch"], state["history"]
-        # a stage that has not begun is built when it does
-        for stage in stages[: self.at + (self.epoch > 0)]:
-            stage.build()
-        for name, module in self.modules.items():
-            module.load_state_dict(under(tensors, f"module.{name}."))
-        for name, optimizer in self.optimizers.items():
-            for i, parameter in enumerate(_parameters(optimizer)):
-                for key, value in under(tensors, f"optimizer.{name}.{i}.").items():
-                    place = "cpu" if key == "step" else self.device
-                    optimizer.state[parameter][key] = value.to(place)
-        restored = under(tensors, "tensor.")
-        self.tensors |= {name: value.to(self.device) for name, value in restored.items()}
-        self.generator.set_state(tensors["generator"])
-        self.numbers |= state["numbers"]
-
-    def _shared_by_others(self, stages: Sequence[Stage]) -> Path | None:
-        """The file that spares the most stages, of those that are there."""
-        if self.shared is None:
-            return None
-        # a stage that reports must run to do so
-        spared = [stage for stage in stages if stage.shared and not stage.report_every]
-        files = [self._shared_file(stage) for stage in spared]
-        return next((path for path in reversed(files) if path.exists()), None)
-
     def _shared_file(self, stage: Stage) -> Path:
         """File of what a stage leaves, named by its data and settings."""
         return Path(self.shared) / f"{stage.name}-{self.fingerprint(stage.shared)[:16]}.safetensors"
 
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            self._write(self.checkpoint, self.key)
 
-def under(tensors: Mapping[str, torch.Tensor], start: str) -> dict[str, torch.Tensor]:
+    def _write(self, path: File, key: str | None = None) -> None:
+        """With the `key` of a checkpoint; what is shared has none, and no optimizers."""
+        tensors = {f"tensor.{name}": value for name, value in self.tensors.items()}
+        tensors |= {f"module.{name}": value for name, value in self.modules.state_dict().items()}
+        tensors["generator"] = self.generator.get_state()
+        for name, optimizer in self.optimizers.items() if key else ():
+            for i, held in optimizer.state_dict()["state"].items():
+                held = {k: v for k, v in held.items() if v is not None}
+                tensors |= {f"optimizer.{name}.{i}.{k}": v for k, v in held.items()}
+        state = {k: getattr(self, k) for k in ("at", "epoch", "history", "numbers")}
+        save_checkpoint(path, tensors, state | {"fingerprint": key})
+
+    def _restore(self, stages: Sequence[Stage]) -> None:
+        files = {} if self.checkpoint is None else {Path(self.checkpoint): self.key}
+        if self.shared is not None:  # the file that spares the most stages,
+            # but a stage that reports must run to do so
+            spared = [s for s in reversed(stages) if s.shared and not s.report_every]
+            files |= {self._shared_file(s): None for s in spared}
+        path = next(filter(Path.exists, files), None)
+        if path is None:
+            return
+        tensors, state = load_checkpoint(path)
+        if state.get("fingerprint") != files[path]:
+            said = "was written with other data or parameters: delete it, or name another"
+            raise CheckpointError(f"{path} {said}")
+        self.at, self.epoch, self.history = state["at"], state["epoch"], state["history"]
+        # a stage that has not begun is built when it does
+        for stage in stages[: self.at + (self.epoch > 0)]:
+            stage.build()
+        self.modules.load_state_dict(under(tensors, "module."))
+        for name, optimizer in self.optimizers.items():
+            held = optimizer.state_dict()
+            numbers = [i for group in held["param_groups"] for i in group["params"]]
+            held["state"] = {i: under(tensors, f"optimizer.{name}.{i}.") for i in numbers}
+            optimizer.load_state_dict(held)
+        for name, value in under(tensors, "tensor.").items():
+            self.tensors[name] = value.to(self.device)
+        self.generator.set_state(tensors["generator"])
+        self.numbers |= state["numbers"]
+
+
+def under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     """The entries whose names begin with `start`, by the rest of their names."""
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
-def as_numpy(tensor: torch.Tensor) -> np.ndarray:
+def as_numpy(tensor: Tensor) -> np.ndarray:
     """A tensor's own copy on the host."""
     return tensor.detach().cpu().numpy().copy()
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -70,11 +70,7 @@ def test_the_smallest_of_short_repeats_counts_and_long_work_is_taken_once(monkey
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     found = timing.measure({name: lambda name=name: work(name) for name in takes}, 3)
-    assert {name: entry["seconds"] for name, entry in found.items()} == {
-        "short": 1.0,
-        "long": 9.0,
-        "even": 2.0,
-    }
+    assert {name: entry["seconds"] for name, entry in found.items()} == {"short": 1.0, "long": 9.0, "even": 2.0}
     assert calls == ["short", "long", "even", "even", "short", "short", "even"]
 
 

@@ -43,11 +43,7 @@ def test_quick_bench_runs_every_member_without_clustpy(no_clustpy, tmp_path, cap
 def test_table_shows_shares_of_the_floor_and_the_ratio():
     row = {"float32": 0.4, "bfloat16": 0.1, "clustpy": 0.6, "flops": 2e7}
     rates = {"float32": 1e8, "bfloat16": 4e8}
-    found = {
-        "batch": 8,
-        "rates": rates,
-        "steps": {"16x16": {"a": row, "b": row | {"clustpy": None}}},
-    }
+    found = {"batch": 8, "rates": rates, "steps": {"16x16": {"a": row, "b": row | {"clustpy": None}}}}
     shown = steps.table(found, "16x16")
     # 2e7 FLOPs take 0.2 s and 0.05 s
     assert shown.rows[0] == ["a", "400.0", "0.50", "100.0", "0.50", "600.0", "1.50"]

@@ -45,10 +45,11 @@ def test_folder_without_labels_and_with_mixed_colour(tmp_path):
 def test_folder_with_mixed_sizes_needs_size(tmp_path):
     save(tmp_path / "a.png", size=(6, 4))
     save(tmp_path / "b.png", size=(8, 8))
+    save(tmp_path / "c.png", size=(6, 4))
     with pytest.raises(ValueError, match=r"a.png 4x6 and b.png 8x8.*Pass size="):
         load(f"folder:{tmp_path}")
     images = load(f"folder:{tmp_path}", size=(5, 7))
-    assert images.shape == (2, 1, 5, 7) and images.transforms["size"] == [5, 7]
+    assert images.shape == (3, 1, 5, 7) and images.transforms["size"] == [5, 7]
 
 
 def test_bad_folders_are_told_apart(tmp_path):

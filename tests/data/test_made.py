@@ -154,12 +154,7 @@ SHA256_DIGITS = "1277fc40b5d9877658abc0b099a7eb06b5c7656711372db0ea229ea066b9666
 def test_options_of_load_come_after_the_draw(root):
     few = load("digits-r0.3")
     part = load("digits-r0.3", size=6, gray=True, subset=7)
-    assert part.shape == (7, 1, 6, 6) and list(part.transforms) == [
-        "imbalance",
-        "subset",
-        "size",
-        "resize",
-    ]
+    assert part.shape == (7, 1, 6, 6) and list(part.transforms) == ["imbalance", "subset", "size", "resize"]
     assert part.transforms["subset"] == f"7 of {few.n}, evenly spaced"
     np.testing.assert_array_equal(part.labels, few.labels[np.arange(7) * few.n // 7])
     colours = RNG.integers(0, 256, (40, 3, 5, 5), dtype=np.uint8)
@@ -167,9 +162,7 @@ def test_options_of_load_come_after_the_draw(root):
     assert load("colour-r0.5", root=root, gray=True).shape[1] == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "source"), [("mnist-test-r0.9", "mnist-test"), ("2mnist-r0.9", "2mnist")]
-)
+@pytest.mark.parametrize(("name", "source"), [("mnist-test-r0.9", "mnist-test"), ("2mnist-r0.9", "2mnist")])
 def test_parts_and_made_sets_are_drawn_from_too(root, name, source):
     few, whole = load(name, root=root), load(source, root=root)
     assert few.name == name and few.sha256 == made.imbalanced(whole, 0.9).sha256
@@ -229,7 +222,7 @@ def real(name):
 
 def test_real_2mnist_has_20_classes_in_order():
     both = real("2mnist")
-    assert both.shape == (140_000, 1, 28, 28) and both.sha256 == catalogue.KNOWN["2mnist"]
+    assert both.shape == (140_000, 1, 28, 28) and both.sha256 == TABLE["2mnist"].sha256
     digits = [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]
     assert list(np.bincount(both.labels)) == digits + [7000] * 10
     assert both.labels[:70_000].max() == 9 and both.labels[70_000:].min() == 10

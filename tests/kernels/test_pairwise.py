@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reprolib.kernels.pairwise import cost, pairwise_loss
+from reprolib.kernels import pairwise
+from reprolib.kernels.pairwise import pairwise_loss
 
 
 def literal_pairs(q, similarity=None, zeta=0.8, gamma=0.2):
@@ -91,10 +92,11 @@ def test_float32_agrees_with_the_literal_loss(name):
 
 @every_case
 @pytest.mark.parametrize("block_rows", [1, 2, 3, 64, 131, 1000])
-def test_the_block_size_does_not_matter(name, block_rows):
+def test_the_block_size_does_not_matter(name, block_rows, monkeypatch):
+    monkeypatch.setattr(pairwise, "BLOCK_ROWS", block_rows)
     q, similarity = cases()[name]
     q.requires_grad_()
-    check(q, similarity, pairwise_loss(q, similarity, block_rows=block_rows))
+    check(q, similarity, pairwise_loss(q, similarity))
 
 
 @pytest.mark.parametrize("name", ["one row", "seven", "seven by p", "duplicates", "undecided"])
@@ -111,7 +113,8 @@ def test_gradient_takes_the_upstream_factor():
     torch.testing.assert_close(gradient, 0.001 * literal_pairs(q, similarity)[1])
 
 
-def test_pairs_are_symmetric_disjoint_and_follow_the_rows():
+def test_pairs_are_symmetric_disjoint_and_follow_the_rows(monkeypatch):
+    monkeypatch.setattr(pairwise, "BLOCK_ROWS", 32)
     q, similarity = cases()["ragged by p"]
     _, _, similar, dissimilar = literal_pairs(q, similarity)
     assert {(j, i) for i, j in similar} == set(similar)
@@ -119,13 +122,11 @@ def test_pairs_are_symmetric_disjoint_and_follow_the_rows():
     assert not set(similar) & set(dissimilar)
     order = torch.randperm(len(q), generator=torch.Generator().manual_seed(0))
     leaves = [q.clone().requires_grad_(), q[order].clone().requires_grad_()]
-    found = pairwise_loss(leaves[0], similarity, block_rows=32)
-    moved = pairwise_loss(leaves[1], similarity[order], block_rows=32)
+    found = pairwise_loss(leaves[0], similarity)
+    moved = pairwise_loss(leaves[1], similarity[order])
     assert found[1:] == moved[1:] and 0 < found[1] + found[2] < len(q) ** 2
     torch.testing.assert_close(found[0], moved[0])
-    gradients = [
-        torch.autograd.grad(x[0], y)[0] for x, y in zip((found, moved), leaves, strict=True)
-    ]
+    gradients = [torch.autograd.grad(x[0], y)[0] for x, y in zip((found, moved), leaves, strict=True)]
     torch.testing.assert_close(gradients[0][order], gradients[1])
 
 
@@ -182,8 +183,9 @@ def test_a_pair_at_thresholds_that_meet_is_similar():
 
 
 @pytest.mark.parametrize("separate", [False, True])
-def test_no_square_temporary_is_made_or_saved(separate):
+def test_no_square_temporary_is_made_or_saved(separate, monkeypatch):
     b, k, block = 700, 6, 10
+    monkeypatch.setattr(pairwise, "BLOCK_ROWS", block)
     q = softmax_rows(b, k).requires_grad_()
     p = softmax_rows(b, k, 1) if separate else None
     sizes, saved = [], []
@@ -196,7 +198,7 @@ def test_no_square_temporary_is_made_or_saved(separate):
 
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, id)
     with Sizes(), hooks:
-        pairwise_loss(q, p, block_rows=block)
+        pairwise_loss(q, p)
     assert max(sizes) == block * b
     assert saved == [b * k]
 
@@ -210,9 +212,7 @@ def test_nan_and_infinity_make_the_loss_nan():
             assert pairwise_loss(*arguments)[0].isnan()
 
 
-@pytest.mark.parametrize(
-    ("zeta", "gamma"), [(0.2, 0.8), (0.5, 0.6), (1.1, 0.2), (0.8, -0.1), (math.nan, 0.2)]
-)
+@pytest.mark.parametrize(("zeta", "gamma"), [(0.2, 0.8), (0.5, 0.6), (1.1, 0.2), (0.8, -0.1), (math.nan, 0.2)])
 def test_thresholds_out_of_order_are_refused(zeta, gamma):
     with pytest.raises(ValueError, match="thresholds must satisfy"):
         pairwise_loss(softmax_rows(7, 4), zeta=zeta, gamma=gamma)
@@ -227,13 +227,3 @@ def test_wrong_shapes_and_dtypes_are_refused():
         pairwise_loss(q, q.float())
     with pytest.raises(TypeError, match="float32 or float64"):
         pairwise_loss(q.half())
-    with pytest.raises(ValueError, match="block_rows"):
-        pairwise_loss(q, block_rows=0)
-
-
-def test_cost_counts_operations_and_bytes():
-    counted = cost(1024, 10)
-    assert counted["flops"] == 4 * 1024**2 * 10
-    assert counted["bytes"] == 4 * 3 * 1024 * 10
-    assert counted["bytes_materialised"] - counted["bytes"] == 16 * 1024**2
-    assert cost(1024, 10, separate=False)["bytes"] == 4 * 2 * 1024 * 10

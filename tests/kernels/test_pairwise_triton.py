@@ -27,14 +27,7 @@ def test_interpreted_kernel_equals_the_literal_loss(tmp_path):
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     ("b", "k", "separate"),
-    [
-        (500, 10, False),
-        (500, 10, True),
-        (10_000, 10, True),
-        (500, 20, True),
-        (500, 40, True),
-        (500, 128, True),
-    ],
+    [(500, 10, False), (500, 10, True), (10_000, 10, True), (500, 20, True), (500, 40, True), (500, 128, True)],
 )
 def test_kernel_compiles_within_the_gpu(b, k, separate, capability, tmp_path, monkeypatch):
     from reprolib.kernels.pairwise_triton import blocks, pairs

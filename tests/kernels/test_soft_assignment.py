@@ -7,7 +7,6 @@ import torch
 from rounding import assert_within, rounding_bound
 
 from reprolib.kernels.soft_assignment import (
-    cost,
     dec_loss,
     fuzzy_memberships,
     squared_distances,
@@ -170,9 +169,7 @@ def test_student_t_and_its_gradient_equal_the_literal_formula(name, alpha):
     torch.testing.assert_close(q.sum(1), torch.ones(len(u), dtype=q.dtype))
     pull = torch.randn(q.shape, generator=torch.Generator().manual_seed(2)).double()
     for mine, theirs in zip(
-        torch.autograd.grad(q, (u, centers), pull),
-        torch.autograd.grad(expected, (u, centers), pull),
-        strict=True,
+        torch.autograd.grad(q, (u, centers), pull), torch.autograd.grad(expected, (u, centers), pull), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
 
@@ -215,10 +212,7 @@ def test_dec_loss_and_gradient_equal_the_literal_loss(name, alpha):
     loss32 = dec_loss(*single, target.float(), alpha)
     torch.testing.assert_close(loss32.double(), expected, rtol=1e-4, atol=1e-6)
     for mine, mine32, theirs in zip(
-        torch.autograd.grad(3 * loss, (u, centers)),
-        torch.autograd.grad(loss32, single),
-        wanted,
-        strict=True,
+        torch.autograd.grad(3 * loss, (u, centers)), torch.autograd.grad(loss32, single), wanted, strict=True
     ):
         torch.testing.assert_close(mine, 3 * theirs)
         torch.testing.assert_close(mine32.double(), theirs, rtol=1e-3, atol=1e-6)
@@ -322,10 +316,3 @@ def test_wrong_shapes_and_dtypes_are_refused():
         dec_loss(u, centers, target.float())
     with pytest.raises(ValueError, match="2-D"):
         target_distribution(target[0])
-
-
-def test_cost_counts_operations_and_bytes():
-    counted = cost(70_000, 10, 10)
-    assert counted["flops"] == 10 * 70_000 * 100
-    assert counted["bytes"] == 4 * (70 * 70_000 + 300)
-    assert counted["memberships_bytes"] == 4 * (20 * 70_000 + 100)

@@ -87,9 +87,7 @@ def compile_only(kernel, types, constants, folder, *, aligned=(), capability=90,
         constexprs=constants,
         attrs={(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
-    built = triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps}
-    )
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
     cubin, ptx = folder / "kernel.cubin", folder / "kernel.ptx"
     cubin.write_bytes(built.asm["cubin"])
     ptx.write_text(built.asm["ptx"])

@@ -63,9 +63,7 @@ def test_duplicates_parts_and_one_cluster(method):
     options = {"n_neighbors": 5}
     assert adjusted_rand_score(np.repeat(range(4), 15), method(4, **options).fit(X).labels_) == 1
     with pytest.warns(DisconnectedGraphWarning, match="has 4 parts"):
-        labels = (
-            method(2, **options).fit(X + 1e-3 * np.random.default_rng(0).random(X.shape)).labels_
-        )
+        labels = method(2, **options).fit(X + 1e-3 * np.random.default_rng(0).random(X.shape)).labels_
     assert set(labels) == {0, 1}
     assert all(len(set(part)) == 1 for part in labels.reshape(4, 15))
     assert set(method(1, n_neighbors=10).fit(shape("noisy moons")[0]).labels_) == {0}
@@ -78,9 +76,7 @@ def test_images_are_flattened_and_wrong_input_refused(method):
     flat = pixels.reshape(40, 20).astype(np.float32)
     images = Images(pixels, np.arange(40) % 4)
     options = {"n_neighbors": 6}
-    np.testing.assert_array_equal(
-        method(3, **options).fit(images).labels_, method(3, **options).fit(flat).labels_
-    )
+    np.testing.assert_array_equal(method(3, **options).fit(images).labels_, method(3, **options).fit(flat).labels_)
     for wrong, message in (
         (flat[:6], "n_neighbors=6 needs at least 7"),
         (np.where(np.arange(40)[:, None] == 3, np.nan, flat), "NaN"),

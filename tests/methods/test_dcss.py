@@ -6,7 +6,7 @@ import torch
 from test_dec import blobs, started
 
 from reprolib import load
-from reprolib.methods import dcss
+from reprolib.methods import autoencoder, dcss
 from reprolib.methods.autoencoder import PHASE_1, PHASE_2, PRETRAIN, latent_vectors
 from reprolib.methods.dcss import DCSS, phase_1_losses, refresh_centers
 from reprolib.training.checkpoint import CheckpointError
@@ -47,9 +47,7 @@ def test_run_losses_are_equations_1b_and_1c_and_sum_to_the_fuzzy_objective():
         spread = sum(weights[i, k] * ((u[i] - centers[k]) ** 2).sum() for i in range(7))
         assert reconstruction[k].item() == pytest.approx(error, rel=1e-12)
         assert centering[k].item() == pytest.approx(spread, rel=1e-12)
-    fuzzy = sum(
-        weights[i, k] * ((u[i] - centers[k]) ** 2).sum() for i in range(7) for k in range(4)
-    )
+    fuzzy = sum(weights[i, k] * ((u[i] - centers[k]) ** 2).sum() for i in range(7) for k in range(4))
     assert centering.sum().item() == pytest.approx(fuzzy, rel=1e-12)
 
 
@@ -106,11 +104,11 @@ def test_pairs_are_told_by_u_first_and_by_q_later(monkeypatch):
     X, _ = blobs()
     seen = []
 
-    def looked(q, similarity, run=dcss.pairwise_loss, **options):
+    def looked(q, similarity, run=autoencoder.pairwise_loss, **options):
         seen.append(torch.equal(similarity, q.detach()))
         return run(q, similarity, **options)
 
-    monkeypatch.setattr(dcss, "pairwise_loss", looked)
+    monkeypatch.setattr(autoencoder, "pairwise_loss", looked)
     DCSS(3, **TINY).fit(X)
     batches = 3
     assert seen == [False] * batches + [True] * 2 * batches
@@ -124,7 +122,7 @@ def test_the_released_settings_build_and_clip():
     assert model.learning_rate == 1e-6
     stage = started(model, X, number=2)
     q = torch.tensor([[0.995, 0.005, 0.0], [0.2, 0.5, 0.3]], requires_grad=True)
-    stage.run.modules["mnet"] = lambda latent: q[:2]
+    stage.run.modules["mnet"].forward = lambda latent: q[:2]
     stage.run.epoch, grads = 2, []
     stage.run.descend = lambda name, loss: grads.append(torch.autograd.grad(loss, q)[0])
     stage.step(torch.arange(2))

@@ -11,13 +11,7 @@ from reprolib.training.checkpoint import CheckpointError
 from reprolib.training.trainer import Run
 
 TINY = dict(
-    latent_dim=3,
-    pretrain_epochs=2,
-    phase1_epochs=2,
-    learning_rate=1e-3,
-    batch_size=40,
-    mnet_width=8,
-    device="cpu",
+    latent_dim=3, pretrain_epochs=2, phase1_epochs=2, learning_rate=1e-3, batch_size=40, mnet_width=8, device="cpu"
 )
 METHODS = [AEKMeans, DEC, IDEC, DCN, DKM]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reprolib import load
-from reprolib.methods.deep_nmf import NMFD, descend, nndsvd_coefficients
+from reprolib.methods.nmf import NMFD, descend, nndsvd_coefficients
 
 
 def literal_deep_update(X, bases, H):

@@ -64,10 +64,7 @@ def test_fit_sets_what_it_promises(digits, fitted):
 
 @pytest.mark.parametrize("variant", JULE.VARIANTS)
 def test_same_seed_same_labels_other_seed_other_weights(digits, variant):
-    one, two, other = (
-        JULE(10, random_state=seed, **SMALL | JULE.VARIANTS[variant]).fit(digits)
-        for seed in (0, 0, 1)
-    )
+    one, two, other = (JULE(10, random_state=seed, **SMALL | JULE.VARIANTS[variant]).fit(digits) for seed in (0, 0, 1))
     assert np.array_equal(one.labels_, two.labels_)
     assert np.array_equal(one.embedding_, two.embedding_)
     assert not np.array_equal(one.embedding_, other.embedding_)
@@ -105,7 +102,7 @@ def test_save_and_load_give_the_same_predictions(digits, fitted, tmp_path):
     assert np.array_equal(loaded.predict(digits), fitted.predict(digits))
     assert np.array_equal(loaded.labels_, fitted.labels_)
     assert metrics.accuracy(fitted.labels_, fitted.predict(digits)) > 0.85
-    with pytest.raises(ValueError, match="fitted on images of shape"):
+    with pytest.raises(ValueError, match="fitted on inputs of shape"):
         fitted.transform(np.zeros((3, 9, 9), np.uint8))
     assert fitted.predict(digits.pixels[:1]).shape == (1,)
 
@@ -232,9 +229,7 @@ def test_released_gradient_reaches_anchors_only(digits):
     near = (x[triplets.anchor] - x[triplets.positive].detach()).square().sum(-1)[:, None]  # (p, 1)
     far = (x[triplets.anchor][:, None] - x[triplets.negative].detach()).square().sum(-1)  # (p, q)
     (near - far + model.margin).clamp(min=0).mean().backward()
-    for mine, literal in zip(
-        run.modules["network"].parameters(), network.parameters(), strict=True
-    ):
+    for mine, literal in zip(run.modules["network"].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, literal.grad, rtol=1e-3, atol=1e-6)
 
 
@@ -242,10 +237,7 @@ def test_batch_statistics_leave_the_running_ones_alone(digits, fitted):
     before = [norm.running_mean.clone() for norm in fitted.network_.norms]
     images = torch.from_numpy(digits.pixels).float() / 255
     batch = embed(fitted.network_, images, batch_size=100, statistics="batch")
-    assert all(
-        torch.equal(a, norm.running_mean)
-        for a, norm in zip(before, fitted.network_.norms, strict=True)
-    )
+    assert all(torch.equal(a, norm.running_mean) for a, norm in zip(before, fitted.network_.norms, strict=True))
     assert not np.allclose(batch, embed(fitted.network_, images), atol=1e-4)
 
 

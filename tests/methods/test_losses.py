@@ -47,9 +47,7 @@ def test_value_and_gradient_equal_the_literal_loss(kind, gamma, labels):
     x = F.normalize(raw)
     distances = squared_distances(x, x)
     triplets = sample_triplets(labels, n_negatives, distances=distances)
-    loss = weighted_triplet_loss(
-        distances, triplets, kind=kind, gamma=gamma, margin=0.2, sigma2=0.7
-    )
+    loss = weighted_triplet_loss(distances, triplets, kind=kind, gamma=gamma, margin=0.2, sigma2=0.7)
     (grad,) = torch.autograd.grad(loss, raw)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(grad, expected_grad)
@@ -76,9 +74,7 @@ def test_no_triplet_without_a_pair_or_a_second_cluster(labels):
 def test_random_negatives_are_distinct_foreign_and_follow_the_generator():
     labels = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(0))
     draws = [
-        sample_triplets(
-            labels, 10, negatives="random", generator=torch.Generator().manual_seed(seed)
-        )
+        sample_triplets(labels, 10, negatives="random", generator=torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     ]
     triplets = draws[0]
@@ -115,8 +111,5 @@ def test_unhinged_loss_prefers_collapse_until_negatives_are_gamma_times_farther(
     for i, j in ((0, 1), (2, 3)):
         distances[i, j] = distances[j, i] = near
     triplets = sample_triplets(labels, 2, distances=distances)
-    now, shrunk = (
-        float(weighted_triplet_loss(s * distances, triplets, kind="linear", gamma=2.0))
-        for s in (1.0, 0.25)
-    )
+    now, shrunk = (float(weighted_triplet_loss(s * distances, triplets, kind="linear", gamma=2.0)) for s in (1.0, 0.25))
     assert math.copysign(1, now - shrunk) == direction

@@ -11,8 +11,7 @@ from reprolib.data.images import as_features
 from reprolib.kernels.knn import knn
 from reprolib.methods import nmf
 from reprolib.methods.base import unit_rows
-from reprolib.methods.deep_nmf import NMFD
-from reprolib.methods.nmf import NMFLP
+from reprolib.methods.nmf import NMFD, NMFLP
 
 
 def start(seed, n=40, d=9, k=3):
@@ -42,9 +41,7 @@ def literal_step(X, U, V, W, weight):
     """The authors' updates with dense systems, without half steps."""
     L = np.diag(W.sum(1)) - W
     Y = V * ((X / (V @ U.T)) @ U)
-    V = np.stack(
-        [np.linalg.solve(U[:, k].sum() * np.eye(len(X)) + weight * L, Y[:, k]) for k in range(3)], 1
-    )
+    V = np.stack([np.linalg.solve(U[:, k].sum() * np.eye(len(X)) + weight * L, Y[:, k]) for k in range(3)], 1)
     return U * ((X / (V @ U.T)).T @ V) / V.sum(0), V
 
 

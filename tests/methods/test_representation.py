@@ -23,9 +23,7 @@ def literal(model, pixels):
     layers = []
     for image in torch.from_numpy(pixels).double() / 255:
         maps, x = [], image[None]
-        for convolution, norm, block in zip(
-            network.convolutions, network.norms, network.blocks, strict=True
-        ):
+        for convolution, norm, block in zip(network.convolutions, network.norms, network.blocks, strict=True):
             x = convolution(x)
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             x = (x - norm.running_mean[:, None, None]) * scale[:, None, None]
@@ -66,9 +64,9 @@ def test_a_run_starts_from_the_model_of_another(tmp_path):
     asked = dict(dataset="digits", profile="smoke", runs_dir=str(tmp_path))
     learned = asked | dict(method="KMeans", features="jule/digits/ip")
     with pytest.raises(FileNotFoundError, match="run jule -p dataset=digits -p profile=smoke"):
-        run.run("jule", learned, [0], runs_dir=tmp_path, progress=False)
-    run.run("jule", asked, [0], runs_dir=tmp_path, progress=False)
-    (path,) = run.run("jule", learned, [0], runs_dir=tmp_path, progress=False)
+        run.run("jule", learned, [0], runs_dir=tmp_path)
+    run.run("jule", asked, [0], runs_dir=tmp_path)
+    (path,) = run.run("jule", learned, [0], runs_dir=tmp_path)
     entry = records.read(path)
     assert entry["tag"] == "on-digits-ip" and entry["parameters"]["features"] == "jule/digits/ip"
     assert set(entry["behaviours"]) == {"KMeans", "represent", "JULE/paper"}

@@ -132,7 +132,7 @@ def test_the_rotation_is_kept_and_the_scale_neighbor_checked():
     assert 1.0 < fitted.rotation_cost_ < 4.0
     with pytest.raises(ValueError, match="from 1 to n_neighbors=6"):
         SCST(3, n_neighbors=6).fit(X)
-    with pytest.raises(ValueError, match="n_neighbors=60 needs"):
+    with pytest.raises(ValueError, match="from 1 to n - 1=59, got 60"):
         SCST(3, graph="full", scale_neighbor=60).fit(X)
 
 
@@ -149,7 +149,7 @@ def literal_weights(x, landmarks, r):
 
 @pytest.mark.parametrize("r", [1, 3, 8])
 def test_landmark_weights_by_their_formula(r, monkeypatch):
-    monkeypatch.setattr(self_tuning, "BLOCK_MIB", 11 * 8 * 8 / 2**20)  # 11 rows
+    monkeypatch.setattr(self_tuning.spectral, "BLOCK_MIB", 11 * 8 * 8 / 2**20)  # 11 rows
     x, landmarks = 0.4 * normal(50, 4, 0), 0.4 * normal(8, 4, 1)
     found = landmark_weights(x.astype(np.float32), landmarks.astype(np.float32), r)
     np.testing.assert_allclose(found.toarray(), literal_weights(x, landmarks, r), rtol=1e-4)

@@ -13,13 +13,7 @@ from test_dec import TINY, blobs, started
 
 from reprolib.methods.autoencoder import PHASE_1, PHASE_2, latent_vectors
 from reprolib.methods.dec import AEKMeans
-from reprolib.methods.vade import (
-    LIMITS,
-    VaDE,
-    log_responsibilities,
-    mixture_divergence,
-    reconstruction_cost,
-)
+from reprolib.methods.vade import LIMITS, VaDE, log_responsibilities, mixture_divergence, reconstruction_cost
 from reprolib.training.trainer import Run
 
 
@@ -27,9 +21,7 @@ def literal_elbo(x, decode, mean, log_variance, noise, means, log_variances, wei
     """The ELBO of each sample, one sample, one component and one dimension after the other."""
     found = []
     for i in range(len(x)):
-        z = [
-            mean[i][j] + math.exp(log_variance[i][j] / 2) * noise[i][j] for j in range(len(mean[i]))
-        ]
+        z = [mean[i][j] + math.exp(log_variance[i][j] / 2) * noise[i][j] for j in range(len(mean[i]))]
         likelihood = 0.0
         for pixel, expected in zip(x[i], decode(z), strict=True):
             likelihood -= (pixel - expected) ** 2 / (2 * math.exp(log_noise))
@@ -79,9 +71,7 @@ def literal_mean(p):
     weights = np.exp(p["logits"]) / np.exp(p["logits"]).sum()
     names = ("mean", "log_variance", "noise", "means", "log_variances")
     rest = [p[name].tolist() for name in names]
-    found = literal_elbo(
-        p["x"], lambda z: np.array(z) @ p["matrix"], *rest, weights, float(p["log_noise"])
-    )
+    found = literal_elbo(p["x"], lambda z: np.array(z) @ p["matrix"], *rest, weights, float(p["log_noise"]))
     return found.mean()
 
 
@@ -133,9 +123,7 @@ def test_elbo_and_gradients_equal_the_literal_reference(p):
                 sides.append(literal_mean(moved))
             slopes[index] = (sides[0] - sides[1]) / (2 * step)
         scale = np.abs(slopes).max() + 1
-        np.testing.assert_allclose(
-            tensors[name].grad.numpy(), slopes, rtol=1e-5, atol=1e-7 * scale, err_msg=name
-        )
+        np.testing.assert_allclose(tensors[name].grad.numpy(), slopes, rtol=1e-5, atol=1e-7 * scale, err_msg=name)
 
 
 def test_the_divergence_is_what_samples_of_the_posterior_say():
@@ -215,9 +203,7 @@ def test_the_mixture_starts_from_a_fit_to_the_latent_means():
     order = np.argsort(fitted.means_[:, 0])
     own = np.argsort(stage.centers.detach().numpy()[:, 0])
     mixture = run.modules["mixture"]
-    np.testing.assert_allclose(
-        stage.centers.detach().numpy()[own], fitted.means_[order], rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(stage.centers.detach().numpy()[own], fitted.means_[order], rtol=1e-3, atol=1e-3)
     variances = mixture.log_variances.detach().exp().numpy()[own]
     np.testing.assert_allclose(variances, fitted.covariances_[order], rtol=0.02)
     with torch.no_grad():
@@ -301,9 +287,7 @@ def test_save_and_load(phase2_epochs, tmp_path):
     if phase2_epochs:
         return
     mixture = back.modules_["mixture"]  # the components of largest density at the means
-    weights, variances = (
-        t.detach().exp().numpy() for t in (mixture.log_weights, mixture.log_variances)
-    )
+    weights, variances = (t.detach().exp().numpy() for t in (mixture.log_weights, mixture.log_variances))
     for u, label in zip(model.embedding_, model.labels_, strict=True):
         squared = ((u - model.centers_) ** 2 / variances).sum(1)
         score = np.log(weights) - (squared + np.log(variances).sum(1)) / 2

@@ -5,13 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from reprolib.networks.autoencoders import (
-    Bottleneck,
-    ConvAutoencoder,
-    DenseAutoencoder,
-    MNet,
-    side_sizes,
-)
+from reprolib.networks.autoencoders import Bottleneck, ConvAutoencoder, DenseAutoencoder, MNet, side_sizes
 
 
 def seeded(seed=0):
@@ -38,10 +32,7 @@ def test_the_sizes_are_those_of_section_6():
     assert sizes(ConvAutoencoder((1, 16, 16)), (1, 16, 16)) == [14, 7, 3, 7, 12, 16]
     # n, p1, s1, p2, s2, p3, s3, f1, f2 as printed for both
     large, small = ConvAutoencoder((1, 28, 28)), ConvAutoencoder((1, 16, 16))
-    for network, printed in (
-        (large, (28, 2, 2, 1, 2, 2, 2, 5, 4)),
-        (small, (16, 1, 1, 2, 2, 0, 1, 4, 5)),
-    ):
+    for network, printed in ((large, (28, 2, 2, 1, 2, 2, 2, 5, 4)), (small, (16, 1, 1, 2, 2, 0, 1, 4, 5))):
         first, second, third = network.encoder[0], network.decoder[5], network.decoder[7]
         values = [first.padding[0], first.stride[0], second.padding[0], second.stride[0]]
         values += [third.padding[0], third.stride[0], second.kernel_size[0], third.kernel_size[0]]
@@ -80,17 +71,13 @@ def test_a_bottleneck_by_its_definition():
         k = weight.shape[2]
         inner = np.stack(
             [
-                [
-                    np.einsum("bcij,ocij->bo", padded[:, :, y : y + k, x : x + k], weight)
-                    for x in range(5)
-                ]
+                [np.einsum("bcij,ocij->bo", padded[:, :, y : y + k, x : x + k], weight) for x in range(5)]
                 for y in range(4)
             ]
         ).transpose(2, 3, 0, 1)
         norm = layer.inside[i + 1]
         mean, variance, scale, shift = (
-            v.detach().numpy()[:, None, None]
-            for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            v.detach().numpy()[:, None, None] for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
         )
         inner = (inner - mean) / np.sqrt(variance + norm.eps) * scale + shift
         if i < 6:

@@ -48,9 +48,7 @@ def test_embedding_is_unit_and_takes_colour():
 
 
 def test_start_follows_the_generator_and_the_scale_rule():
-    one, two = (
-        ConvEmbedding((1, 16, 16), generator=torch.Generator().manual_seed(3)) for _ in range(2)
-    )
+    one, two = (ConvEmbedding((1, 16, 16), generator=torch.Generator().manual_seed(3)) for _ in range(2))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
     assert float(one.inner_product.weight.detach().std()) == pytest.approx(0.01, rel=0.05)

@@ -66,9 +66,7 @@ def passed(pixels=PIXELS, network=None, precision="float32", **options):
     """The pass over images, with torchvision's preprocessing."""
     preprocess = ResNet34_Weights.IMAGENET1K_V1.transforms()
     network = Tiny() if network is None else network
-    return pretrained.extract(
-        network, pixels, preprocess, precision=precision, device=torch.device("cpu"), **options
-    )
+    return pretrained.extract(network, pixels, preprocess, precision=precision, device=torch.device("cpu"), **options)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The five kinds of figure: what they draw, and what they say where there is nothing to draw."""
+"""The four kinds of figure: what they draw, and what they say where there is nothing to draw."""
 
 import matplotlib
 import numpy as np
@@ -28,7 +28,6 @@ def test_without_numbers_every_figure_says_what_was_not_run(book):
         charts.curves({"one": {}, "two": {"label": []}}, "x", what="it"),
         charts.bars({}, "x", "y", what="it"),
         charts.maps({}, "title", what="it"),
-        charts.gallery(np.empty(0), np.empty(0), what="it"),
     ]
     assert all(figure.axes[0].texts[0].get_text() == "not run: it" for figure in empty)
     alone = charts.dots(compare.settings(book, ["main", "absent"]), NAMES)
@@ -45,9 +44,7 @@ def test_curves_of_a_label_look_alike_in_every_panel():
     assert [line.get_color() for line in one.lines] == [PALETTE10[0], PALETTE10[1], PALETTE10[1]]
     assert [line.get_marker() for line in two.lines] == [MARKERS[1]]
     assert [line.get_linestyle() for line in one.lines] == ["--", "-", "-"]
-    assert (one.get_xscale(), one.get_yscale(), one.get_ylabel(), two.get_ylabel()) == (
-        *("linear", "log", "y", ""),
-    )
+    assert (one.get_xscale(), one.get_yscale(), one.get_ylabel(), two.get_ylabel()) == (*("linear", "log", "y", ""),)
     assert [text.get_text() for text in one.get_legend().get_texts()] == ["a", "b"]
     assert figure.legends == [] and two.get_legend() is None
 
@@ -99,15 +96,6 @@ def test_maps_are_flat_or_deep_as_the_points_are():
     assert len(flat.axes[0].collections[0].get_offsets()) == 7
     (deep,) = charts.maps({"a": (points, ["#000000"] * 7)}, "title").axes
     assert deep.name == "3d" and deep.get_zlabel() == "PC 3"
-
-
-def test_a_gallery_has_a_distribution_below_each_image():
-    images, below = np.zeros((7, 4, 4)), np.full((7, 3), 1 / 3)
-    axes = charts.gallery(images, below, columns=5).axes
-    shown = [one for one in axes if one.axison]
-    assert len(axes) == 20 and len(shown) == 14
-    assert sum(len(one.images) for one in shown) == 7
-    assert sum(len(one.patches) for one in shown) == 21
 
 
 def test_a_final_cluster_keeps_its_colour_on_earlier_panels():

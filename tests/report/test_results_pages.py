@@ -1,11 +1,14 @@
 """Pages of results: numbers come from records, and every deviation shows what measured it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
 import pytest
 
+from reprolib import methods
 from reprolib.experiments import paper as profiles
 from reprolib.report import compare, tables
 
@@ -17,17 +20,9 @@ PAGES += [BOOK / "ledger.md"]
 
 def prose(page: Path) -> str:
     """The page's text without code, roles, inline code, mathematics and link targets."""
-    cells = [
-        c.source for c in jupytext.read(page, fmt="md:myst").cells if c.cell_type == "markdown"
-    ]
+    cells = [c.source for c in jupytext.read(page, fmt="md:myst").cells if c.cell_type == "markdown"]
     text = "\n\n".join(cells)
-    for pattern in (
-        r"\{[a-z:]+\}`[^`]*`",
-        r"`[^`]*`",
-        r"\$\$.*?\$\$",
-        r"\$[^$\n]+\$",
-        r"\]\([^)]*\)",
-    ):
+    for pattern in (r"\{[a-z:]+\}`[^`]*`", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$\n]+\$", r"\]\([^)]*\)"):
         text = re.sub(pattern, "", text, flags=re.S)
     return text
 
@@ -77,3 +72,17 @@ def test_what_we_do_is_read_from_the_code(paper):
     written = (BOOK / paper / "deviations.yml").read_text()
     for name in settings:
         assert f"{{{name}}}" in written, f"no deviation tells how {name} is set"
+
+
+@pytest.mark.parametrize("method", methods.__all__)
+def test_the_text_of_a_class_tells_its_parameters(method):
+    read = profiles._defaults(method)
+    assert {k: v for k, v in read.items() if k != "random_state"} == profiles.signature(method)
+
+
+def test_tables_wait_neither_for_torch_nor_for_scikit_learn():
+    code = "import sys; from reprolib.report import claims, compare, tables; from reprolib import metrics; "
+    code += "from reprolib.experiments.paper import Paper; tables.deviations(Paper('jule')); "
+    code += "metrics.accuracy([0, 1], [0, 1]); print({'torch', 'sklearn', 'numba'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -93,13 +93,6 @@ def test_printed_tables_keep_their_digits():
     assert tables.as_printed(blank).rows[0][-1] == "–"
 
 
-def test_settings_are_those_of_the_records(book):
-    assert tables.in_force("n_neighbors", book.select(tag="main"), NAMES) == "20"
-    both = tables.in_force("unrolling_rate", book.select(method="JULE"), NAMES)
-    assert both == "0.9: Digits\n0.5: Digits"
-    assert tables.in_force("unrolling_rate", [], NAMES) == "not run"
-
-
 def test_scores_and_cost_are_means_over_seeds(book):
     main = as_rows(book.select(tag="main", profile="cpu"))
     rows = tables.scores(main, {"nmi_geometric": "NMI"}, NAMES).rows

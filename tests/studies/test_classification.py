@@ -8,7 +8,7 @@ from reprolib.data.images import Images, LabelsSealedError, sealed_labels
 from reprolib.experiments import records
 from reprolib.experiments import run as experiment
 from reprolib.studies import classify
-from reprolib.studies.classify import PatchCodes, accuracies, gains
+from reprolib.studies.classify import PatchCodes
 
 COMMITTED = records.load_records("jule", task="classification")
 SMALL = dict(
@@ -44,16 +44,12 @@ def test_the_committed_records_are_thirteen_and_name_their_setting():
         name, rows = entry["parameters"]["representation"], entry["history"]
         assert entry["tag"].removesuffix("-nearest") == name
         assert [row["n_train"] for row in rows if row["stage"] == "svm"] == [625, 1250, 2500, 5000]
-        assert [len(row["losses"]) for row in rows if row["stage"] == "network"] == [60] * (
-            name != "whitened"
-        )
+        assert [len(row["losses"]) for row in rows if row["stage"] == "network"] == [60] * (name != "whitened")
     try:
         train = datasets.load(entry["parameters"]["train"])
     except FileNotFoundError:
         return
-    assert {r["train"]["sha256"] for e in COMMITTED for r in e["history"] if "train" in r} == {
-        train.sha256
-    }
+    assert {r["train"]["sha256"] for e in COMMITTED for r in e["history"] if "train" in r} == {train.sha256}
 
 
 @pytest.mark.parametrize(("profile", "dataset"), [("cpu", "cifar10-jpeg"), ("paper", "cifar10")])
@@ -127,19 +123,3 @@ def test_a_run_leaves_a_record_of_accuracies(unseen, tmp_path, monkeypatch):
     assert entry["seconds"].keys() == {"whitening", "codebook", "encoding", "svm"}
     assert plan.is_finished() and "n40 accuracy" in records.told(entry)
     assert not records.load_records("jule", root=tmp_path), "it is no clustering"
-
-
-def test_gains_pair_seeds_by_their_number():
-    def run(name, seed, accuracy):
-        metrics = {"n20": {"accuracy": accuracy}, "n10": {"accuracy": 0.25}}
-        return {"parameters": {"representation": name}, "random_state": seed, "metrics": metrics}
-
-    # seed 1 of the codebook is missing; files come in any order
-    entries = [run("conv1", 2, 0.75), run("conv1", 0, 0.5), run("conv1", 1, 0.0)]
-    entries += [run("whitened", 0, 0.25), run("whitened", 2, 0.625)]
-    found = accuracies(entries)
-    assert list(found["conv1"]) == [10, 20]
-    assert found["conv1"][20] == {0: 0.5, 1: 0.0, 2: 0.75}
-    assert gains(entries, "conv1", "whitened")[20].tolist() == [0.25, 0.125]
-    assert gains(entries, "conv1", "conv2")[20].size == 0
-    assert gains(entries, "conv2", "whitened") == {}

@@ -37,9 +37,7 @@ def test_theirs_begins_where_ours_does(monkeypatch, digits, kind):
 
     def clustpy_network(stage):
         network = stage.run.modules["network"]
-        return SimpleNamespace(
-            network=network, encode=network.encode, decode=network.decode, parameters=list
-        )
+        return SimpleNamespace(network=network, encode=network.encode, decode=network.decode, parameters=list)
 
     def fit(name, network, module, loader, epochs, optimizer):
         batches = [indices for _ in range(epochs) for indices, _ in loader]

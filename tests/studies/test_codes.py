@@ -10,12 +10,7 @@ from reprolib.data.images import Images
 from reprolib.methods import JULE
 from reprolib.studies import codes as patches
 from reprolib.studies.classify import FOLDS, L2SVM, PENALTIES, choose_svm, classify, standardise
-from reprolib.studies.patch_network import (
-    LAYERS,
-    PatchEmbedding,
-    layer_representation,
-    learn_patch_network,
-)
+from reprolib.studies.patch_network import LAYERS, PatchEmbedding, layer_representation, learn_patch_network
 
 
 def some_images(n, channels, height, width, seed=0):
@@ -52,15 +47,9 @@ def literal_features(images, mean, matrix, codes, size):
 def test_features_equal_the_literal_pipeline(shape):
     images, size = some_images(*shape), 4
     whitening = patches.fit_whitening(patches.sample_patches(images, 300, size=size))
-    codes = torch.from_numpy(
-        np.random.default_rng(1).normal(size=(9, len(whitening.mean))).astype(np.float32)
-    )
+    codes = torch.from_numpy(np.random.default_rng(1).normal(size=(9, len(whitening.mean))).astype(np.float32))
     expected = literal_features(
-        images,
-        whitening.mean.double().numpy(),
-        whitening.matrix.double().numpy(),
-        codes.double().numpy(),
-        size,
+        images, whitening.mean.double().numpy(), whitening.matrix.double().numpy(), codes.double().numpy(), size
     )
     found = patches.encode(images, whitening, codes, size=size, device="cpu")
     assert found.shape == (shape[0], 36) and found.dtype == np.float32
@@ -105,9 +94,7 @@ def test_contrast_normalisation():
 
 def test_drawn_patches_are_windows_of_the_images():
     # a pixel tells its image, row and column
-    images = (100 * np.arange(2)[:, None, None] + 10 * np.arange(6)[:, None] + np.arange(7)).astype(
-        np.uint8
-    )
+    images = (100 * np.arange(2)[:, None, None] + 10 * np.arange(6)[:, None] + np.arange(7)).astype(np.uint8)
     drawn = patches.sample_patches(images, 500, size=3).numpy().reshape(500, 3, 3)
     corner = drawn[:, :1, :1]
     window = 10 * np.arange(3)[:, None] + np.arange(3)
@@ -186,10 +173,7 @@ def literal_block(maps, weight, bias, norm):
         for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
     out = np.maximum((out - mean) / np.sqrt(variance + norm.eps) * scale + shift, 0)
-    pooled = [
-        [out[:, :, y : y + 2, x : x + 2].max((2, 3)) for x in range(0, width, 2)]
-        for y in range(0, height, 2)
-    ]
+    pooled = [[out[:, :, y : y + 2, x : x + 2].max((2, 3)) for x in range(0, width, 2)] for y in range(0, height, 2)]
     return np.array(pooled).transpose(2, 3, 0, 1)
 
 
@@ -200,9 +184,7 @@ def test_patch_network_is_the_papers():
     network.eval()
     maps = batch[:4].double().numpy()
     expected = {}
-    for name, convolution, norm in zip(
-        ("conv1", "conv2"), network.convolutions, network.norms, strict=True
-    ):
+    for name, convolution, norm in zip(("conv1", "conv2"), network.convolutions, network.norms, strict=True):
         weight, bias = (p.detach().double().numpy() for p in convolution.parameters())
         maps = literal_block(maps, weight, bias, norm)
         expected[name] = maps.reshape(4, -1)
@@ -314,9 +296,7 @@ def test_classification_from_codes():
     for name in names:
         given = {"representation": name, "network": None if name == "whitened" else network}
         rows += classify(train, test, [10, 80], **given, **TINY)
-    assert [(row["representation"], row["n_train"]) for row in rows] == [
-        (name, n) for name in names for n in (10, 80)
-    ]
+    assert [(row["representation"], row["n_train"]) for row in rows] == [(name, n) for name in names for n in (10, 80)]
     for row in rows:
         assert row["predicted"].shape == (60,) and row["C"] in PENALTIES
         assert row["n_train"] == 10 or np.mean(row["predicted"] == test.labels) > 0.9

@@ -42,15 +42,8 @@ def literal_protocol(first, second, same, folds):
         others = [i for i in range(len(same)) if folds[i] != fold]
         own = [i for i in range(len(same)) if folds[i] == fold]
         ranked = sorted(scores[i] for i in others)
-        tried = [
-            ranked[0] - 1,
-            *((a + b) / 2 for a, b in itertools.pairwise(ranked)),
-            ranked[-1] + 1,
-        ]
-        best = max(
-            tried,
-            key=lambda t: accuracy_at([scores[i] for i in others], [same[i] for i in others], t),
-        )
+        tried = [ranked[0] - 1, *((a + b) / 2 for a, b in itertools.pairwise(ranked)), ranked[-1] + 1]
+        best = max(tried, key=lambda t: accuracy_at([scores[i] for i in others], [same[i] for i in others], t))
         accuracies.append(accuracy_at([scores[i] for i in own], [same[i] for i in own], best))
     mean = sum(accuracies) / len(accuracies)
     variance = sum((a - mean) ** 2 for a in accuracies) / (len(accuracies) - 1)
@@ -143,15 +136,10 @@ def digits_as_faces(n_train=400, n_pairs=200):
     train, rest = digits.take(order[:n_train]), digits.take(order[n_train:])
     half = rest.n // 2
     same = rest.labels[:half] == rest.labels[half : 2 * half]
-    chosen = np.concatenate(
-        [np.flatnonzero(same)[: n_pairs // 2], np.flatnonzero(~same)[: n_pairs // 2]]
-    )
+    chosen = np.concatenate([np.flatnonzero(same)[: n_pairs // 2], np.flatnonzero(~same)[: n_pairs // 2]])
     chosen = chosen[np.random.default_rng(1).permutation(len(chosen))]
     pairs = FacePairs(
-        rest.pixels[chosen],
-        rest.pixels[half + chosen],
-        same[chosen],
-        np.arange(len(chosen)) * 10 // len(chosen),
+        rest.pixels[chosen], rest.pixels[half + chosen], same[chosen], np.arange(len(chosen)) * 10 // len(chosen)
     )
     return train, pairs
 
@@ -179,10 +167,7 @@ def test_row_ours_never_reads_the_labels():
     train, pairs = digits_as_faces(n_train=100, n_pairs=80)
     other = Images(train.pixels, 9 - train.labels[::-1], name="digits")
     model = tiny_model(n_epochs=1)
-    ours, theirs = (
-        {row["row"]: row for row in verify_faces(images, pairs, [100], model)}
-        for images in (train, other)
-    )
+    ours, theirs = ({row["row"]: row for row in verify_faces(images, pairs, [100], model)} for images in (train, other))
     np.testing.assert_array_equal(ours["OURS"]["scores"], theirs["OURS"]["scores"])
     assert not np.array_equal(ours["Supervised"]["scores"], theirs["Supervised"]["scores"])
     assert not hasattr(model, "labels_")
@@ -235,9 +220,7 @@ def test_lfw_is_read_from_its_folder(tmp_path):
             for number in (1, 2):
                 pixels = np.full((250, 250, 3), 20 * fold + 5 * number, np.uint8)
                 pixels[:62] = 255  # cut off
-                Image.fromarray(pixels).save(
-                    folder / f"{person}{fold}_{number:04d}.jpg", quality=100
-                )
+                Image.fromarray(pixels).save(folder / f"{person}{fold}_{number:04d}.jpg", quality=100)
         lines += [f"A{fold}\t1\t2", f"A{fold}\t1\tB{fold}\t2"]
     (home / "pairs.txt").write_text("\n".join(lines))
     for other in ("pairsDevTrain.txt", "pairsDevTest.txt"):

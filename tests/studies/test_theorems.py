@@ -214,10 +214,7 @@ def test_theorem_3_and_corollary_2_1_for_any_zeta_above_one_half(triple):
 @pytest.mark.parametrize("zeta", [Fraction(51, 100), Fraction(3, 5), Fraction(4, 5), Fraction(1)])
 def test_theorem_3_is_sharp_and_says_nothing_about_similarity(zeta):
     rest, zero = 1 - zeta, Fraction(0)
-    for i, j, k in (
-        ([1, 0], [zeta, rest], [zeta, rest]),
-        ([1, 0, 0], [zeta, rest, zero], [zeta, zero, rest]),
-    ):
+    for i, j, k in (([1, 0], [zeta, rest], [zeta, rest]), ([1, 0, 0], [zeta, rest, zero], [zeta, zero, rest])):
         assert inner(i, j) == inner(i, k) == zeta
         bound = float(theorems.shared_neighbor_product(float(zeta), len(i)))
         assert float(inner(j, k)) == pytest.approx(bound, abs=1e-12)
@@ -231,9 +228,7 @@ def test_theorem_3_fails_completely_at_one_half():
     assert theorems.shared_neighbor_product(0.5, 2) == 0
 
 
-@pytest.mark.parametrize(
-    ("zeta", "gamma", "dissimilar"), [(0.6, 0.4, True), (0.625, 0.375, False), (0.8, 0.2, False)]
-)
+@pytest.mark.parametrize(("zeta", "gamma", "dissimilar"), [(0.6, 0.4, True), (0.625, 0.375, False), (0.8, 0.2, False)])
 def test_a_narrow_zone_tells_two_neighbours_of_one_sample_dissimilar(zeta, gamma, dissimilar):
     """zeta^2 > 1 - zeta only above (sqrt(5) - 1) / 2, inside the range of Figure 10."""
     rows = torch.tensor([[1, 0, 0], [zeta, 1 - zeta, 0], [zeta, 0, 1 - zeta]], dtype=torch.float64)
@@ -365,9 +360,7 @@ def test_too_few_clusters_or_too_small_a_maximum_are_refused():
         theorems.smallest_product_together(0.3, 0.9, 3)
 
 
-@pytest.mark.parametrize(
-    "zeta, holds", [(0.8, [1, 1, 1]), (0.51, [1, 1, 1]), (0.5, [1, 0, 0]), (0.3, [1, 0, 0])]
-)
+@pytest.mark.parametrize("zeta, holds", [(0.8, [1, 1, 1]), (0.51, [1, 1, 1]), (0.5, [1, 0, 0]), (0.3, [1, 0, 0])])
 def test_the_lattice_finds_where_the_theorems_end(zeta, holds):
     found = theorems.theorems_on_a_lattice(zeta)
     assert [name for name, _ in found] == ["Theorem 1", "Theorem 2", "Theorem 3"]

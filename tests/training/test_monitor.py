@@ -76,9 +76,7 @@ def test_epochs_and_reports_are_joined_by_period():
     history = [{"stage": "pretrain", "epoch": e, "loss": 1.0, "seconds": 2.0} for e in range(3)]
     history += [{"stage": "phase 1", "epoch": e, "loss": 1 / 3, "seconds": 0.5} for e in range(2)]
     log = Log(unlabelled(4))
-    log.reports = [
-        {"period": p, "n_clusters": 4, "stage": s} for p, s in ((0, "pretrain"), (2, "phase 1"))
-    ]
+    log.reports = [{"period": p, "n_clusters": 4, "stage": s} for p, s in ((0, "pretrain"), (2, "phase 1"))]
     rows = log.rows(history)
     assert [row.get("period") for row in rows] == [None, None, 0, None, 2]
     assert rows[3]["loss"] == 0.333333

@@ -176,13 +176,7 @@ def test_the_checkpoint_holds_what_a_schedule_counts(tmp_path):
 
 def test_what_is_shared_is_told_apart_by_data_seed_and_settings(tmp_path):
     model, X = made("DEC")
-    changes = [
-        {},
-        {"random_state": 1},
-        {"latent_dim": 4},
-        {"pretrain_rate": 0.1},
-        {"batch_size": 15},
-    ]
+    changes = [{}, {"random_state": 1}, {"latent_dim": 4}, {"pretrain_rate": 0.1}, {"batch_size": 15}]
     for number, change in enumerate(changes, 1):
         DEC(**AE | change).fit(X, shared=tmp_path)
         assert len(list(tmp_path.iterdir())) == number
