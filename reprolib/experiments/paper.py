@@ -111,7 +111,7 @@ class Paper:
         of the tag `base`, by default "main". {name} in `ours` stands for a parameter of the method as the
         variant "paper" and the profiles' defaults set it; ValueError for an unknown one.
         """
-        settings = _defaults(self.profiles["method"]) | self.profiles["default"]
+        settings = defaults(self.profiles["method"]) | self.profiles["default"]
         entries = []
         for entry in load_yaml(self.folder / "deviations.yml")["deviations"]:
             try:
@@ -237,7 +237,7 @@ def signature(method: str) -> dict[str, Any]:
 
 
 @cache
-def _defaults(method: str) -> dict[str, Any]:
+def defaults(method: str) -> dict[str, Any]:
     """A method's parameters and their defaults as its text has them, without the seconds of torch."""
     texts = [path.read_text() for path in Path(__file__).parents[1].glob("methods/*.py")]
     nodes = [node for text in texts for node in ast.parse(text).body]

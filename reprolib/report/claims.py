@@ -1,31 +1,29 @@
 """The claims of the papers (book/claims.yml) and a verdict on each, computed from the records."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
 from reprolib.checks import check_keys, unknown_name
 from reprolib.experiments.paper import Paper
-from reprolib.report import compare
+from reprolib.report import compare, verdicts
 from reprolib.report.measured import as_rows
+from reprolib.report.verdicts import ANSWERS, FAILS, HOLDS, NOT_RUN, PARTLY, REDUCED, UNKNOWN, difference
 from reprolib.studies import theorems
 
-VERDICTS = ("holds", "holds in part", "does not hold", "not run", "not started")
-GOOD = ("above", "reached", "within spread")
-Found = Iterator[tuple[str, bool]]  # what was compared, and whether it is as claimed
+VERDICTS = (HOLDS, PARTLY, FAILS, UNKNOWN, REDUCED, NOT_RUN, "not started")
+Found = Iterator[tuple[str, str]]  # what was compared, with the difference, and one of ANSWERS
 
 
 def judged(paper: Paper) -> list[dict]:
     """Judge a paper's claims: `claim`, `where`, `verdict` (one of VERDICTS) and `evidence` in words.
 
-    A check names one of KINDS and what it compares; `most`: holds when more than half of the
-    comparisons are good. Raises ValueError for an unknown paper and, naming the claim, for an unknown
-    kind or option of a check.
+    A check names one of KINDS and what it compares; `most`: holds when more than half of the comparisons do. A claim
+    with `reduced`, what the schedule here cannot test, is not counted against the paper. Raises ValueError for an
+    unknown paper and, naming the claim, for an unknown kind or option of a check.
     """
     rows = []
     for entry in paper.claims:
@@ -39,75 +37,94 @@ def judged(paper: Paper) -> list[dict]:
             options = list(signature(KINDS[kind]).parameters.values())[1:]  # without the paper
             needed = {option.name for option in options if option.default is option.empty}
             check_keys(where, check, needed, {option.name for option in options})
-            row |= decide(list(KINDS[kind](paper, **check)), most=most)
+            row |= decide(list(KINDS[kind](paper, **check)), most=most, reduced=entry.get("reduced", ""))
+            row["evidence"] = "\n".join([row["evidence"], *filter(None, [entry.get("note")])])
         elif "open" in entry:
-            row |= {"verdict": "not run", "evidence": entry["open"]}
+            row |= {"verdict": NOT_RUN, "evidence": entry["open"]}
         else:
             row |= {"verdict": "not started", "evidence": "the chapter is not written"}
         rows.append(row)
     return rows
 
 
-def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> dict[str, str]:
-    """Verdict and evidence from comparisons (what was compared, whether it is good)."""
-    if not comparisons:
-        return {"verdict": "not run", "evidence": "no record"}
-    bad = [name for name, fine in comparisons if not fine]
-    n_good = len(comparisons) - len(bad)
-    partly = "holds in part" if n_good else "does not hold"
-    verdict = "holds" if not bad or (most and n_good > len(bad)) else partly
-    told = f"; not: {', '.join(bad)}" if bad else ""
-    return {"verdict": verdict, "evidence": f"{n_good} of {len(comparisons)}{told}"}
+def decide(found: Sequence[tuple[str, str]], *, most: bool = False, reduced: str = "") -> dict[str, str]:
+    """Verdict and evidence from comparisons, each with its answer; the evidence sorts them by it."""
+    if not found:
+        return {"verdict": NOT_RUN, "evidence": "no record"}
+    answers = [answer for _, answer in found]
+    verdict = verdicts.combined(answers, most=most)
+    told = [f"{answers.count(HOLDS)} of {len(found)} hold"]
+    for answer in ANSWERS:
+        if names := [name for name, other in found if other == answer]:
+            told.append(f"{answer}: {'; '.join(names)}")
+    if reduced and verdict != HOLDS:
+        verdict, told = REDUCED, [reduced, *told]
+    return {"verdict": verdict, "evidence": "\n".join(told)}
 
 
 def _cells(
-    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] | None = None, agree: Sequence[str] = GOOD
+    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] | None = None, reversed: bool = False
 ) -> Found:
-    """Numbers of a published table: the verdict is in `agree`, by default at least within our spread."""
+    """The printed numbers of a table are reached; reversed: ours are not above them."""
     for cell in compare.table(paper, table, datasets=datasets):
-        if cell["row"] in rows and cell["mean"] is not None:
-            yield _on(paper, cell["row"], cell["dataset"]), cell["verdict"] in agree
+        if cell["row"] in rows and None not in (cell["mean"], cell["paper"]):
+            sides = (cell["scores"], cell["paper"])
+            yield _told(paper, cell["row"], cell["dataset"], sides[::-1] if reversed else sides, verdicts.reaches)
 
 
 def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str]) -> Found:
-    """A row on two data sets: no further apart than in the paper, or than two standard deviations."""
-    found = [c for c in compare.table(paper, table, datasets=datasets) if c["mean"] is not None]
+    """A row of a table is on the first data set as good as on the second."""
+    found = {(c["row"], c["dataset"]): c for c in compare.table(paper, table, datasets=datasets)}
     for row in rows:
-        same = [cell for cell in found if cell["row"] == row]
-        if len(same) == 2:
-            gap, std = compare.difference(*(cell["scores"] for cell in same))
-            theirs = abs(same[0]["paper"] - same[1]["paper"])
-            yield row.split(" [")[0], abs(gap) <= theirs or compare.judge(gap, std, "same")
+        one, other = (found.get((row, dataset), {"mean": None}) for dataset in datasets)
+        if None not in (one["mean"], other["mean"]):
+            yield _told(paper, row, datasets[0], (one["scores"], other["scores"]), verdicts.reaches)
 
 
-def _better(paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Iterable[str]) -> Found:
-    """Each of `first` (method/result) is above the best of `than`, by data set."""
+def _better(
+    paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Sequence[str], paired: bool = False
+) -> Found:
+    """Each of `first` (method/result, with the tag after @) is above the best of `than`, by data set.
+
+    paired: the methods share what a seed starts from.
+    """
     for dataset in datasets:
         others = [s for s in (_scores(paper, dataset, one) for one in than) if s is not None]
         for one in first if others else ():
-            ours = _scores(paper, dataset, one)
-            if ours is not None:
-                best = max(others, key=lambda scores: (scores.mean(), scores.std()))
+            if (ours := _scores(paper, dataset, one)) is not None:
+                best = max(others, key=_mean)
                 name = one.removesuffix("/labels").replace("/", " ")
-                yield _on(paper, name, dataset), compare.judge(*compare.difference(ours, best))
+                yield _told(paper, name, dataset, (ours, best), verdicts.above, paired=paired)
 
 
-def _phases(paper: Paper, methods: Sequence[str], first: str, than: str, datasets: Sequence[str]) -> Found:
-    """One result of each method is above another result of the same runs, seed by seed."""
+def _phases(
+    paper: Paper, methods: Sequence[str], first: str, than: str, datasets: Sequence[str], average: bool = False
+) -> Found:
+    """One result of each method is above another result of the same runs, seed by seed; or it is on average."""
+    gaps = []
     for method, dataset in product(sorted(methods), sorted(datasets)):
         one, other = (_scores(paper, dataset, f"{method}/{r}") for r in (first, than))
         if one is not None and other is not None:
-            good = compare.judge(*compare.difference(one, other, paired=True))
-            yield _on(paper, method, dataset), good
+            if average:
+                gaps.append(one - other)
+            else:
+                yield _told(paper, method, dataset, (one, other), verdicts.above, paired=True)
+    if gaps:
+        found = difference(pd.concat(gaps, axis=1).dropna(axis=1).mean(axis=1))
+        yield f"mean of {len(gaps)} pairs of method and data set {found}", verdicts.above(found)
 
 
 def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
-    """The main setting is above that of each tag, or scores the same; `result` leaves others out."""
-    for row in compare.effects(paper, tags):
-        if result in (None, row["result"]):
-            what = row["result"] if len(tags) == 1 else row["tag"]
-            good = compare.judge(-row["difference"], row["std"], rule)
-            yield _on(paper, what, row["dataset"]), good
+    """The main setting is above that of each tag, or as good ("alike"), seed by seed; `result` leaves others out."""
+    rows = compare.settings(paper, ["main", *tags])
+    place = ["dataset", "profile", "result"]
+    starts = dict(iter(rows[rows["tag"] == "main"].groupby(place, sort=False)[paper.headline]))
+    others = rows[rows["tag"] != "main"].groupby(["tag", *place], sort=False)[paper.headline]
+    for (tag, *key), scores in others:
+        if tuple(key) in starts and result in (None, key[-1]):
+            what = key[-1] if len(tags) == 1 else tag
+            sides = (starts[tuple(key)], scores)
+            yield _told(paper, what, key[0], sides, getattr(verdicts, rule), paired=True)
 
 
 def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
@@ -117,40 +134,65 @@ def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
         row = cell["row"] if over else f"{cell['row'].rsplit(', ', 1)[0]}, data"
         start = starts.get((row, cell["dataset"]), {"mean": None})
         if None not in (start["mean"], cell["mean"]) and (over or row != cell["row"]):
-            good = compare.judge(*compare.difference(cell["scores"], start["scores"]))
-            yield _on(paper, cell["row"], cell["dataset"]), good
+            printed = None if None in (cell["paper"], start["paper"]) else cell["paper"] - start["paper"]
+            sides = (cell["scores"], start["scores"])
+            yield _told(paper, cell["row"], cell["dataset"], sides, verdicts.above, printed=printed)
 
 
 def _stages(paper: Paper, dataset: str, clusters: Sequence[int]) -> Found:
     """The runs of a data set went through these numbers of clusters."""
     runs = paper.select(dataset=dataset, tag="main")
     if seen := {stage["n_clusters"] for entry in runs for stage in entry["history"]}:
-        yield from ((f"{number} clusters", number in seen) for number in clusters)
+        yield from ((f"{number:,} clusters", HOLDS if number in seen else FAILS) for number in clusters)
 
 
-def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
-    """Codebooks are more accurate than another, seed by seed: the mean gain exceeds two deviations."""
-    rows = as_rows(paper.select(task="classification", tag=[*codes, than]))
+def _codes(paper: Paper, code: str, than: str, sizes: dict[str, str], table: str, columns: dict[str, str]) -> Found:
+    """A codebook is more accurate than another, seed by seed, where the paper prints both: {result: row of `table`}."""
+    rows = as_rows(paper.select(task="classification", tag=[code, than]))
     by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)))
-    for code in codes:
-        for size in [size for tag, size in by_code if tag == code and (than, size) in by_code]:
-            sides = (by_code[tag, size]["accuracy"] for tag in (code, than))
-            gap, std = compare.difference(*sides, paired=True)
-            if not math.isnan(std):  # one seed alone says nothing
-                yield f"{code} from {int(size[1:]):,}", gap > 2 * std
+    printed = paper.others[table]
+    places = [printed["columns"].index(columns[name]) for name in (code, than)]
+    numbers = {row["name"]: row["values"] for row in printed["rows"]}
+    for size, row in sizes.items():
+        if (code, size) in by_code and (than, size) in by_code:
+            one, other = (by_code[name, size]["accuracy"] for name in (code, than))
+            theirs = numbers[row][places[0]] - numbers[row][places[1]]
+            found = difference(one, other, paired=True)
+            yield f"{code} from {int(size[1:]):,} {found}, in the paper {theirs:+.3f}", verdicts.above(found, theirs)
 
 
-def _scores(paper: Paper, dataset: str, one: str) -> pd.Series | None:
-    """Scores by seed, in the headline metric, of "method/result" in the profile's own setting."""
-    found = compare.runs(paper, dataset, *one.split("/"))
-    return None if found is None else found[paper.headline]
+def _theorems(paper: Paper, zeta: float) -> Found:
+    """Theorems 1 to 3 of paper 004 on a lattice."""
+    yield from ((name, HOLDS if good else FAILS) for name, good in theorems.theorems_on_a_lattice(zeta))
 
 
-def _on(paper: Paper, what: str, dataset: str) -> str:
-    return f"{what.split(' [')[0]} on {paper.names.get(dataset, dataset)}"
+def _scores(paper: Paper, dataset: str, one: str) -> verdicts.Scores | None:
+    """Scores by seed, in the headline metric, of "method/result" or "method/result@tag"."""
+    what, _, tag = one.partition("@")
+    found = compare.runs(paper, dataset, *what.split("/"), tag=tag or "main")
+    return None if found is None else compare.scores(found, paper.headline)
+
+
+def _mean(scores: verdicts.Scores) -> float:
+    return scores.mean() if isinstance(scores, pd.Series) else scores
+
+
+def _told(
+    paper: Paper,
+    what: str,
+    dataset: str,
+    sides: tuple[Any, Any],
+    rule: Callable[..., str],
+    *,
+    paired: bool = False,
+    **options: Any,
+) -> tuple[str, str]:
+    paired = paired and all(isinstance(side, pd.Series) for side in sides)
+    found = difference(*sides, paired=paired)
+    return f"{what.split(' [')[0]} on {paper.names.get(dataset, dataset)} {found}", rule(found, **options)
 
 
 KINDS: dict[str, Callable[..., Found]] = {
     check.__name__.removeprefix("_"): check
-    for check in (_cells, _alike, _better, _phases, _settings, _gains, _stages, _codes)
-} | {"theorems": lambda paper, zeta: theorems.theorems_on_a_lattice(zeta)}
+    for check in (_cells, _alike, _better, _phases, _settings, _gains, _stages, _codes, _theorems)
+}

@@ -2,60 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from reprolib.checks import unknown_name
-from reprolib.experiments.paper import Paper
-from reprolib.experiments.records import DECIMALS
+from reprolib.experiments.paper import Paper, defaults
+from reprolib.report import verdicts
 from reprolib.report.measured import groups, measured
+from reprolib.report.verdicts import FAILS, HOLDS, NOT_RUN, UNKNOWN
 
-# Numbers in the papers carry two or three digits: a gap below this says nothing
-TOLERANCE = 0.01
 # A smoke run says nothing; where the paper's scale was run, it goes first
 PROFILES = ("paper", "cpu")
-VERDICTS = ("above", "reached", "within spread", "below", "not run")
+VERDICTS = ("above", "reached", UNKNOWN, "below", "one seed", NOT_RUN)
 
 
-def difference(ours: pd.Series, other: pd.Series | float, *, paired: bool = False) -> tuple[float, float]:
-    """Mean and standard deviation of ours - other, scores by seed; `other` may be one number.
+def scores(rows: pd.DataFrame, metric: str) -> verdicts.Scores:
+    """Scores by seed of rows of `measured` of one setting; one number where the method takes no seed."""
+    exact = len(rows) == 1 and "random_state" not in defaults(rows["method"].iloc[0])
+    return float(rows[metric].iloc[0]) if exact else rows[metric]
 
-    paired: over the seeds that both have; otherwise the variances add up, and a side without a spread,
-    one seed or a number, adds none.
+
+def verdict(found: verdicts.Difference) -> str:
+    """How a mean stands to the paper's number, from their difference: one of VERDICTS.
+
+    "above": the whole interval is more than MARGIN over the paper's; "reached" and "below": see `verdicts.reaches`.
     """
-    if paired:
-        gaps = (ours - other).dropna()
-        return gaps.mean(), gaps.std()
-    other = pd.Series(other)
-    return ours.mean() - other.mean(), math.hypot(*np.nan_to_num([ours.std(), other.std()]))
-
-
-def judge(gap: float, std: float, rule: str = "above") -> bool:
-    """Whether a difference is "above" zero or the "same", by 0.01 or two deviations, what is more.
-
-    A std of NaN, as for one seed, counts as 0.
-    """
-    gap, room = round(gap, DECIMALS), max(TOLERANCE, 2 * np.nan_to_num(std))
-    return bool({"above": gap > room, "same": abs(gap) <= room}[rule])
-
-
-def verdict(gap: float, std: float) -> str:
-    """Put into words how a mean over seeds stands to the paper's number, both in [0, 1].
-
-    gap: ours less the paper's; std: of ours. "above": more than max(0.01, 2 std) over the paper's.
-    "reached": at least the paper's minus 0.01. "within spread": at least the paper's minus 2 std.
-    "below": anything else.
-    """
-    if judge(gap, std):
+    if found.n == 1:
+        return "one seed"
+    if found.low > verdicts.MARGIN:
         return "above"
-    gap = round(gap, DECIMALS)
-    if gap >= -TOLERANCE:
-        return "reached"
-    return "within spread" if gap >= -2 * np.nan_to_num(std) else "below"
+    return {HOLDS: "reached", FAILS: "below", UNKNOWN: UNKNOWN}[verdicts.reaches(found)]
 
 
 def runs(
@@ -125,13 +103,13 @@ def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profi
     if found is None:
         empty = dict.fromkeys(("scores", "mean", "std", "profile", "reduced", "devices", "stale"))
         return cell | empty | {"n_seeds": 0, "verdict": "not run"}
-    scores, scale = found[metric], found["profile"].iloc[0]
-    told = "not in paper" if printed is None else verdict(*difference(scores, printed))
+    ours, scale = scores(found, metric), found["profile"].iloc[0]
+    told = "not in paper" if printed is None else verdict(verdicts.difference(ours, printed))
     return cell | {
-        "scores": scores,
-        "mean": scores.mean(),
-        "std": scores.std(),
-        "n_seeds": len(scores),
+        "scores": ours,
+        "mean": found[metric].mean(),
+        "std": found[metric].std(),
+        "n_seeds": len(found),
         "profile": scale,
         "reduced": paper.profiles["profiles"].get(scale, {}).get(dataset, {}).get("reduced"),
         "devices": sorted(set(found["device"])),
@@ -155,9 +133,9 @@ def settings(paper: Paper, tags: Sequence[str]) -> pd.DataFrame:
 def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[dict[str, Any]]:
     """What each tag changes against `base` in the paper's headline metric.
 
-    One dict a tag, data set, profile and result: these four, `difference` of the means, its `std`
-    (NaN unless both sides have two seeds or more), `changed` (parameter -> value in base, value here;
-    the variant's name apart) and stale. Tags without a record beside one of the base give none.
+    One dict a tag, data set, profile and result: these four, the `difference` over the seeds that both have, `changed`
+    (parameter -> value in base, value here; the variant's name apart) and stale. Tags without a record beside one of
+    the base give none.
     """
     place = ["dataset", "profile", "result"]
     rows = settings(paper, [base, *tags])
@@ -167,12 +145,11 @@ def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[di
         if tuple(key) not in starts:
             continue
         start = starts[tuple(key)]
-        gap, std = difference(here[paper.headline], start[paper.headline])
         before, after = (side["parameters"].iloc[0] for side in (start, here))
         pairs = {k: (before.get(k), after.get(k)) for k in {**before, **after} if k != "variant"}
         found.append(
-            {"tag": tag, **dict(zip(place, key, strict=True)), "difference": gap}
-            | {"std": std if min(len(here), len(start)) > 1 else math.nan}
+            {"tag": tag, **dict(zip(place, key, strict=True))}
+            | {"difference": verdicts.difference(here[paper.headline], start[paper.headline], paired=True)}
             | {"changed": {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}}
             | {"stale": bool(here["stale"].any() or start["stale"].any())}
         )

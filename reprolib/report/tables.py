@@ -13,11 +13,11 @@ from reprolib.checks import unknown_name
 from reprolib.experiments.paper import METRICS, Paper
 from reprolib.report import compare
 from reprolib.report.measured import KEYS, measured
+from reprolib.report.verdicts import NOT_RUN
 
 SPACE = "\u00a0"  # does not break: a number and its spread stay on one line
-MARKS = {"above": "▲", "reached": "●", "within spread": "≈", "below": "▼"}
-MARKS |= {"holds": "●", "holds in part": "≈", "does not hold": "▼"}
-NOT_RUN = "not run"
+MARKS = {"above": "▲", "reached": "●", "cannot tell": "?", "below": "▼", "one seed": "·"}
+MARKS |= {"holds": "●", "holds in part": "◐", "does not hold": "▼", "at reduced scale": "○"}
 FEW = 3  # changed parameters that are told with their values
 PARTS = {"paper": "Paper", "released": "Released code", "ours": "Here", "why": "Why"}
 LONG = 100  # characters: a cell of text wants a wide column
@@ -83,7 +83,7 @@ def signed(difference: float | None, std: float | None) -> str:
 
 
 def marked(verdict: str) -> str:
-    """A verdict with its sign: "▲ above", "● reached", "≈ within spread", "▼ below"."""
+    """A verdict with its sign: "▲ above", "● reached", "▼ below"."""
     return f"{MARKS[verdict]}{SPACE}{verdict}" if verdict in MARKS else verdict
 
 
@@ -195,7 +195,7 @@ def ablation(paper: Paper, tags: Sequence[str], *, base: str = "main") -> Table:
             scores = here.groupby("result")[paper.headline]
             cells = {result: spread(one.mean(), one.std()) for result, one in scores}
             for effect in found:
-                cells[effect["result"]] += f"\n{signed(effect['difference'], effect['std'])}"
+                cells[effect["result"]] += f"\n{effect['difference'].interval}"
             told = [cells.get(name, "–") for name in columns]
             name = paper.names.get(dataset, dataset)
             lines.append([tag + stale, name, what, *told, str(here["seed"].nunique())])
@@ -229,7 +229,7 @@ def deviations(paper: Paper) -> Table:
             lines.append(f"{tag} against {base}{stale}:")
             told: dict[str, list[str]] = {}
             for e in same:
-                change = f"{e['result']}{SPACE}{signed(e['difference'], e['std'])}"
+                change = f"{e['result']}{SPACE}{e['difference'].interval}"
                 told.setdefault(paper.names.get(e["dataset"], e["dataset"]), []).append(change)
             lines += [f"{dataset} {', '.join(changes)}" for dataset, changes in told.items()]
         lines += [entry["effect"].strip()] if "effect" in entry else []

@@ -20,9 +20,7 @@ MARGIN = 0.02  # of ACC, NMI, ARI: a smaller difference is as good as none
 HOLDS, FAILS, UNKNOWN = ANSWERS = ("holds", "does not hold", "cannot tell")
 PARTLY, REDUCED, NOT_RUN = "holds in part", "at reduced scale", "not run"
 
-Scores = (
-    pd.Series | float
-)  # by seed; one number for what has no seed: a printed number, an exact method
+Scores = pd.Series | float  # by seed; one number for what has no seed: a printed number, an exact method
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,17 @@ class Difference:
     high: float
     n: int
 
+    @property
+    def interval(self) -> str:
+        """As "+0.012 [−0.003, +0.027]"; the mean alone where there is no interval."""
+        told = f"{self.gap:+.3f}"
+        if 0 < self.high - self.low < math.inf:
+            told += f"\u00a0[{self.low:+.3f},\u00a0{self.high:+.3f}]"
+        return told.replace("-", "−")
+
     def __str__(self) -> str:
-        if self.n == 0:
-            return f"{self.gap:+.3f}"
-        if self.n == 1:
-            return f"{self.gap:+.3f}, one seed"
-        return f"{self.gap:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {self.n} seeds"
+        seeds = {0: "", 1: ", one seed"}.get(self.n, f", {self.n} seeds")
+        return f"{self.interval}{seeds}"
 
 
 def difference(ours: Scores, other: Scores = 0.0, *, paired: bool = False) -> Difference:
@@ -61,9 +64,7 @@ def difference(ours: Scores, other: Scores = 0.0, *, paired: bool = False) -> Di
     spread = math.sqrt(sum(parts))
     if spread == 0:
         return Difference(gap, gap, gap, n)
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True)
-    )
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
     room = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * spread
     return Difference(gap, gap - room, gap + room, n)
 

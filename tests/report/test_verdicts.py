@@ -83,7 +83,7 @@ def test_one_seed_and_exact_numbers_say_so():
     assert (one.low, one.high, one.n) == (-math.inf, math.inf, 1)
     assert str(one) == "+0.100, one seed"
     assert str(difference(0.8, 0.7)) == "+0.100"
-    assert str(difference(STABLE, 0.7)) == "+0.090 [+0.088, +0.092], 3 seeds"
+    assert str(difference(STABLE, 0.7)).replace("\u00a0", " ") == "+0.090 [+0.088, +0.092], 3 seeds"
 
 
 def test_a_claim_of_many_comparisons():
