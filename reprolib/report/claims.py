@@ -15,6 +15,7 @@ from reprolib.report.verdicts import ANSWERS, FAILS, HOLDS, NOT_RUN, PARTLY, RED
 from reprolib.studies import theorems
 
 VERDICTS = (HOLDS, PARTLY, FAILS, UNKNOWN, REDUCED, NOT_RUN, "not started")
+MOST = 8  # comparisons that the evidence names for each answer
 Found = Iterator[tuple[str, str]]  # what was compared, with the difference, and one of ANSWERS
 
 
@@ -56,7 +57,8 @@ def decide(found: Sequence[tuple[str, str]], *, most: bool = False, reduced: str
     told = [f"{answers.count(HOLDS)} of {len(found)} hold"]
     for answer in ANSWERS:
         if names := [name for name, other in found if other == answer]:
-            told.append(f"{answer}: {'; '.join(names)}")
+            more = [f"and {len(names) - MOST} more"] if len(names) > MOST else []
+            told.append(f"{answer}: {'; '.join(names[:MOST] + more)}")
     if reduced and verdict != HOLDS:
         verdict, told = REDUCED, [reduced, *told]
     return {"verdict": verdict, "evidence": "\n".join(told)}
@@ -110,8 +112,9 @@ def _phases(
             else:
                 yield _told(paper, method, dataset, (one, other), verdicts.above, paired=True)
     if gaps:
-        found = difference(pd.concat(gaps, axis=1).dropna(axis=1).mean(axis=1))
-        yield f"mean of {len(gaps)} pairs of method and data set {found}", verdicts.above(found)
+        table = pd.concat(gaps, axis=1).dropna(axis=1)  # one seed alone says nothing
+        found = difference(table.mean(axis=1))
+        yield f"mean of {table.shape[1]} pairs of method and data set {found}", verdicts.above(found)
 
 
 def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:

@@ -75,7 +75,7 @@ def above(found: Difference, printed: float | None = None) -> str:
     printed: the paper's difference. An interval around zero says no where it stays below that, or, where
     the paper prints none, below MARGIN; it cannot tell where it holds both.
     """
-    if found.low > 0:
+    if found.low > (0 if found.n else MARGIN):  # two exact numbers always differ
         return HOLDS
     return FAILS if found.high < (printed if printed and printed > 0 else MARGIN) else UNKNOWN
 
