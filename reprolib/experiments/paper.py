@@ -247,7 +247,7 @@ def defaults(method: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if name in classes:
             for base in reversed(classes[name].bases):
-                found |= fields(ast.unparse(base))
+                found |= fields(ast.unparse(base).rpartition(".")[2])
             for node in classes[name].body:
                 if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation):
                     found[node.target.id] = ast.literal_eval(node.value)

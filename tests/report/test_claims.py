@@ -1,68 +1,87 @@
 """Verdicts on claims, from records made for the test."""
 
+import re
+
 import pytest
 
 from reprolib.experiments.paper import Paper, claimed
 from reprolib.report import claims, tables
+from reprolib.report.verdicts import FAILS, HOLDS, UNKNOWN
 
 
-@pytest.mark.parametrize(
-    "good, most, verdict",
-    [
-        ([], False, "not run"),
-        ([True, True], False, "holds"),
-        ([True, False], False, "holds in part"),
-        ([False, False], False, "does not hold"),
-        ([True, True, False], True, "holds"),
-        ([True, False], True, "holds in part"),
-    ],
-)
-def test_a_claim_is_decided_by_its_comparisons(good, most, verdict):
-    compared = [(f"c{i}", fine) for i, fine in enumerate(good)]
-    found = claims.decide(compared, most=most)
-    assert found["verdict"] == verdict
-    assert ("not: " in found["evidence"]) == (False in good)
+def test_the_evidence_sorts_comparisons_by_their_answer():
+    found = claims.decide([("a +0.1", HOLDS), ("b −0.1", FAILS), ("c +0.0", UNKNOWN), ("d +0.2", HOLDS)])
+    assert found["verdict"] == "holds in part"
+    assert found["evidence"].split("\n") == [
+        "2 of 4 hold",
+        "holds: a +0.1; d +0.2",
+        "does not hold: b −0.1",
+        "cannot tell: c +0.0",
+    ]
+    assert claims.decide([])["verdict"] == "not run"
+    many = claims.decide([(f"x{i}", HOLDS) for i in range(claims.MOST + 2)])
+    assert many["evidence"].endswith("; and 2 more")
+
+
+def test_what_the_schedule_cannot_test_is_no_failure():
+    found = claims.decide([("a", FAILS)], reduced="six epochs")
+    assert found["verdict"] == "at reduced scale" and found["evidence"].startswith("six epochs\n")
+    assert claims.decide([("a", UNKNOWN)], reduced="six epochs")["verdict"] == "at reduced scale"
+    assert claims.decide([("a", HOLDS)], reduced="six epochs")["verdict"] == "holds"
+    assert claims.decide([], reduced="six epochs")["verdict"] == "not run"
 
 
 def judge(book, **check):
-    book.claims = [{"claim": "c", "where": "w", "check": check}]
+    """The verdict, and the names of what was compared by answer, without the numbers."""
+    book.claims = [{"claim": "c", "where": "w", "check": check, "note": "told"}]
     (row,) = claims.judged(book)
-    return row["verdict"], row["evidence"]
+    first, *lines, note = row["evidence"].split("\n")
+    assert note == "told" and (first == "no record" or first.endswith(" hold"))
+    found = {}
+    for line in lines:
+        answer, names = line.split(": ", 1)
+        found[answer] = [re.split(r" [+−]", name)[0] for name in names.split("; ")]
+    return row["verdict"], found
 
 
 def test_methods_are_compared_with_the_best_of_the_others(book):
-    better = dict(kind="better", first=["JULE/SF"], than=["KMeans/labels"], datasets=["digits"])
-    assert judge(book, **better) == ("holds", "1 of 1")
-    worse = better | {"first": ["KMeans/labels"], "than": ["JULE/SF", "JULE/RC"]}
-    assert judge(book, **worse) == ("does not hold", "0 of 1; not: KMeans on Digits")
-    # SF is above k-means, but not above the best of the two
-    both = better | {"than": ["KMeans/labels", "JULE/RC"]}
-    assert judge(book, **both) == ("does not hold", "0 of 1; not: JULE SF on Digits")
+    better = dict(kind="better", first=["JULE/RC"], than=["JULE/SF"], datasets=["digits"])
+    assert judge(book, **better, paired=True) == ("holds", {HOLDS: ["JULE RC on Digits"]})
+    worse = better | {"first": ["JULE/SF"], "than": ["JULE/RC"]}
+    assert judge(book, **worse) == ("does not hold", {FAILS: ["JULE SF on Digits"]})
+    # RC is above SF, but not above the best of the two
+    both = better | {"than": ["JULE/SF", "JULE/RC@main"]}
+    assert judge(book, **both)[0] == "does not hold"
+    # one seed of k-means decides nothing
+    one = better | {"than": ["KMeans/labels"]}
+    assert judge(book, **one) == ("cannot tell", {UNKNOWN: ["JULE RC on Digits"]})
     assert judge(book, **better | {"datasets": ["usps"]})[0] == "not run"
 
 
 def test_settings_are_compared_with_the_main_one(book):
     settings = dict(kind="settings", tags=["worse"])
-    assert judge(book, **settings) == ("holds", "2 of 2")
-    assert judge(book, **settings, result="RC") == ("holds", "1 of 1")
+    assert judge(book, **settings) == ("holds", {HOLDS: ["SF on Digits", "RC on Digits"]})
+    assert judge(book, **settings, result="RC") == ("holds", {HOLDS: ["RC on Digits"]})
     assert judge(book, kind="settings", tags=["absent"])[0] == "not run"
-    told = judge(book, kind="settings", rule="same", tags=["worse", "absent"], result="RC")
-    assert told == ("does not hold", "0 of 1; not: worse on Digits")
+    told = judge(book, kind="settings", rule="alike", tags=["worse", "absent"], result="RC")
+    assert told == ("does not hold", {FAILS: ["worse on Digits"]})
 
 
 def test_phases_are_compared_within_runs(book):
     for entry in book.select(tag="main", method="JULE"):
         assert entry["metrics"]["RC"]["acc"] > entry["metrics"]["SF"]["acc"]
     check = dict(kind="phases", methods=["JULE"], datasets=["digits", "usps"])
-    assert judge(book, **check, first="RC", than="SF") == ("holds", "1 of 1")
-    worse = judge(book, **check, first="SF", than="RC")
-    assert worse == ("does not hold", "0 of 1; not: JULE on Digits")
-    assert judge(book, **check, first="SF", than="labels") == ("not run", "no record")
+    assert judge(book, **check, first="RC", than="SF") == ("holds", {HOLDS: ["JULE on Digits"]})
+    mean = judge(book, **check, first="RC", than="SF", average=True)
+    assert mean == ("holds", {HOLDS: ["mean of 1 pairs of method and data set"]})
+    assert judge(book, **check, first="SF", than="RC") == ("does not hold", {FAILS: ["JULE on Digits"]})
+    assert judge(book, **check, first="SF", than="labels") == ("not run", {})
 
 
 def test_the_numbers_of_clusters_are_looked_up(book):
     stages = dict(kind="stages", dataset="digits", clusters=[30, 17, 11])
-    assert judge(book, **stages) == ("holds in part", "2 of 3; not: 11 clusters")
+    found = {HOLDS: ["30 clusters", "17 clusters"], FAILS: ["11 clusters"]}
+    assert judge(book, **stages) == ("holds in part", found)
     assert judge(book, **stages | {"dataset": "usps"})[0] == "not run"
 
 
@@ -78,16 +97,18 @@ def printed(book, **rows):
 
 
 def test_cells_follow_the_printed_table(book):
-    rows = printed(book, low=("JULE", "SF", "main", 0.1), high=("JULE", "SF", "main", 0.99))
+    rows = printed(
+        book, low=("JULE", "SF", "main", 0.1), high=("JULE", "SF", "main", 0.99), no=("JULE", "SF", "main", None)
+    )
     rows[0]["name"] = "low [1]"
-    cells = dict(kind="cells", table="t", rows=["low [1]", "high"])
-    assert judge(book, **cells) == ("holds in part", "1 of 2; not: high on Digits")
-    told = judge(book, **cells, agree=["below"])
-    assert told == ("holds in part", "1 of 2; not: low on Digits")
+    cells = dict(kind="cells", table="t", rows=["low [1]", "high", "no"])
+    assert judge(book, **cells) == ("holds in part", {HOLDS: ["low on Digits"], FAILS: ["high on Digits"]})
+    told = judge(book, **cells, reversed=True)
+    assert told == ("holds in part", {HOLDS: ["high on Digits"], FAILS: ["low on Digits"]})
     assert judge(book, **cells | {"rows": []})[0] == "not run"
 
 
-def test_likeness_allows_what_the_paper_shows(book, tmp_path, folder):
+def test_likeness_asks_for_no_less(book, tmp_path, folder):
     for path in [*folder.glob("*.json"), *folder.glob("*.npz")]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     for path in folder.glob("JULE-digits-cpu-worse-*.json"):
@@ -95,12 +116,10 @@ def test_likeness_allows_what_the_paper_shows(book, tmp_path, folder):
         (tmp_path / f"usps-{path.name}").write_text(text.replace('"tag": "worse"', '"tag": "main"'))
     book.root = tmp_path
     (row,) = printed(book, R=("JULE", "SF", "main", 0.9))
-    alike = dict(kind="alike", table="t", rows=["R"], datasets=["digits", "usps"])
     row["values"]["usps"] = 0.9
-    assert judge(book, **alike) == ("does not hold", "0 of 1; not: R")
-    row["values"]["usps"] = 0.5
-    assert judge(book, **alike) == ("holds", "1 of 1")
-
+    alike = dict(kind="alike", table="t", rows=["R"], datasets=["digits", "usps"])
+    assert judge(book, **alike)[0] == "holds"  # better is no failure
+    assert judge(book, **alike | {"datasets": ["usps", "digits"]})[0] == "does not hold"
     assert judge(book, **alike | {"rows": ["absent"]})[0] == "not run"
 
 
@@ -113,31 +132,33 @@ def test_gains_are_over_another_table_or_over_the_row_of_pixels(book):
     pixels[0]["name"] = "A [1]"
     book.published = {"learned": learned, "pixels": book.published["t"]}
     over = judge(book, kind="gains", table="learned", over="pixels")
-    assert over == ("holds in part", "1 of 2; not: B on Digits")
+    assert over == ("holds in part", {HOLDS: ["A on Digits"], UNKNOWN: ["B on Digits"]})
     rows = printed(book, x=sf, y=rc, z=("JULE", "SF", "worse", 0.9))
     for row, name in zip(rows, ("x → y, data", "x → y, ip", "x → y, top-1"), strict=True):
         row["name"] = name
     within = judge(book, kind="gains", table="t")
-    assert within == ("holds in part", "1 of 2; not: x → y, top-1 on Digits")
+    assert within[1] == {HOLDS: ["x → y, ip on Digits"], FAILS: ["x → y, top-1 on Digits"]}
     assert judge(book, kind="gains", table="t", most=True)[0] == "holds in part"
 
 
-def test_codes_are_compared_seed_by_seed(book):
+def test_codes_are_compared_seed_by_seed_where_the_paper_prints_both(book):
     def run(name, seed, scores):
         found = {f"n{n}": {"accuracy": a} for n, a in scores.items()}
         made = book.select(tag="main", method="JULE")[0]
         return made | {"tag": name, "random_state": seed, "metrics": found}
 
     runs = [run("whitened", 0, {10: 0.5, 20: 0.6}), run("whitened", 1, {10: 0.7, 20: 0.8})]
-    runs += [run("conv1", 0, {10: 0.52, 20: 0.6}), run("conv1", 1, {10: 0.73, 20: 0.9})]
+    runs += [run("conv1", 0, {10: 0.52, 20: 0.6}), run("conv1", 1, {10: 0.721, 20: 0.9})]
     book.select = lambda task, tag: runs
-    check = dict(kind="codes", codes=["conv1", "conv2"], than="whitened")
-    # 0.02 and 0.03 from 10 images, 0.0 and 0.1 from 20
-    assert judge(book, **check) == ("holds in part", "1 of 2; not: conv1 from 20")
-    runs.pop()  # one seed alone says nothing
-    assert judge(book, **check) == ("not run", "no record")
+    rows = [{"name": "10", "values": [0.61, 0.62]}, {"name": "20", "values": [0.7, 0.72]}]
+    book.others = {"t8": {"columns": ["conv1", "K"], "rows": rows}}
+    check = dict(kind="codes", code="conv1", than="whitened", table="t8", sizes={"n10": "10", "n20": "20"})
+    check["columns"] = {"conv1": "conv1", "whitened": "K"}
+    found = {HOLDS: ["conv1 from 10"], UNKNOWN: ["conv1 from 20"]}
+    assert judge(book, **check) == ("holds in part", found)
+    assert judge(book, **check | {"sizes": {"n10": "10"}})[0] == "holds"
     runs.clear()
-    assert judge(book, **check) == ("not run", "no record")
+    assert judge(book, **check) == ("not run", {})
 
 
 def test_a_wrong_check_names_its_claim(book):

@@ -9,6 +9,7 @@ import pytest
 from reprolib.experiments.paper import Paper, papers
 from reprolib.report import compare
 from reprolib.report.measured import COLUMNS, as_rows, groups, measured
+from reprolib.report.verdicts import Difference
 
 
 def nmi(book, tag, result="SF"):
@@ -33,53 +34,30 @@ def test_rows_are_grouped_by_run_and_result(book):
     assert [len(rows) for rows in groups(book).values()] == [3, 3, 1, 1, 2, 2, 1, 1]
 
 
-def test_a_difference_has_both_spreads_or_that_of_the_pairs():
-    a, b = pd.Series([0.5, 0.7, 0.9]), pd.Series([0.4, 0.5], index=[1, 0])
-    gap, std = compare.difference(a, b)
-    assert gap == pytest.approx(0.25)
-    assert std == pytest.approx(math.sqrt(np.var(a, ddof=1) + np.var(b, ddof=1)))
-    # by seed: 0.5 - 0.5 and 0.7 - 0.4
-    gap, std = compare.difference(a, b, paired=True)
-    assert (gap, std) == (pytest.approx(0.15), pytest.approx(np.std([0.0, 0.3], ddof=1)))
-    assert compare.difference(a, 0.6) == (pytest.approx(0.1), pytest.approx(0.2))
-    # one seed adds no spread
-    assert compare.difference(a, b[:1])[1] == pytest.approx(0.2)
-    assert compare.difference(a[:1], b[:1])[1] == 0.0
-
-
 @pytest.mark.parametrize(
-    ("gap", "std", "above", "same"),
+    ("gap", "low", "high", "n", "expected"),
     [
-        (0.0, 0.0, False, True),
-        (0.01, math.nan, False, True),
-        (0.0101, math.nan, True, False),
-        (-0.02, 0.0, False, False),
-        (0.05, 0.03, False, True),
-        (0.05, 0.02, True, False),
+        (0.03, 0.021, 0.039, 3, "above"),
+        (0.03, 0.010, 0.050, 3, "reached"),
+        (0.0, -0.019, 0.019, 3, "reached"),
+        (-0.01, -0.030, 0.010, 3, "cannot tell"),
+        (-0.03, -0.050, -0.010, 3, "below"),
+        (0.30, -math.inf, math.inf, 1, "one seed"),
+        (-0.021, -0.021, -0.021, 0, "below"),
     ],
 )
-def test_a_difference_counts_beyond_a_hundredth_and_two_deviations(gap, std, above, same):
-    assert compare.judge(gap, std) is compare.judge(gap, std, "above") is above
-    assert compare.judge(gap, std, "same") is same
-
-
-@pytest.mark.parametrize(
-    ("paper", "mean", "std", "expected"),
-    [
-        (0.9, 0.9, math.nan, "reached"),
-        (0.9, 0.89, math.nan, "reached"),
-        (0.9, 0.889, math.nan, "below"),
-        (0.9, 0.91, math.nan, "reached"),
-        (0.9, 0.911, math.nan, "above"),
-        (0.9, 0.93, 0.02, "reached"),
-        (0.9, 0.945, 0.02, "above"),
-        (0.9, 0.87, 0.02, "within spread"),
-        (0.9, 0.85, 0.02, "below"),
-    ],
-)
-def test_verdicts(paper, mean, std, expected):
-    assert compare.verdict(mean - paper, std) == expected
+def test_verdicts(gap, low, high, n, expected):
+    assert compare.verdict(Difference(gap, low, high, n)) == expected
     assert expected in compare.VERDICTS
+
+
+def test_a_method_without_a_seed_has_exact_scores(book):
+    rows = compare.runs(book, "digits", "KMeans", "labels")
+    assert compare.scores(rows, "acc") is not None and len(compare.scores(rows, "acc")) == len(rows)
+    exact = compare.scores(rows[:1].assign(method="ACGDL"), "acc")
+    assert exact == rows["acc"].iloc[0] and isinstance(exact, float)
+    # features of a network differ by seed, so that several runs are no exact number
+    assert len(compare.scores(pd.concat([rows, rows]).assign(method="ACGDL"), "acc")) == 2 * len(rows)
 
 
 @pytest.mark.parametrize("name", papers())
@@ -129,14 +107,12 @@ def test_the_papers_scale_goes_before_the_cpus(tmp_path, folder):
     assert compare.runs(book, "usps", "KMeans", "labels", tag="on-{dataset}-ip") is None
 
 
-def test_an_effect_is_a_difference_of_means_with_both_spreads(book):
+def test_an_effect_is_a_difference_seed_by_seed(book):
     (effect,) = (e for e in compare.effects(book, ["worse"]) if e["result"] == "SF")
-    main, worse = nmi(book, "main"), nmi(book, "worse")
-    assert effect["difference"] == pytest.approx(np.mean(worse) - np.mean(main))
-    both = math.sqrt(np.var(main, ddof=1) + np.var(worse, ddof=1))
-    assert effect["std"] == pytest.approx(both)
+    found, gaps = effect["difference"], np.subtract(nmi(book, "worse"), nmi(book, "main")[:2])
+    assert found.gap == pytest.approx(np.mean(gaps)) and found.n == len(gaps) == 2
     assert effect["changed"] == {"local_weight": (1.0, 0.0), "unrolling_rate": (0.9, 0.5)}
-    assert all(math.isnan(e["std"]) for e in compare.effects(book, ["single"]))
+    assert all(e["difference"].n == 1 for e in compare.effects(book, ["single"]))
     assert compare.effects(book, ["absent"]) == []
     assert compare.effects(book, ["worse"], base="absent") == []
 

@@ -76,7 +76,7 @@ def test_what_we_do_is_read_from_the_code(paper):
 
 @pytest.mark.parametrize("method", methods.__all__)
 def test_the_text_of_a_class_tells_its_parameters(method):
-    read = profiles._defaults(method)
+    read = profiles.defaults(method)
     assert {k: v for k, v in read.items() if k != "random_state"} == profiles.signature(method)
 
 
