@@ -1,7 +1,5 @@
 """The command line: `python -m reprolib`, installed as `reprolib`. Commands import what they need."""
 
-from __future__ import annotations
-
 import re
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, YAML read once, and where the repository is."""
+"""Files that are whole or not there, YAML read once and written, and where the repository is."""
 
 import hashlib
 import os
@@ -44,6 +44,11 @@ def load_yaml(path: Path) -> Any:
         return _read_yaml(path, path.stat().st_mtime_ns)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
+
+
+def as_yaml(value: Any) -> str:
+    """Write YAML: what holds only scalars in one line, the rest one key a line, in the order given."""
+    return yaml.safe_dump(value, default_flow_style=None, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 @lru_cache(maxsize=32)

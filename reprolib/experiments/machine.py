@@ -1,7 +1,5 @@
 """The machine a number was measured on: device, processor, versions, commit, peak memory."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -60,13 +58,11 @@ def _cpu_model() -> str:
 
 def commit() -> tuple[str | None, bool | None]:
     """Return the commit's hash and whether the package differs from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *arguments]
-        options = {"capture_output": True, "text": True, "check": True, "timeout": 20}
-        return subprocess.run(command, **options).stdout.strip()
-
-    try:  # only the package: records and pages that change while runs go on are not the code
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "reprolib"))
+    options = {"cwd": REPOSITORY, "capture_output": True, "text": True, "check": True, "timeout": 20}
+    # only the package: records and pages that change while runs go on are not the code
+    asked = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "reprolib")
+    try:
+        head, changed = (subprocess.run(["git", *words], **options).stdout.strip() for words in asked)
+        return head, bool(changed)
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -1,7 +1,5 @@
 """Today's behaviours, computed: `traces` of what trains; what comes out of methods and features that do not."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from sklearn.base import clone

@@ -7,11 +7,8 @@ numbers, `deviations.yml` where paper, released code and book differ; `book/clai
 What these files must hold is checked by tests/experiments/test_paper.py.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
-from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -24,12 +21,7 @@ from reprolib.files import BOOK, load_yaml
 # ImageNet network gives the features, and what other methods than the paper's take
 ABOUT = ("load", "source", "reduced", "features", "others")
 # Scores that a published table may hold, as printed
-METRICS = {
-    "acc": "ACC",
-    "nmi_geometric": "NMI (geometric)",
-    "nmi_arithmetic": "NMI (arithmetic)",
-    "nmi_max": "NMI (max)",
-}
+METRICS = {"acc": "ACC"} | {f"nmi_{mean}": f"NMI ({mean})" for mean in ("geometric", "arithmetic", "max")}
 
 
 class Paper:
@@ -64,9 +56,9 @@ class Paper:
     def published(self) -> dict[str, dict[str, Any]]:
         """The printed tables that compare methods on data sets, by id.
 
-        `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a
-        list of one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`;
-        `reported` holds numbers that the table quotes from other papers.
+        `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a list of
+        one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`; `reported` holds
+        numbers that the table quotes from other papers.
         """
         return {entry["id"]: entry for entry in self._printed.get("tables", [])}
 
@@ -87,10 +79,7 @@ class Paper:
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
-        """The printed tables of `columns` that compare no method on a data set, by id.
-
-        A row has `name` and `values`, one a column, and optionally the `parameter` that it sets.
-        """
+        """Other printed tables, by id: a row has `name`, `values`, one for each of `columns`, and maybe `parameter`."""
         return {entry["id"]: entry for entry in self._printed.get("others", [])}
 
     @cached_property
@@ -107,9 +96,9 @@ class Paper:
     def deviations(self) -> list[dict[str, Any]]:
         """Where paper, released code and this book differ, from deviations.yml.
 
-        `effect` says in words what is known of it; or `runs` are tags whose records measure it against those
-        of the tag `base`, by default "main". {name} in `ours` stands for a parameter of the method as the
-        variant "paper" and the profiles' defaults set it; ValueError for an unknown one.
+        `effect` says in words what is known of it; or `runs` are tags whose records measure it against those of the
+        tag `base`, by default "main". {name} in `ours` stands for a parameter of the method, as the variant "paper" and
+        the profiles' defaults set it; ValueError for an unknown one.
         """
         settings = _defaults(self.profiles["method"]) | self.profiles["default"]
         entries = []
@@ -117,8 +106,7 @@ class Paper:
             try:
                 ours = entry["ours"].format(**settings)
             except KeyError as error:
-                where = f"parameter in deviations.yml, {entry['id']}"
-                raise unknown_name(where, error.args[0], settings) from None
+                raise unknown_name(f"parameter in deviations.yml, {entry['id']}", error.args[0], settings) from None
             entries.append({"runs": [], "base": "main", **entry, "ours": ours})
         return entries
 
@@ -165,10 +153,7 @@ def methods(paper: str) -> list[str]:
 
 
 def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
-    """One data set's entry of a profile, parameters and ABOUT keys together; ValueError for unknown names.
-
-    Images of one's own (`folder:PATH`) take the defaults.
-    """
+    """A data set's entry of a profile, or of the user's own images (`folder:PATH`); ValueError for unknown names."""
     by_profile = profiles(paper)["profiles"]
     if profile not in by_profile:
         raise unknown_name("profile", profile, by_profile)
@@ -179,26 +164,18 @@ def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
     elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
     if not elsewhere:
         raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})
-    raise ValueError(
-        f"profile {profile!r} has no setting for {dataset!r}; {' and '.join(elsewhere)} have "
-        f"one: add -p profile={elsewhere[0]}."
-    )
+    have = f"{' and '.join(elsewhere)} have one: add -p profile={elsewhere[0]}."
+    raise ValueError(f"profile {profile!r} has no setting for {dataset!r}; {have}")
 
 
 def resolve(
-    paper: str,
-    dataset: str,
-    profile: str,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    method: str | None = None,
-    variant: str = "paper",
+    paper: str, dataset: str, profile: str, overrides: dict | None = None, *, method: str = "", variant: str = "paper"
 ) -> dict[str, Any]:
     """Every parameter that a method, by default the paper's own, is built with, `random_state` excepted.
 
-    The paper's own takes profiles.yml's `default` and the data set's entry; another what is `shared` of
-    these, its `baselines`, and the entry's `others`. A variant's come before these, the overrides last.
-    Raises ValueError for unknown names and without n_clusters, TypeError for a value of the wrong type.
+    The paper's own takes profiles.yml's `default` and the data set's entry; another what is `shared` of these, its
+    `baselines`, and the entry's `others`. A variant's come before these, the overrides last. ValueError for unknown
+    names and without n_clusters, TypeError for a value of the wrong type.
     """
     declared = profiles(paper)
     method = method or declared["method"]
@@ -210,21 +187,18 @@ def resolve(
     entry = profile_entry(paper, dataset, profile)
     chosen = declared["default"] | {k: v for k, v in entry.items() if k not in ABOUT}
     if method != declared["method"]:
-        others = (entry.get("others") or {}).items()
         chosen = {k: chosen[k] for k in declared["shared"] if k in chosen and k in known}
         chosen |= declared["baselines"][method] or {}
-        chosen |= {k: v for k, v in others if k in known}
-    for name, value in (chosen := chosen | dict(overrides or {})).items():
+        chosen |= {k: v for k, v in entry.get("others", {}).items() if k in known}
+    for name, value in (chosen := chosen | (overrides or {})).items():
         if name not in known:
             raise unknown_name(f"parameter of {method}", name, known)
         expected = type(known[name])
         if type(value) is {float: int, tuple: list}.get(expected):
             chosen[name] = expected(value)
         elif not (known[name] is None or value is None or type(value) is expected):
-            raise TypeError(
-                f"{name} of {method} must be {expected.__name__}, like {known[name]!r}; "
-                f"got {value!r} ({type(value).__name__})."
-            )
+            wanted = f"{name} of {method} must be {expected.__name__}, like {known[name]!r}"
+            raise TypeError(f"{wanted}; got {value!r} ({type(value).__name__}).")
     if "n_clusters" not in chosen:
         raise ValueError(f"the number of clusters of {dataset!r} is not known: add -p n_clusters=...")
     return known | variants[variant] | {k: v for k, v in chosen.items() if v is not None}
@@ -240,18 +214,15 @@ def signature(method: str) -> dict[str, Any]:
 def _defaults(method: str) -> dict[str, Any]:
     """A method's parameters and their defaults as its text has them, without the seconds of torch."""
     texts = [path.read_text() for path in Path(__file__).parents[1].glob("methods/*.py")]
-    nodes = [node for text in texts for node in ast.parse(text).body]
-    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    classes = {n.name: n for text in texts for n in ast.parse(text).body if isinstance(n, ast.ClassDef)}
 
     def fields(name: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        if name in classes:
-            for base in reversed(classes[name].bases):
-                found |= fields(ast.unparse(base))
-            for node in classes[name].body:
-                if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation):
-                    found[node.target.id] = ast.literal_eval(node.value)
-        return found
+        for base in map(ast.unparse, reversed(classes[name].bases)):
+            found |= fields(base) if base in classes else {}
+        typed = [n for n in classes[name].body if isinstance(n, ast.AnnAssign)]
+        own = [n for n in typed if "ClassVar" not in ast.dump(n.annotation)]
+        return found | {n.target.id: ast.literal_eval(n.value) for n in own}
 
     return fields(method)
 
@@ -260,11 +231,13 @@ def _defaults(method: str) -> dict[str, Any]:
 def estimators() -> dict[str, type]:
     """The estimator classes by name; torch is imported with them, so only when asked for."""
     from reprolib import methods
-    from reprolib.studies import checkpoint_choice, classify, clustpy
+    from reprolib.studies import clustpy
+    from reprolib.studies.checkpoint_choice import AEKMeansByEpoch
+    from reprolib.studies.classify import PatchCodes
 
-    peers = (clustpy.ClustPyDEC, clustpy.ClustPyIDEC, clustpy.ClustPyDCN, clustpy.ClustPyDKM)
-    of_studies = (classify.PatchCodes, checkpoint_choice.AEKMeansByEpoch, *peers)
-    return {name: getattr(methods, name) for name in methods.__all__} | {kind.__name__: kind for kind in of_studies}
+    peers = (getattr(clustpy, f"ClustPy{name}") for name in ("DEC", "IDEC", "DCN", "DKM"))
+    own = (getattr(methods, name) for name in methods.__all__)
+    return {kind.__name__: kind for kind in (*own, PatchCodes, AEKMeansByEpoch, *peers)}
 
 
 def estimator_class(method: str) -> type:

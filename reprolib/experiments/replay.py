@@ -4,8 +4,6 @@ A behaviour says that the first steps are the same, a replay that a whole fit is
 the record the labels are equal; elsewhere rounding grows: read the agreement beside that between the seeds.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from datetime import date
@@ -20,8 +18,8 @@ from reprolib.checks import unknown_name
 from reprolib.experiments import records
 from reprolib.experiments.machine import machine
 from reprolib.experiments.plan import plan
-from reprolib.experiments.probes import as_text, here
-from reprolib.files import BOOK, load_yaml, write_atomically
+from reprolib.experiments.probes import here
+from reprolib.files import BOOK, as_yaml, load_yaml, write_atomically
 
 REPLAYS = BOOK / "replays.yml"
 # parameters of a record that name features of a model, which stays on the machine that fitted it
@@ -117,7 +115,7 @@ def run(paper: str, sample: int = 1, **options: Any) -> list[dict[str, Any]]:
     for entry in drawn:
         row = replay(entry)
         rows.append(row)
-        text = REPLAYS.read_text(encoding="utf-8") + as_text(row)
+        text = REPLAYS.read_text(encoding="utf-8") + as_yaml([row])
         write_atomically(REPLAYS, lambda stream, text=text: stream.write(text.encode()))
         for result, found in row["results"].items():
             came = "equal labels" if found["equal"] else f"ARI {found['ari']:.3f}"

@@ -1,7 +1,5 @@
 """Run a paper's experiment page with papermill: several seeds, resumable, one record a seed."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

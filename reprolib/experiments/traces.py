@@ -5,8 +5,6 @@ training amplifies rounding until no two processors agree. The fit is killed aft
 its checkpoint. Parameters whose defaults would hide that they are dropped are moved away from them.
 """
 
-from __future__ import annotations
-
 import tempfile
 from contextlib import suppress
 from functools import partialmethod
