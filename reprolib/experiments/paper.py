@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name, unknown_name
 from reprolib.experiments import records
 from reprolib.files import BOOK, load_yaml
 
@@ -64,18 +64,12 @@ class Paper:
 
     def printed(self, table: str, metric: str | None = None) -> list[dict[str, Any]]:
         """A table's rows with the numbers of one metric, by default its first; ValueError for unknown ones."""
-        if table not in self.published:
-            raise unknown_name("table", table, self.published)
-        metrics = self.published[table]["metrics"]
-        metric = metric or metrics[0]
-        if metric not in metrics:
-            raise unknown_name(f"metric of {table}", metric, metrics)
-
-        def pick(value: Any) -> float | None:
-            return value[metrics.index(metric)] if isinstance(value, list) else value
-
-        rows = self.published[table]["rows"]
-        return [row | {"values": {k: pick(v) for k, v in row["values"].items()}} for row in rows]
+        check_name("table", table, self.published)
+        metrics, rows = self.published[table]["metrics"], self.published[table]["rows"]
+        check_name(f"metric of {table}", metric or metrics[0], metrics)
+        at = metrics.index(metric or metrics[0])
+        values = ({k: v[at] if isinstance(v, list) else v for k, v in row["values"].items()} for row in rows)
+        return [row | {"values": found} for row, found in zip(rows, values, strict=True)]
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
@@ -114,8 +108,7 @@ class Paper:
     def claims(self) -> list[dict[str, Any]]:
         """What the paper claims: `claim`, `where`, and `check` or `open`; see `claimed`."""
         known = {entry["id"]: entry["claims"] for entry in claimed()}
-        if self.name not in known:
-            raise unknown_name("paper", self.name, known)
+        check_name("paper", self.name, known)
         return known[self.name]
 
     @cached_property
@@ -136,8 +129,7 @@ def papers() -> list[str]:
 
 def paper_folder(paper: str) -> Path:
     """book/<paper>; ValueError for an unknown paper, naming the nearest ones."""
-    if paper not in papers():
-        raise unknown_name("paper", paper, papers())
+    check_name("paper", paper, papers())
     return BOOK / paper
 
 
@@ -155,8 +147,7 @@ def methods(paper: str) -> list[str]:
 def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
     """A data set's entry of a profile, or of the user's own images (`folder:PATH`); ValueError for unknown names."""
     by_profile = profiles(paper)["profiles"]
-    if profile not in by_profile:
-        raise unknown_name("profile", profile, by_profile)
+    check_name("profile", profile, by_profile)
     if dataset.startswith("folder:"):
         return {"source": "defaults of profiles.yml; the data set is the user's own"}
     if dataset in by_profile[profile]:
@@ -179,11 +170,9 @@ def resolve(
     """
     declared = profiles(paper)
     method = method or declared["method"]
-    if method not in methods(paper):
-        raise unknown_name(f"method of {paper}", method, methods(paper))
+    check_name(f"method of {paper}", method, methods(paper))
     known, variants = signature(method), estimator_class(method).VARIANTS
-    if variant not in variants:
-        raise unknown_name(f"variant of {method}", variant, variants)
+    check_name(f"variant of {method}", variant, variants)
     entry = profile_entry(paper, dataset, profile)
     chosen = declared["default"] | {k: v for k, v in entry.items() if k not in ABOUT}
     if method != declared["method"]:
@@ -191,8 +180,7 @@ def resolve(
         chosen |= declared["baselines"][method] or {}
         chosen |= {k: v for k, v in entry.get("others", {}).items() if k in known}
     for name, value in (chosen := chosen | (overrides or {})).items():
-        if name not in known:
-            raise unknown_name(f"parameter of {method}", name, known)
+        check_name(f"parameter of {method}", name, known)
         expected = type(known[name])
         if type(value) is {float: int, tuple: list}.get(expected):
             chosen[name] = expected(value)
@@ -218,7 +206,7 @@ def _defaults(method: str) -> dict[str, Any]:
 
     def fields(name: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for base in map(ast.unparse, reversed(classes[name].bases)):
+        for base in (ast.unparse(node).rpartition(".")[2] for node in reversed(classes[name].bases)):
             found |= fields(base) if base in classes else {}
         typed = [n for n in classes[name].body if isinstance(n, ast.AnnAssign)]
         own = [n for n in typed if "ClassVar" not in ast.dump(n.annotation)]
@@ -242,6 +230,5 @@ def estimators() -> dict[str, type]:
 
 def estimator_class(method: str) -> type:
     """The estimator class of a method's name; ValueError for an unknown one."""
-    if method not in estimators():
-        raise unknown_name("method", method, estimators())
+    check_name("method", method, estimators())
     return estimators()[method]

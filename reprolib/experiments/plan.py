@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data import load as datasets
 from reprolib.experiments import paper as papers
 from reprolib.experiments import records
@@ -30,16 +30,8 @@ from reprolib.training.trainer import NO_RESULT
 PIXELS = "pixels"
 # What a page chooses beside `parameters`, the hyper-parameters that differ from the profile's. None: the
 # paper's own method; the profile's features, else pixels; the folder of the paper's records
-SETTINGS = {
-    "method": None,
-    "variant": "paper",
-    "dataset": "digits",
-    "profile": "smoke",
-    "random_state": 0,
-    "tag": "main",
-    "features": None,
-    "runs_dir": None,
-}
+SETTINGS = {"method": None, "variant": "paper", "dataset": "digits", "profile": "smoke", "random_state": 0}
+SETTINGS |= {"tag": "main", "features": None, "runs_dir": None}
 
 
 @dataclass(frozen=True)
@@ -130,7 +122,7 @@ class Plan:
         return Log(images, path=path, figure=self.random_state == 0)
 
     def fit(self, model: Any, images: Any, monitor: Log) -> dict[str, float]:
-        """Fit the method, from its checkpoint if any; return the seconds, a killed run's too, by stage if it has some."""
+        """Fit, from the checkpoint if any; return the seconds, a killed run's too, by stage if the method has some."""
         inputs, before, options = self.inputs(images), [], {}
         if self.checkpoint.exists():
             before = load_checkpoint(self.checkpoint)[1]["history"]
@@ -187,8 +179,8 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
             raise TypeError(f"{name} must be text{' or None' * (usual is None)}; got {values[name]!r}.")
     method = values["method"] or papers.methods(paper)[0]
     known, variant, tag = papers.signature(method), values["variant"], values["tag"]
-    for name in sorted(set(overrides) - set(known)):
-        raise unknown_name(f"parameter of {method}", name, {*known, *SETTINGS})
+    for name in overrides:
+        check_name(f"parameter of {method}", name, {*known, *SETTINGS})
     place = values["dataset"], values["profile"]
     entry = papers.profile_entry(paper, *place)
     usual = {"variant": "paper", "features": entry.get("features", PIXELS)}
@@ -208,8 +200,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
                 f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
     kind = papers.estimator_class(method)
-    named = f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method
-    makers = getattr(kind, "behaviours", [named])
+    makers = getattr(kind, "behaviours", [f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method])
     head, dirty = commit()  # now: the files may change while the run goes on
     if (runs_dir := values.pop("runs_dir")) is not None:
         runs = Path(runs_dir).expanduser().resolve()
@@ -241,10 +232,9 @@ def _feature_makers(features: str, method: str, profile: str) -> list[str]:
         return []
     if found := learned(features):
         papers.profile_entry("jule", found[0], profile)
-        if found[1] not in LAYERS:
-            raise unknown_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
-    elif features not in NETWORKS:
-        raise unknown_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
+        check_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
+    else:
+        check_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
     if method == "JULE":
         raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
     return ["represent", "JULE/paper"] if found else ["resnet_features"]

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
-from reprolib import metrics
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.experiments.machine import commit
 from reprolib.files import BOOK, as_yaml, load_yaml, write_atomically
 
@@ -29,8 +28,8 @@ def behaviours() -> dict[str, list[dict[str, Any]]]:
 def latest(*names: str) -> dict[str, int]:
     """Number of today's behaviour by name, as in {"JULE/paper": 1}. Raises ValueError for unknown ones."""
     known = behaviours()
-    for name in sorted(set(names) - set(known)):
-        raise unknown_name("behaviour", name, known)
+    for name in names:
+        check_name("behaviour", name, known)
     return {name: known[name][-1]["id"] for name in names}
 
 
@@ -43,15 +42,17 @@ def is_stale(entry: Mapping[str, Any]) -> bool:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name what differs between two behaviours, with both values; empty where they are the same.
 
-    Partitions are compared up to the names of clusters, facts of `plan` exactly, `numbers` up to TOLERANCE
-    of the larger one, whole ones exactly; of names that begin with bfloat16 up to HALF_TOLERANCE.
+    Facts of `plan` are compared exactly, `numbers` up to TOLERANCE of the larger one, whole ones exactly; those of
+    names that begin with bfloat16 up to HALF_TOLERANCE.
     """
     found = []
     for kind in ("plan", "numbers"):
         old, new = (dict(_leaves(side.get(kind, {}))) for side in (before, now))
         for name in dict.fromkeys([*old, *new]):
             was, is_now = (side.get(name, "nothing") for side in (old, new))
-            if not _same(kind, name, was, is_now):
+            near = kind == "numbers" and isinstance(was, float) and isinstance(is_now, float)
+            tolerance = HALF_TOLERANCE if name.startswith("bfloat16") else TOLERANCE
+            if not (math.isclose(was, is_now, rel_tol=tolerance, abs_tol=NOTHING) if near else was == is_now):
                 found.append(f"{name}: {was} before, {is_now} now")
     return found
 
@@ -90,8 +91,7 @@ def accept(name: str, why: str) -> dict[str, Any]:
     """
     from reprolib.experiments import outputs
 
-    if name not in outputs.known():
-        raise unknown_name("behaviour", name, outputs.known())
+    check_name("behaviour", name, outputs.known())
     if not why.strip():
         raise ValueError('say why the behaviour changed: --why "..."')
     today, past = outputs.compute(name), behaviours().get(name, [])
@@ -121,13 +121,3 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, f"{path}[{i}]")
     else:
         yield path, value
-
-
-def _same(kind: str, name: str, old: Any, new: Any) -> bool:
-    if isinstance(old, str) and isinstance(new, str) and "labels" in name:
-        ids = [[ord(letter) for letter in labels] for labels in (old, new)]
-        return len(old) == len(new) and math.isclose(metrics.ari(*ids), 1.0)
-    if kind == "plan" or not isinstance(old, float) or not isinstance(new, float):
-        return old == new
-    tolerance = HALF_TOLERANCE if name.startswith("bfloat16") else TOLERANCE
-    return math.isclose(old, new, rel_tol=tolerance, abs_tol=NOTHING)

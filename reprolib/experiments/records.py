@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from reprolib import metrics
-from reprolib.checks import check_keys, unknown_name
+from reprolib.checks import check_keys, check_name
 from reprolib.experiments.machine import machine, peak_memory_mb
 from reprolib.experiments.probes import is_stale as is_stale
 from reprolib.files import BOOK, file_sha256, write_atomically
@@ -193,8 +193,7 @@ def read(path: Path) -> dict:
 def matches(entry: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
     """Tell whether each key named is, or is among, what is wanted; the `dataset` goes by its name."""
     for key, wanted in filters.items():
-        if key not in entry:
-            raise unknown_name("record key", key, entry)
+        check_name("record key", key, entry)
         value = entry[key]["name"] if key == "dataset" else entry[key]
         if value not in (wanted if isinstance(wanted, list | tuple | set) else [wanted]):
             return False

@@ -167,7 +167,6 @@ def behaviour(loss=1.0, labels="aabb"):
         (behaviour(loss=1.001), []),
         (behaviour(loss=1.003), ["loss[0]"]),
         (behaviour(loss=1.06), ["loss[0]", "bfloat16, loss"]),
-        (behaviour(labels="bbaa"), []),
         (behaviour(labels="abbb"), ["labels"]),
         (behaviour() | {"plan": {"labels": "aabb", "rates": [0.1001]}}, ["rates[0]"]),
         (behaviour() | {"plan": {"labels": "aabb"}}, ["rates[0]"]),
