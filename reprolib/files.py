@@ -36,10 +36,7 @@ def file_sha256(path: Path) -> str:
 
 
 def load_yaml(path: Path) -> Any:
-    """Read a YAML file, once while it stays as it is; what is returned is shared.
-
-    Raises ValueError, naming the file, when it does not parse.
-    """
+    """Read a YAML file, once while it stays as it is: the result is shared; ValueError names what does not parse."""
     try:
         return _read_yaml(path, path.stat().st_mtime_ns)
     except yaml.YAMLError as error:

@@ -17,10 +17,7 @@ PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "numba")
 
 
 def machine() -> dict[str, Any]:
-    """Describe what a result depends on outside the code, ready for JSON.
-
-    device ("cpu" or "cuda"), device_name, cpu, threads (torch's number), platform, versions by package.
-    """
+    """Device ("cpu" or "cuda"), device_name, cpu, threads (torch's), platform and versions by package, for JSON."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -35,10 +32,7 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process since it started, in MiB.
-
-    Linux: VmHWM; unlike `ru_maxrss` it does not carry over the size of the process that started this one.
-    """
+    """Peak resident memory of this process, in MiB; on Linux without that of its parent, which `ru_maxrss` has."""
     status = Path("/proc/self/status")
     if status.is_file():
         return round(int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024, 1)

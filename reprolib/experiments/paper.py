@@ -79,7 +79,7 @@ class Paper:
     @cached_property
     def names(self) -> dict[str, str]:
         """Names of the data sets as the paper prints them, in its order, by our name."""
-        return dict(self._printed.get("names", {}))
+        return self._printed.get("names", {})
 
     @cached_property
     def headline(self) -> str:

@@ -202,11 +202,10 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     kind = papers.estimator_class(method)
     makers = getattr(kind, "behaviours", [f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method])
     head, dirty = commit()  # now: the files may change while the run goes on
+    runs = papers.paper_folder(paper) / "runs"
     if (runs_dir := values.pop("runs_dir")) is not None:
         runs = Path(runs_dir).expanduser().resolve()
-    elif place[1] != "smoke":
-        runs = papers.paper_folder(paper) / "runs"
-    else:
+    elif place[1] == "smoke":
         runs = Path(tempfile.mkdtemp(prefix="reprolib-"))
         atexit.register(shutil.rmtree, runs, ignore_errors=True)
     return Plan(
@@ -228,16 +227,16 @@ def learned(features: str) -> tuple[str, str] | None:
 
 def _feature_makers(features: str, method: str, profile: str) -> list[str]:
     """Behaviours that features hang on; ValueError for unknown ones and a method that needs images."""
-    if features == PIXELS:
-        return []
     if found := learned(features):
         papers.profile_entry("jule", found[0], profile)
         check_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
     else:
         check_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
-    if method == "JULE":
+    if method == "JULE" and features != PIXELS:
         raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
-    return ["represent", "JULE/paper"] if found else ["resnet_features"]
+    if found:
+        return ["represent", "JULE/paper"]
+    return [] if features == PIXELS else ["resnet_features"]
 
 
 def given(page: Mapping[str, Any]) -> dict[str, Any]:

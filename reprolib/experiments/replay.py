@@ -41,10 +41,7 @@ def needs_model(entry: Mapping[str, Any]) -> bool:
 def draw(
     paper: str, sample: int, *, method: str | None = None, dataset: str | None = None, seed: int = 0
 ) -> list[dict]:
-    """Draw records of a paper that can be replayed, of one method or data set if asked, without repetition.
-
-    ValueError for a sample below 1 and where no record can be drawn.
-    """
+    """Draw records that can be replayed, without repetition; ValueError for a sample below 1 and where none can."""
     if sample < 1:
         raise ValueError(f"sample must be at least 1, got {sample}")
     entries = records.load_records(paper)
