@@ -3,8 +3,6 @@
 Panels are given by title, and what stands in them by label, which has one colour and marker in all panels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from typing import Any

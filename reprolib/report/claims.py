@@ -1,7 +1,5 @@
 """The claims of the papers (book/claims.yml) and a verdict on each, computed from the records."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature

@@ -1,7 +1,5 @@
 """One way to compare scores: with the paper's numbers, with another method, with a changed setting."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

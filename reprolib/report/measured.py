@@ -1,7 +1,5 @@
 """The measured numbers as one table: a row a run and result."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any

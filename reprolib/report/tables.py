@@ -1,7 +1,5 @@
 """Tables of the book, as HTML and as text: the paper's number, ours with its spread, the verdict."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
