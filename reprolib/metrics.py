@@ -17,13 +17,11 @@ def _pair(y: Any, labels: Any) -> list[np.ndarray]:
     """Check both sides: integers (n,), none negative."""
     pair = [np.asarray(y), np.asarray(labels)]
     for what, array in zip(("y (the true classes)", "labels (the clusters)"), pair, strict=True):
-        if array.ndim != 1:
+        if array.ndim != 1 or not array.size:
             raise ValueError(
-                f"{what} must be 1-D, one integer a sample; got shape {array.shape}. For probabilities or one-hot rows "
-                "take argmax(axis=1) first."
+                f"{what} must be 1-D, one integer a sample, and not empty; got shape {array.shape}. For probabilities "
+                "or one-hot rows take argmax(axis=1) first."
             )
-        if array.size == 0:
-            raise ValueError(f"{what} is empty; a score needs at least one sample.")
         if array.dtype.kind not in "iu":
             raise TypeError(
                 f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if the values are "

@@ -53,9 +53,7 @@ class Images:
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
             if n and labels.min() < 0:
-                raise ValueError(
-                    f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
-                )
+                raise ValueError(f"labels must be >= 0; the smallest is {labels.min()}. Pass None if there are none.")
             self.__labels = labels.astype(np.int64)
 
     @property
@@ -114,17 +112,13 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
     wrong = array.shape[1] not in (1, 3)
     if wrong or 0 in array.shape[2:]:
         hint = " Move the channels first: x.transpose(0, 3, 1, 2)." if wrong and array.shape[3] in (1, 3, 4) else ""
-        raise ValueError(
-            f"images must have 1 or 3 channels, (n, c, h, w), and at least one pixel; got shape {array.shape}.{hint}"
-        )
+        raise ValueError(f"images (n, c, h, w) must have c = 1 or 3 and at least one pixel; got {array.shape}.{hint}")
     return np.ascontiguousarray(array)
 
 
 def _refuse_identical(array: np.ndarray, what: str) -> None:
     if (array == array[:1]).all():
-        raise ValueError(
-            f"all {len(array)} {what} are identical; there is nothing to cluster. Check how they were loaded."
-        )
+        raise ValueError(f"all {len(array)} {what} are identical: nothing to cluster. Check how they were loaded.")
 
 
 def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:

@@ -64,9 +64,8 @@ def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
         people = [np.moveaxis(p, 2, 0) for p in content["facedat"].ravel()]  # each (n_i, h, w)
         labels = np.repeat(np.arange(len(people)), [len(p) for p in people])
         return _to_uint8(np.concatenate(people), path), labels
-    key = "fea" if "fea" in content else "X"
-    given = next((name for name in ("gnd", "Y", "y") if name in content), "")
-    if key not in content or not given:
+    key, given = (next((k for k in known if k in content), "") for known in (("fea", "X"), ("gnd", "Y", "y")))
+    if not key or not given:
         keys = ", ".join(k for k in content if not k.startswith("__")) or "none"
         raise ValueError(f"{path} must hold 'fea' and 'gnd', or 'X' and 'Y'; it holds: {keys}.")
     features, labels = content[key], np.unique(content[given], return_inverse=True)[1].ravel()
@@ -85,19 +84,13 @@ def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
 class _ArraysOnly(pickle.Unpickler):
     """Unpickles NumPy arrays and plain containers, and refuses every other name."""
 
-    _rebuild_array = np.empty(0).__reduce__()[0]
-    _allowed = {
-        ("numpy.core.multiarray", "_reconstruct"): _rebuild_array,
-        ("numpy._core.multiarray", "_reconstruct"): _rebuild_array,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
+    _rebuild = {(f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0] for core in ("core", "_core")}
+    _allowed = _rebuild | {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
 
     def find_class(self, module: str, name: str) -> object:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise ValueError(f"the file asks to run {module}.{name}, which is refused") from None
+        if (module, name) not in self._allowed:
+            raise ValueError(f"the file asks to run {module}.{name}, which is refused")
+        return self._allowed[module, name]
 
 
 def read_cifar(folder: Path, files: Iterable[tuple[str, str]], labels_key: str) -> Arrays:
@@ -139,9 +132,8 @@ def read_class_zip(path: Path) -> Arrays:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if _is_image(n) and n.count("/") == 2]
-            parts = [[n for n in sorted(names) if n.startswith(f"{p}/")] for p in ("train", "test")]
-            names = parts[0] + parts[1]
+            names = [n for n in sorted(archive.namelist()) if _is_image(n) and n.count("/") == 2]
+            names = [n for part in ("train/", "test/") for n in names if n.startswith(part)]
             images = [_decode(io.BytesIO(archive.read(n)), f"{path}: {n}") for n in names]
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is no readable zip ({error}). Copy it again.") from error

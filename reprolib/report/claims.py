@@ -21,9 +21,8 @@ Found = Iterator[tuple[str, bool]]  # what was compared, and whether it is as cl
 def judged(paper: Paper) -> list[dict]:
     """Judge a paper's claims: `claim`, `where`, `verdict` (one of VERDICTS) and `evidence` in words.
 
-    A check names one of KINDS and what it compares; `most`: holds when more than half of the
-    comparisons are good. Raises ValueError for an unknown paper and, naming the claim, for an unknown
-    kind or option of a check.
+    A check names one of KINDS and what it compares; `most`: holds when more than half of the comparisons are good.
+    Raises ValueError for an unknown paper and, naming the claim, for an unknown kind or option of a check.
     """
     rows = []
     for entry in paper.claims:
@@ -95,8 +94,7 @@ def _phases(paper: Paper, methods: Sequence[str], first: str, than: str, dataset
     for method, dataset in product(sorted(methods), sorted(datasets)):
         one, other = (_scores(paper, dataset, f"{method}/{r}") for r in (first, than))
         if one is not None and other is not None:
-            good = compare.judge(*compare.difference(one, other, paired=True))
-            yield _on(paper, method, dataset), good
+            yield _on(paper, method, dataset), compare.judge(*compare.difference(one, other, paired=True))
 
 
 def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
@@ -104,8 +102,7 @@ def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: st
     for row in compare.effects(paper, tags):
         if result in (None, row["result"]):
             what = row["result"] if len(tags) == 1 else row["tag"]
-            good = compare.judge(-row["difference"], row["std"], rule)
-            yield _on(paper, what, row["dataset"]), good
+            yield _on(paper, what, row["dataset"]), compare.judge(-row["difference"], row["std"], rule)
 
 
 def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
@@ -140,7 +137,7 @@ def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
 
 def _scores(paper: Paper, dataset: str, one: str) -> pd.Series | None:
     """Scores by seed, in the headline metric, of "method/result" in the profile's own setting."""
-    found = compare.runs(paper, dataset, *one.split("/"))
+    found = compare.runs(paper, dataset, dict(zip(("method", "result"), one.split("/"), strict=True)))
     return None if found is None else found[paper.headline]
 
 
