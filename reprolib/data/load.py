@@ -5,7 +5,6 @@ folder:PATH. All but the last may end in -r0.1 or another r: the imbalanced draw
 """
 
 import contextlib
-import os
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from reprolib.checks import unknown_name
 from reprolib.data import cache, made, readers
-from reprolib.data.cache import data_root
+from reprolib.data.cache import Root, data_root
 from reprolib.data.catalogue import TABLE
 from reprolib.data.fetch import get
 from reprolib.data.images import Images, LabelsSealedError, resize, sealed_labels, to_gray
@@ -59,8 +58,7 @@ def _find(name: str, root: Path) -> str:
 
 def _check_here(name: str, root: Path) -> None:
     """Raise FileNotFoundError, saying what to fetch, when a data set of the table is not here."""
-    missing = [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]
-    if missing:
+    if missing := [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]:
         raise FileNotFoundError(
             f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with `python -m "
             f"reprolib data fetch {' '.join(missing)}`, or set REPROLIB_DATA to a folder that has it."
@@ -121,12 +119,7 @@ def _subset(images: Images, subset: Any) -> Images:
 
 
 def load(
-    name: str,
-    *,
-    root: str | os.PathLike | None = None,
-    size: int | tuple[int, int] | None = None,
-    gray: bool = False,
-    subset: int | slice | Any = None,
+    name: str, *, root: Root = None, size: int | tuple[int, int] | None = None, gray: bool = False, subset: Any = None
 ) -> Images:
     """Load a data set as `Images` uint8 (n, c, h, w); no network is used.
 
@@ -150,7 +143,7 @@ def load(
     return images if size is None else resize(images, size)
 
 
-def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
+def available(root: Root = None) -> list[dict[str, Any]]:
     """List known data sets, then own .npz files: name, what, n, shape, found (path or ""), how."""
     folder = data_root(root)
     rows = [(name, d.what, d.n, d.shape, _find(name, folder), d.how) for name, d in TABLE.items()]
@@ -158,7 +151,7 @@ def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
     return [dict(zip(("name", "what", "n", "shape", "found", "how"), row, strict=True)) for row in rows]
 
 
-def fetch(name: str, root: str | os.PathLike | None = None) -> str:
+def fetch(name: str, root: Root = None) -> str:
     """Get a data set into the cache of the data root by the first route that works, and say which.
 
     Raises ValueError for an unknown name, PermissionError when the root cannot be written, ConnectionError when no
@@ -182,7 +175,7 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
     return f"{base}: {len(pixels)} images from {source}, written to {path}"
 
 
-def verify(name: str, root: str | os.PathLike | None = None) -> str:
+def verify(name: str, root: Root = None) -> str:
     """Say in one line whether the arrays of a data set are those that the book used."""
     base, _, _ = _resolve(name, data_root(root))
     try:

@@ -27,8 +27,7 @@ def check_rate(source: str, rate: str) -> float:
     value = float(rate)
     if 0 < value <= 1 and rate == f"{value:g}":  # one name for a data set: neither .1 nor 0.10
         return value
-    names = [f"{source}-r{r:g}" for r in (*PAPER_RATES, 1)]
-    reason = unknown_name("data set", f"{source}-r{rate}", names)
+    reason = unknown_name("data set", f"{source}-r{rate}", [f"{source}-r{r:g}" for r in (*PAPER_RATES, 1)])
     raise ValueError(f"{reason} Any r above 0 and up to 1 will do, written without trailing zeros.")
 
 

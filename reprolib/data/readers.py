@@ -16,17 +16,13 @@ import numpy as np
 
 from reprolib.data.images import Images, resize
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 Arrays = tuple[np.ndarray, np.ndarray]  # pixels uint8 (n, h, w) or (n, c, h, w), labels (n,)
 
 
 def joined(parts: Iterable[Arrays]) -> Arrays:
     """Pixels and labels of the parts, one after the other."""
     return tuple(map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _is_image(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_digits() -> Arrays:
@@ -132,7 +128,7 @@ def read_class_zip(path: Path) -> Arrays:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in sorted(archive.namelist()) if _is_image(n) and n.count("/") == 2]
+            names = [n for n in sorted(archive.namelist()) if n.lower().endswith(IMAGE_ENDINGS) and n.count("/") == 2]
             names = [n for part in ("train/", "test/") for n in names if n.startswith(part)]
             images = [_decode(io.BytesIO(archive.read(n)), f"{path}: {n}") for n in names]
     except (zipfile.BadZipFile, EOFError) as error:
@@ -153,10 +149,11 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; folder:PATH needs the path of a folder of images.")
-    found = ((p, p.relative_to(folder).parts) for p in sorted(folder.rglob("*")) if _is_image(p))
+    files = (path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(IMAGE_ENDINGS))
+    found = ((path, path.relative_to(folder).parts) for path in files)
     below = {path: parts for path, parts in found if not any(part[0] == "." for part in parts)}
     if not below:
-        raise ValueError(f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise ValueError(f"{folder} holds no images; known endings: {', '.join(IMAGE_ENDINGS)}.")
     if deeper := [str(p) for p, parts in below.items() if len(parts) > 2]:
         raise ValueError(f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper.")
     if len(set(map(len, below.values()))) > 1:
@@ -164,9 +161,8 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
             f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder (its name "
             "is the label), or none."
         )
-    images = [Images(_decode(path, str(path))[None]) for path in below]
-    if size is not None:
-        images = [resize(image, size) for image in images]
+    opened = (Images(_decode(path, str(path))[None]) for path in below)
+    images = [image if size is None else resize(image, size) for image in opened]
     sizes = ["{2}x{3}".format(*image.shape) for image in images]
     if len(set(sizes)) > 1:
         one, other = (f"{list(below)[i].name} {sizes[i]}" for i in sorted(map(sizes.index, set(sizes)))[:2])

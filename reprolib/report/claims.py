@@ -58,7 +58,7 @@ def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> di
 
 
 def _cells(
-    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] | None = None, agree: Sequence[str] = GOOD
+    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] = (), agree: Sequence[str] = GOOD
 ) -> Found:
     """Numbers of a published table: the verdict is in `agree`, by default at least within our spread."""
     for cell in compare.table(paper, table, datasets=datasets):
@@ -129,8 +129,7 @@ def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
     by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)))
     for code in codes:
         for size in [size for tag, size in by_code if tag == code and (than, size) in by_code]:
-            sides = (by_code[tag, size]["accuracy"] for tag in (code, than))
-            gap, std = compare.difference(*sides, paired=True)
+            gap, std = compare.difference(*(by_code[tag, size]["accuracy"] for tag in (code, than)), paired=True)
             if not math.isnan(std):  # one seed alone says nothing
                 yield f"{code} from {int(size[1:]):,}", gap > 2 * std
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -72,12 +73,7 @@ def table(paper: Paper, table_id: str, metric: str | None = None, **options: Any
 
 
 def cells(
-    paper: Paper,
-    rows: Sequence[Mapping[str, Any]],
-    metric: str | None = None,
-    *,
-    profile: str | None = None,
-    datasets: Iterable[str] | None = None,
+    paper: Paper, rows: Sequence[Mapping], metric: str = "", *, profile: str | None = None, datasets: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
     """Compare rows as `Paper.printed` has them with the records: a dict for each row and data set.
 
@@ -88,17 +84,13 @@ def cells(
     Raises ValueError for an unknown data set or profile.
     """
     columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
-    for dataset in datasets or ():
+    for dataset in datasets:
         if dataset not in columns:
             raise unknown_name("data set of these rows", dataset, columns)
     if profile is not None and profile not in entries:
         raise unknown_name("profile", profile, entries)
-    return [
-        _cell(paper, row, dataset, metric or paper.headline, profile)
-        for row in rows
-        for dataset in (datasets or columns)
-        if dataset in row["values"]
-    ]
+    pairs = product(rows, datasets or columns)
+    return [_cell(paper, row, d, metric or paper.headline, profile) for row, d in pairs if d in row["values"]]
 
 
 def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profile: str | None) -> dict[str, Any]:

@@ -27,9 +27,7 @@ def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         run |= {"seed": entry["random_state"], "seconds": sum(entry["seconds"].values())}
         run |= {"memory": entry["peak_memory_mb"], "stale": is_stale(entry)}
         rows += [run | {"result": result} | scores for result, scores in entry["metrics"].items()]
-    if not rows:
-        return pd.DataFrame(columns=COLUMNS)
-    return pd.DataFrame(rows, index=[row["seed"] for row in rows])
+    return pd.DataFrame(rows, index=[row["seed"] for row in rows], columns=None if rows else COLUMNS)
 
 
 @lru_cache(maxsize=8)

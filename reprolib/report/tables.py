@@ -115,8 +115,7 @@ def scales(cells: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> Tabl
     found: dict[tuple[str, str, str], set[str]] = {}
     for cell in cells:
         if cell["mean"] is not None:
-            name = names.get(cell["dataset"], cell["dataset"])
-            key = name, cell["profile"], cell["reduced"] or "nothing"
+            key = names.get(cell["dataset"], cell["dataset"]), cell["profile"], cell["reduced"] or "nothing"
             found.setdefault(key, set()).update(cell["devices"])
     rows = [[*key, ", ".join(sorted(devices))] for key, devices in found.items()]
     return _filled(["data set", "profile", "reduced or different", "device"], rows)
@@ -196,8 +195,7 @@ def differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Changed parameters as text, one a line: "gamma 2.0 → 1.0"; of many, how many and which."""
     if len(changed) > FEW:
         return f"{len(changed)} parameters: {', '.join(changed)}"
-    pairs = {name: f"{SPACE}→{SPACE}".join(map(plain, pair)) for name, pair in changed.items()}
-    return "\n".join(f"{name} {pair}" for name, pair in pairs.items())
+    return "\n".join(f"{name} {plain(old)}{SPACE}→{SPACE}{plain(new)}" for name, (old, new) in changed.items())
 
 
 def deviations(paper: Paper) -> Table:
