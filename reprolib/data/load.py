@@ -60,8 +60,8 @@ def _check_here(name: str, root: Path) -> None:
     """Raise FileNotFoundError, saying what to fetch, when a data set of the table is not here."""
     if missing := [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]:
         raise FileNotFoundError(
-            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with `python -m "
-            f"reprolib data fetch {' '.join(missing)}`, or set REPROLIB_DATA to a folder that has it."
+            f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
+            f"`python -m reprolib data fetch {' '.join(missing)}`, or set REPROLIB_DATA to a folder that has it."
         )
 
 
