@@ -1,7 +1,5 @@
 """The claims of the papers (book/claims.yml) and a verdict on each, computed from the records."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
@@ -23,9 +21,8 @@ Found = Iterator[tuple[str, bool]]  # what was compared, and whether it is as cl
 def judged(paper: Paper) -> list[dict]:
     """Judge a paper's claims: `claim`, `where`, `verdict` (one of VERDICTS) and `evidence` in words.
 
-    A check names one of KINDS and what it compares; `most`: holds when more than half of the
-    comparisons are good. Raises ValueError for an unknown paper and, naming the claim, for an unknown
-    kind or option of a check.
+    A check names one of KINDS and what it compares; `most`: holds when more than half of the comparisons are good.
+    Raises ValueError for an unknown paper and, naming the claim, for an unknown kind or option of a check.
     """
     rows = []
     for entry in paper.claims:
@@ -61,7 +58,7 @@ def decide(comparisons: Sequence[tuple[str, bool]], *, most: bool = False) -> di
 
 
 def _cells(
-    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] | None = None, agree: Sequence[str] = GOOD
+    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] = (), agree: Sequence[str] = GOOD
 ) -> Found:
     """Numbers of a published table: the verdict is in `agree`, by default at least within our spread."""
     for cell in compare.table(paper, table, datasets=datasets):
@@ -97,8 +94,7 @@ def _phases(paper: Paper, methods: Sequence[str], first: str, than: str, dataset
     for method, dataset in product(sorted(methods), sorted(datasets)):
         one, other = (_scores(paper, dataset, f"{method}/{r}") for r in (first, than))
         if one is not None and other is not None:
-            good = compare.judge(*compare.difference(one, other, paired=True))
-            yield _on(paper, method, dataset), good
+            yield _on(paper, method, dataset), compare.judge(*compare.difference(one, other, paired=True))
 
 
 def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
@@ -106,8 +102,7 @@ def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: st
     for row in compare.effects(paper, tags):
         if result in (None, row["result"]):
             what = row["result"] if len(tags) == 1 else row["tag"]
-            good = compare.judge(-row["difference"], row["std"], rule)
-            yield _on(paper, what, row["dataset"]), good
+            yield _on(paper, what, row["dataset"]), compare.judge(-row["difference"], row["std"], rule)
 
 
 def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
@@ -134,15 +129,14 @@ def _codes(paper: Paper, codes: Sequence[str], than: str) -> Found:
     by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)))
     for code in codes:
         for size in [size for tag, size in by_code if tag == code and (than, size) in by_code]:
-            sides = (by_code[tag, size]["accuracy"] for tag in (code, than))
-            gap, std = compare.difference(*sides, paired=True)
+            gap, std = compare.difference(*(by_code[tag, size]["accuracy"] for tag in (code, than)), paired=True)
             if not math.isnan(std):  # one seed alone says nothing
                 yield f"{code} from {int(size[1:]):,}", gap > 2 * std
 
 
 def _scores(paper: Paper, dataset: str, one: str) -> pd.Series | None:
     """Scores by seed, in the headline metric, of "method/result" in the profile's own setting."""
-    found = compare.runs(paper, dataset, *one.split("/"))
+    found = compare.runs(paper, dataset, dict(zip(("method", "result"), one.split("/"), strict=True)))
     return None if found is None else found[paper.headline]
 
 

@@ -1,9 +1,8 @@
 """One way to compare scores: with the paper's numbers, with another method, with a changed setting."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,16 @@ from reprolib.experiments.paper import Paper
 from reprolib.experiments.records import DECIMALS
 from reprolib.report.measured import groups, measured
 
-# Numbers in the papers carry two or three digits: a gap below this says nothing
-TOLERANCE = 0.01
-# A smoke run says nothing; where the paper's scale was run, it goes first
-PROFILES = ("paper", "cpu")
+TOLERANCE = 0.01  # numbers in the papers carry two or three digits: a gap below this says nothing
+PROFILES = ("paper", "cpu")  # a smoke run says nothing; where the paper's scale was run, it goes first
 VERDICTS = ("above", "reached", "within spread", "below", "not run")
 
 
 def difference(ours: pd.Series, other: pd.Series | float, *, paired: bool = False) -> tuple[float, float]:
     """Mean and standard deviation of ours - other, scores by seed; `other` may be one number.
 
-    paired: over the seeds that both have; otherwise the variances add up, and a side without a spread,
-    one seed or a number, adds none.
+    paired: over the seeds that both have; otherwise the variances add up, and a side without a spread, one seed or a
+    number, adds none.
     """
     if paired:
         gaps = (ours - other).dropna()
@@ -35,10 +32,7 @@ def difference(ours: pd.Series, other: pd.Series | float, *, paired: bool = Fals
 
 
 def judge(gap: float, std: float, rule: str = "above") -> bool:
-    """Whether a difference is "above" zero or the "same", by 0.01 or two deviations, what is more.
-
-    A std of NaN, as for one seed, counts as 0.
-    """
+    """Whether a difference is "above" zero or the "same", by 0.01 or two deviations, what is more; std NaN is 0."""
     gap, room = round(gap, DECIMALS), max(TOLERANCE, 2 * np.nan_to_num(std))
     return bool({"above": gap > room, "same": abs(gap) <= room}[rule])
 
@@ -46,9 +40,8 @@ def judge(gap: float, std: float, rule: str = "above") -> bool:
 def verdict(gap: float, std: float) -> str:
     """Put into words how a mean over seeds stands to the paper's number, both in [0, 1].
 
-    gap: ours less the paper's; std: of ours. "above": more than max(0.01, 2 std) over the paper's.
-    "reached": at least the paper's minus 0.01. "within spread": at least the paper's minus 2 std.
-    "below": anything else.
+    gap: ours less the paper's; std: of ours. "above": more than max(0.01, 2 std) over the paper's. "reached": at least
+    the paper's minus 0.01. "within spread": at least the paper's minus 2 std. "below": anything else.
     """
     if judge(gap, std):
         return "above"
@@ -58,21 +51,15 @@ def verdict(gap: float, std: float) -> str:
     return "within spread" if gap >= -2 * np.nan_to_num(std) else "below"
 
 
-def runs(
-    paper: Paper,
-    dataset: str,
-    method: str | None,
-    result: str | None,
-    *,
-    variant: str = "paper",
-    tag: str = "main",
-    profiles: Sequence[str] = PROFILES,
-) -> pd.DataFrame | None:
-    """Rows of `measured`, by seed, of the first of `profiles` that has this run; None where none has.
+def runs(paper: Paper, dataset: str, row: Mapping[str, Any], profile: str | None = None) -> pd.DataFrame | None:
+    """Rows of `measured`, by seed, of the run that a published row names; None where there is none.
 
-    {dataset} in the tag stands for the data set: a representation of the data set itself is named after it.
+    profile: by default the first of PROFILES that has it. {dataset} in the tag stands for the data set: a
+    representation of the data set itself is named after it.
     """
-    keys = ((method, variant, dataset, p, tag.format(dataset=dataset), result) for p in profiles)
+    tag, result = row.get("tag", "main").format(dataset=dataset), row.get("result")
+    about = row.get("method"), row.get("variant", "paper"), dataset
+    keys = ((*about, scale, tag, result) for scale in ([profile] if profile else PROFILES))
     return next((groups(paper)[key] for key in keys if key in groups(paper)), None)
 
 
@@ -86,57 +73,40 @@ def table(paper: Paper, table_id: str, metric: str | None = None, **options: Any
 
 
 def cells(
-    paper: Paper,
-    rows: Sequence[Mapping[str, Any]],
-    metric: str | None = None,
-    *,
-    profile: str | None = None,
-    datasets: Iterable[str] | None = None,
+    paper: Paper, rows: Sequence[Mapping], metric: str = "", *, profile: str | None = None, datasets: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
     """Compare rows as `Paper.printed` has them with the records: a dict for each row and data set.
 
-    metric: by default the paper's headline; profile: whose records to take, by default "paper", else
-    "cpu" where there are none (never "smoke"); datasets: which columns, by default all. Keys: row,
-    method, dataset, paper, reported, scores (by seed), mean, std, n_seeds, profile, reduced (against the
-    paper, from profiles.yml), devices, stale, verdict. Cells without a record have mean None and verdict
-    "not run", without a number of the paper "not in paper". Raises ValueError for an unknown data set or
-    profile.
+    metric: by default the paper's headline; profile: whose records to take, by default "paper", else "cpu" where there
+    are none (never "smoke"); datasets: which columns, by default all. Keys: row, method, dataset, paper, reported,
+    scores (by seed), mean, std, n_seeds, profile, reduced (against the paper, from profiles.yml), devices, stale,
+    verdict. Cells without a record have mean None and verdict "not run", without a number of the paper "not in paper".
+    Raises ValueError for an unknown data set or profile.
     """
-    columns, entries = {d: None for row in rows for d in row["values"]}, paper.profiles["profiles"]
-    for dataset in datasets or ():
+    columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
+    for dataset in datasets:
         if dataset not in columns:
             raise unknown_name("data set of these rows", dataset, columns)
     if profile is not None and profile not in entries:
         raise unknown_name("profile", profile, entries)
-    return [
-        _cell(paper, row, dataset, metric or paper.headline, [profile] if profile else PROFILES)
-        for row in rows
-        for dataset in (datasets or columns)
-        if dataset in row["values"]
-    ]
+    pairs = product(rows, datasets or columns)
+    return [_cell(paper, row, d, metric or paper.headline, profile) for row, d in pairs if d in row["values"]]
 
 
-def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profiles: Sequence[str]) -> dict[str, Any]:
-    printed, method = row["values"][dataset], row.get("method")
-    cell = {"row": row["name"], "method": method, "dataset": dataset, "paper": printed}
-    cell["reported"] = row.get("reported", {}).get(dataset)
-    setting = {key: row[key] for key in ("variant", "tag") if key in row}
-    found = runs(paper, dataset, method, row.get("result"), profiles=profiles, **setting)
+def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profile: str | None) -> dict[str, Any]:
+    printed, reported = row["values"][dataset], row.get("reported", {}).get(dataset)
+    cell = {"row": row["name"], "method": row.get("method"), "dataset": dataset, "paper": printed, "reported": reported}
+    found = runs(paper, dataset, row, profile)
     if found is None:
         empty = dict.fromkeys(("scores", "mean", "std", "profile", "reduced", "devices", "stale"))
         return cell | empty | {"n_seeds": 0, "verdict": "not run"}
     scores, scale = found[metric], found["profile"].iloc[0]
-    told = "not in paper" if printed is None else verdict(*difference(scores, printed))
+    cell |= {"scores": scores, "mean": scores.mean(), "std": scores.std(), "n_seeds": len(scores), "profile": scale}
     return cell | {
-        "scores": scores,
-        "mean": scores.mean(),
-        "std": scores.std(),
-        "n_seeds": len(scores),
-        "profile": scale,
         "reduced": paper.profiles["profiles"].get(scale, {}).get(dataset, {}).get("reduced"),
         "devices": sorted(set(found["device"])),
         "stale": bool(found["stale"].any()),
-        "verdict": told,
+        "verdict": "not in paper" if printed is None else verdict(*difference(scores, printed)),
     }
 
 
@@ -155,9 +125,9 @@ def settings(paper: Paper, tags: Sequence[str]) -> pd.DataFrame:
 def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[dict[str, Any]]:
     """What each tag changes against `base` in the paper's headline metric.
 
-    One dict a tag, data set, profile and result: these four, `difference` of the means, its `std`
-    (NaN unless both sides have two seeds or more), `changed` (parameter -> value in base, value here;
-    the variant's name apart) and stale. Tags without a record beside one of the base give none.
+    One dict a tag, data set, profile and result: these four, `difference` of the means, its `std` (NaN unless both
+    sides have two seeds or more), `changed` (parameter -> value in base, value here; the variant's name apart) and
+    stale. Tags without a record beside one of the base give none.
     """
     place = ["dataset", "profile", "result"]
     rows = settings(paper, [base, *tags])
@@ -170,10 +140,8 @@ def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[di
         gap, std = difference(here[paper.headline], start[paper.headline])
         before, after = (side["parameters"].iloc[0] for side in (start, here))
         pairs = {k: (before.get(k), after.get(k)) for k in {**before, **after} if k != "variant"}
-        found.append(
-            {"tag": tag, **dict(zip(place, key, strict=True)), "difference": gap}
-            | {"std": std if min(len(here), len(start)) > 1 else math.nan}
-            | {"changed": {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}}
-            | {"stale": bool(here["stale"].any() or start["stale"].any())}
-        )
+        effect = {"tag": tag, **dict(zip(place, key, strict=True)), "difference": gap}
+        effect["std"] = std if min(len(here), len(start)) > 1 else math.nan
+        effect["changed"] = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        found.append(effect | {"stale": bool(here["stale"].any() or start["stale"].any())})
     return found
