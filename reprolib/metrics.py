@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 
 AVERAGES = ("geometric", "arithmetic", "max")  # means of the two entropies by which NMI divides
 
@@ -104,8 +104,7 @@ def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     >>> [round(nmi(y, labels, average=a), 4) for a in AVERAGES]
     [0.5295, 0.5158, 0.4206]
     """
-    if average not in AVERAGES:
-        raise unknown_name("NMI average", average, AVERAGES)
+    check_name("NMI average", average, AVERAGES)
     from sklearn.metrics import normalized_mutual_info_score
 
     score = normalized_mutual_info_score(*_pair(y, labels), average_method=average)

@@ -7,7 +7,7 @@ from itertools import product
 
 import pandas as pd
 
-from reprolib.checks import check_keys, unknown_name
+from reprolib.checks import check_keys, check_name
 from reprolib.experiments.paper import Paper
 from reprolib.report import compare
 from reprolib.report.measured import as_rows
@@ -31,8 +31,7 @@ def judged(paper: Paper) -> list[dict]:
             check = entry["check"].copy()
             kind, most = check.pop("kind", None), check.pop("most", False)
             where = f"claims.yml, {paper.name}, {entry['claim']!r}"
-            if kind not in KINDS:
-                raise unknown_name(f"kind of check in {where}", kind, KINDS)
+            check_name(f"kind of check in {where}", kind, KINDS)
             options = list(signature(KINDS[kind]).parameters.values())[1:]  # without the paper
             needed = {option.name for option in options if option.default is option.empty}
             check_keys(where, check, needed, {option.name for option in options})

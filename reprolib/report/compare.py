@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name, unknown_name
 from reprolib.experiments.paper import Paper
 from reprolib.experiments.records import DECIMALS
 from reprolib.report.measured import groups, measured
@@ -85,8 +85,7 @@ def cells(
     """
     columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
     for dataset in datasets:
-        if dataset not in columns:
-            raise unknown_name("data set of these rows", dataset, columns)
+        check_name("data set of these rows", dataset, columns)
     if profile is not None and profile not in entries:
         raise unknown_name("profile", profile, entries)
     pairs = product(rows, datasets or columns)

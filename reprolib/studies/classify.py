@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import GridSearchCV, KFold
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data.images import Images, check_features, sealed_labels
 from reprolib.data.load import load
 from reprolib.methods.jule import JULE
@@ -127,8 +127,7 @@ def classify(
     `representation`, `n_train`, `C`, `predicted` (n_unseen,), `seconds` by step. Raises ValueError for an unknown
     representation, a missing network, sizes out of range, images without labels and shapes that differ.
     """
-    if representation not in REPRESENTATIONS:
-        raise unknown_name("representation", representation, REPRESENTATIONS)
+    check_name("representation", representation, REPRESENTATIONS)
     if representation in LAYERS and network is None:
         raise ValueError(f"{representation!r} is a layer of the patch CNN: pass the network")
     if train.labels is None:

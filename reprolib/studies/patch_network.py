@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data.images import to_float_images
 from reprolib.methods.jule import JULE
 from reprolib.networks.embedding import ConvEmbedding, PatchEmbedding
@@ -47,8 +47,7 @@ def layer_representation(network: PatchEmbedding, layer: str, patch_shape: tuple
     numbers for the paper's network on 6x6 patches; "conv1&2" is both, one after the other; "ip" the inner
     product layer, not normalised. Raises ValueError for another name. Source: paper 002, section 4.3.
     """
-    if layer not in LAYERS:
-        raise unknown_name("layer", layer, LAYERS)
+    check_name("layer", layer, LAYERS)
 
     @torch.no_grad()
     def represent(vectors: torch.Tensor) -> torch.Tensor:
