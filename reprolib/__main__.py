@@ -1,7 +1,5 @@
 """The command line: `python -m reprolib`, installed as `reprolib`. Commands import what they need."""
 
-from __future__ import annotations
-
 import re
 import signal
 import sys
@@ -12,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 
 FAILED, BAD_USAGE, STOPPED = 1, 2, 130
 ACTIONS = ("list", "fetch", "verify")
@@ -48,8 +46,7 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
 
 class _Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args[0] not in self.commands:
-            raise unknown_name("command", args[0], self.commands)
+        check_name("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
 
@@ -69,15 +66,14 @@ def data(action: str, names: Sequence[str], root: str | None) -> int:
     """
     from reprolib.data import load
 
-    if action not in ACTIONS:
-        raise unknown_name("action", action, ACTIONS)
+    check_name("action", action, ACTIONS)
     rows, status = load.available(root), 0
     if action == "list":
         print(f"data root: {load.data_root(root)}")
         for row in rows:
             size = f"{row['n']:>6} x {'x'.join(map(str, row['shape']))}" if row["n"] else ""
             print(f"{row['name']:<14} {size:<18} {row['found'] or 'not here; ' + row['how']}")
-        return status
+        return 0
     for name in names or [row["name"] for row in rows if row["found"]]:
         try:
             print(getattr(load, action)(name, root=root))
@@ -94,7 +90,7 @@ def data(action: str, names: Sequence[str], root: str | None) -> int:
 @click.option("--first-seed", default=0, help="first random_state (default 0)")
 @click.option("--jobs", default=1, help="seeds at a time (default 1)")
 @click.option("--force", is_flag=True, help="run even where a record is there")
-def run(paper: str, parameters: Sequence[str], seeds: int, first_seed: int, **options: Any) -> int:
+def run(paper: str, parameters: Sequence[str], seeds: int, first_seed: int, **options: Any) -> None:
     """Run a paper's experiment, one record a seed.
 
     PAPER is a folder of the book, as jule.
@@ -106,14 +102,8 @@ def run(paper: str, parameters: Sequence[str], seeds: int, first_seed: int, **op
     options["runs_dir"] = given.pop("runs_dir", None)
     # a queue or a service stops with SIGTERM: end the notebooks too, as after ctrl-c
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        paths = experiment.run(paper, given, range(first_seed, first_seed + seeds), **options)
-    except experiment.RunFailed as error:
-        print(f"reprolib: {error}", file=sys.stderr)
-        return FAILED
-    for path in paths:
+    for path in experiment.run(paper, given, range(first_seed, first_seed + seeds), **options):
         print(f"{told(read(path))}; {path}")
-    return 0
 
 
 @cli.command()
@@ -121,10 +111,9 @@ def run(paper: str, parameters: Sequence[str], seeds: int, first_seed: int, **op
 @click.option("--profile", help="smoke, cpu or paper; default: paper, else cpu")
 def results(paper: str, profile: str | None) -> None:
     """Show the paper's numbers beside the records'."""
-    from reprolib.experiments.paper import Paper, paper_folder
+    from reprolib.experiments.paper import Paper
     from reprolib.report.tables import overview
 
-    paper_folder(paper)
     print(*overview(Paper(paper), profile), sep="\n\n")
 
 

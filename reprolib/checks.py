@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,18 @@ def unknown_name(kind: str, name: object, valid: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names) or 'none'}.")
 
 
+def check_name(kind: str, name: object, valid: Collection[str]) -> None:
+    """Raise the error of `unknown_name` for a name that is not among the valid ones."""
+    if name not in valid:
+        raise unknown_name(kind, name, valid)
+
+
 def check_keys(where: str, entry: Mapping[str, object], needed: set[str], optional: set[str]) -> None:
     """Raise ValueError, naming the place, when an entry lacks a needed key or has an unknown one."""
     if missing := sorted(needed - set(entry)):
         raise ValueError(f"{where}: {', '.join(missing)} missing.")
     for key in entry:
-        if key not in needed | optional:
-            raise unknown_name(f"key in {where}", key, needed | optional)
+        check_name(f"key in {where}", key, needed | optional)
 
 
 def check_memory(needed: int, what: str, instead: str) -> None:

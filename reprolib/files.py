@@ -1,4 +1,4 @@
-"""Files that are whole or not there, YAML read once, and where the repository is."""
+"""Files that are whole or not there, YAML read once and written, and where the repository is."""
 
 import hashlib
 import os
@@ -36,14 +36,16 @@ def file_sha256(path: Path) -> str:
 
 
 def load_yaml(path: Path) -> Any:
-    """Read a YAML file, once while it stays as it is; what is returned is shared.
-
-    Raises ValueError, naming the file, when it does not parse.
-    """
+    """Read a YAML file, once while it stays as it is: the result is shared; ValueError names what does not parse."""
     try:
         return _read_yaml(path, path.stat().st_mtime_ns)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
+
+
+def as_yaml(value: Any) -> str:
+    """Write YAML: what holds only scalars in one line, the rest one key a line, in the order given."""
+    return yaml.safe_dump(value, default_flow_style=None, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 @lru_cache(maxsize=32)

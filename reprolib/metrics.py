@@ -1,46 +1,40 @@
 """The one evaluation protocol: every score in the book is computed by a function of this file.
 
-All functions take `y`, the true classes, and `labels`, the clusters: two 1-D integer sequences of
-the same length with any ids >= 0. None depends on how clusters or classes are numbered. Page:
-book/foundations/evaluation.md.
+All functions take `y`, the true classes, and `labels`, the clusters: two 1-D integer sequences of the same length with
+any ids >= 0. None depends on how clusters or classes are numbered. Page: book/foundations/evaluation.md.
 """
 
 from typing import Any
 
 import numpy as np
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 
-# Means of the two entropies by which the mutual information is divided
-AVERAGES = ("geometric", "arithmetic", "max")
+AVERAGES = ("geometric", "arithmetic", "max")  # means of the two entropies by which NMI divides
 
 
 def _pair(y: Any, labels: Any) -> list[np.ndarray]:
     """Check both sides: integers (n,), none negative."""
     pair = [np.asarray(y), np.asarray(labels)]
     for what, array in zip(("y (the true classes)", "labels (the clusters)"), pair, strict=True):
-        if array.ndim != 1:
+        if array.ndim != 1 or not array.size:
             raise ValueError(
-                f"{what} must be 1-D, one integer a sample; got shape {array.shape}. "
-                "For probabilities or one-hot rows take argmax(axis=1) first."
+                f"{what} must be 1-D, one integer a sample, and not empty; got shape {array.shape}. For probabilities "
+                "or one-hot rows take argmax(axis=1) first."
             )
-        if array.size == 0:
-            raise ValueError(f"{what} is empty; a score needs at least one sample.")
         if array.dtype.kind not in "iu":
             raise TypeError(
-                f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if "
-                "the values are whole numbers, or with numpy.unique(..., return_inverse=True)."
+                f"{what} must hold integers; got dtype {array.dtype}. Convert with .astype(int) if the values are "
+                "whole numbers, or with numpy.unique(..., return_inverse=True)."
             )
         if array.min() < 0:
             raise ValueError(
-                f"{what} holds the negative id {array.min()}, which usually marks noise or a missing "
-                "label: drop those samples, or give them an id of their own, and say which in the report."
+                f"{what} holds the negative id {array.min()}, which usually marks noise or a missing label: drop those "
+                "samples, or give them an id of their own, and say which in the report."
             )
     if len(pair[0]) != len(pair[1]):
-        raise ValueError(
-            f"y has {len(pair[0])} samples and labels has {len(pair[1])}; they must describe the same "
-            "samples in the same order."
-        )
+        sizes = f"y has {len(pair[0])} samples and labels has {len(pair[1])}"
+        raise ValueError(f"{sizes}; they must describe the same samples in the same order.")
     return pair
 
 
@@ -60,7 +54,7 @@ def confusion(y: Any, labels: Any) -> np.ndarray:
 
 def _assigned(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the best one-to-one map (Hungarian method)."""
-    from scipy.optimize import linear_sum_assignment
+    from scipy.optimize import linear_sum_assignment  # who only reads records does not wait
 
     return linear_sum_assignment(table, maximize=True)
 
@@ -103,17 +97,15 @@ def purity(y: Any, labels: Any) -> float:
 def nmi(y: Any, labels: Any, average: str = "geometric") -> float:
     """Normalised mutual information in [0, 1]: I(y; labels) divided by a mean of the two entropies.
 
-    average: "geometric" (JULE), "arithmetic" (SCAN's scikit-learn) or "max" (DCSS). A partition
-    into one block carries no information and scores 0, or 1 when both sides are one block. Raises
-    ValueError for an unknown average.
+    average: "geometric" (JULE), "arithmetic" (SCAN's scikit-learn) or "max" (DCSS). A partition into one block carries
+    no information and scores 0, or 1 when both sides are one block. Raises ValueError for an unknown average.
 
     >>> y, labels = [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]
     >>> [round(nmi(y, labels, average=a), 4) for a in AVERAGES]
     [0.5295, 0.5158, 0.4206]
     """
-    if average not in AVERAGES:
-        raise unknown_name("NMI average", average, AVERAGES)
-    from sklearn.metrics import normalized_mutual_info_score  # who only reads records does not wait
+    check_name("NMI average", average, AVERAGES)
+    from sklearn.metrics import normalized_mutual_info_score
 
     score = normalized_mutual_info_score(*_pair(y, labels), average_method=average)
     return float(np.clip(score, 0.0, 1.0))
@@ -137,6 +129,5 @@ def summary(y: Any, labels: Any) -> dict[str, float]:
     >>> list(scores), set(scores.values())
     (['acc', 'nmi_geometric', 'nmi_arithmetic', 'nmi_max', 'ari', 'purity'], {1.0})
     """
-    scores = {"acc": accuracy(y, labels)}
-    scores |= {f"nmi_{average}": nmi(y, labels, average=average) for average in AVERAGES}
-    return scores | {"ari": ari(y, labels), "purity": purity(y, labels)}
+    means = {f"nmi_{average}": nmi(y, labels, average=average) for average in AVERAGES}
+    return {"acc": accuracy(y, labels)} | means | {"ari": ari(y, labels), "purity": purity(y, labels)}

@@ -13,7 +13,7 @@ from typing import Any
 
 from reprolib.bench import steps
 from reprolib.bench.classical import beside_peers
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.experiments.machine import machine
 from reprolib.files import write_atomically
 
@@ -36,8 +36,7 @@ def run(names: Sequence[str] = (), quick: bool = False, path: Path | None = None
     """
     names = names or BRIEF
     for name in names:
-        if name not in BENCHES:
-            raise unknown_name("bench", name, BENCHES)
+        check_name("bench", name, BENCHES)
     here = machine()
     busy = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print(f"{here['cpu']}; {here['threads']} threads; load {busy}")

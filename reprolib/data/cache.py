@@ -1,8 +1,7 @@
 """Arrays on disk: the data root, the one cache format, reading .npz files without trust.
 
-A cached data set is `cache/NAME.npz` (arrays images, labels) beside `cache/NAME.json` (the SHA-256
-of that file, of the arrays, and the source). Without its JSON a cache file counts as unfinished and
-is not read. Features of a network are kept in the same way.
+A cached data set, or a network's features, is `cache/NAME.npz` beside its note `cache/NAME.json` (the SHA-256 of that
+file, of the arrays, and the source). Without its note a file counts as unfinished and is not read.
 """
 
 import json
@@ -18,34 +17,28 @@ import numpy as np
 from reprolib.data.images import Images
 from reprolib.files import file_sha256, write_atomically
 
+Root = str | os.PathLike | None  # a data folder, None for the usual one
 
-def data_root(root: str | os.PathLike | None = None) -> Path:
+
+def data_root(root: Root = None) -> Path:
     """Return the data folder: root if given, else $REPROLIB_DATA, else ~/.cache/reprolib."""
     chosen = root or os.environ.get("REPROLIB_DATA")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "reprolib"
 
 
 def ensure_writable(folder: Path) -> None:
-    """Create the folder if need be; raises PermissionError when it cannot be written.
-
-    A folder whose mode has no write bit was meant to stay as it is, and is read-only for root too.
-    """
-    wrong = ""
+    """Create the folder if need be; PermissionError when it cannot be written, for root too where its mode forbids."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not folder.stat().st_mode & 0o222 or not os.access(folder, os.W_OK | os.X_OK):
-            wrong = "is read-only"
+        writable = folder.stat().st_mode & 0o222 and os.access(folder, os.W_OK | os.X_OK)
+        wrong = "" if writable else "is read-only"
     except OSError as error:
         wrong = f"cannot be created ({error})"
     if wrong:
         raise PermissionError(
-            f"the data folder {folder} {wrong}. Set REPROLIB_DATA to a folder that can be written, or "
-            "pass root= (data fetch: --root)."
+            f"the data folder {folder} {wrong}. Set REPROLIB_DATA to a folder that can be written, or pass root= "
+            "(data fetch: --root)."
         )
-
-
-def _paths(root: Path, name: str) -> tuple[Path, Path]:
-    return root / "cache" / f"{name}.npz", root / "cache" / f"{name}.json"
 
 
 def read_npz(path: Path, needed: str, *optional: str) -> dict[str, np.ndarray]:
@@ -64,8 +57,8 @@ def read_npz(path: Path, needed: str, *optional: str) -> dict[str, np.ndarray]:
         raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path} cannot be read as an .npz ({error or type(error).__name__}). It is truncated, "
-            "damaged, or holds pickled objects, which are refused. Delete it and make or fetch it again."
+            f"{path} cannot be read as an .npz ({error or type(error).__name__}). It is truncated, damaged, or holds "
+            "pickled objects, which are refused. Delete it and make or fetch it again."
         ) from error
     if needed not in found:
         known = "".join(f" (and {key!r} if known)" for key in optional)
@@ -86,7 +79,8 @@ def write_arrays(root: Path, name: str, arrays: Mapping[str, np.ndarray], about:
     """Cache arrays of root with a note about them, return their path; PermissionError if read-only."""
     ensure_writable(root)
     ensure_writable(root / "cache")
-    path, note = _paths(root, name)
+    path = root / "cache" / f"{name}.npz"
+    note = path.with_suffix(".json")
     # first withdraw the note: killed between the two files, the cache is unfinished and never wrong
     note.unlink(missing_ok=True)
     write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
@@ -105,19 +99,16 @@ def write_images(root: Path, name: str, images: Images, source: str, source_sha2
 
 def cached(root: Path, name: str) -> Path | None:
     """Path of what is cached under a name, None if nothing is complete."""
-    path, note = _paths(root, name)
-    return path if path.is_file() and note.is_file() else None
+    path = root / "cache" / f"{name}.npz"
+    return path if path.is_file() and path.with_suffix(".json").is_file() else None
 
 
 def verified(root: Path, name: str) -> Path | None:
-    """Path of what is cached under a name, None if not there.
-
-    Raises ValueError when its note is damaged, on a wrong checksum, and when the file it was made from
-    has changed since.
-    """
-    path, note = cached(root, name), _paths(root, name)[1]
+    """As `cached`; ValueError for a damaged note, a wrong checksum, or when the file it was made from has changed."""
+    path = cached(root, name)
     if path is None:
         return None
+    note = path.with_suffix(".json")
     try:
         content = json.loads(note.read_text())
         expected = content["file_sha256"]

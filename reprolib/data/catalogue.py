@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from reprolib.files import load_yaml
 
 
 @dataclass(frozen=True)
 class DataSet:
     """What is known about a data set before it is there.
 
-    parts: NAME-train are the first `n_first` images, NAME-test the rest; mat: stems of .mat files that
-    circulate; made_from: data sets put one after the other at loading, part by part.
+    parts: NAME-train are the first `n_first` images, NAME-test the rest; mat: stems of .mat files that circulate;
+    made_from: data sets put one after the other at loading, part by part.
     """
 
     what: str
@@ -26,8 +26,7 @@ class DataSet:
     idx: tuple[str, ...] = ()  # SHA-256 of MNIST's four files, in the order of fetch.IDX_FILES
 
 
-def _entry(about: dict) -> DataSet:
-    return DataSet(**{k: tuple(v) if isinstance(v, list) else v for k, v in about.items()})
-
-
-TABLE = {name: _entry(about) for name, about in yaml.safe_load(Path(__file__).with_suffix(".yml").read_text()).items()}
+TABLE = {
+    name: DataSet(**{key: tuple(value) if isinstance(value, list) else value for key, value in about.items()})
+    for name, about in load_yaml(Path(__file__).with_suffix(".yml")).items()
+}

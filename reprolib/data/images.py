@@ -29,31 +29,20 @@ def sealed_labels() -> Iterator[None]:
         _seals.pop()
 
 
-def array_sha256(pixels: np.ndarray, labels: np.ndarray | None) -> str:
-    """Hash pixels uint8 (n, c, h, w) and, if any, labels int64 (n,), with their shapes."""
-    digest = hashlib.sha256()
-    for what, dtype, array in (("pixels", "|u1", pixels), ("labels", "<i8", labels)):
-        if array is not None:
-            array = np.ascontiguousarray(array, dtype=dtype)
-            digest.update(f"{what} {dtype} {array.shape}\n".encode())
-            digest.update(array.data)
-    return digest.hexdigest()
-
-
 class Images:
     """Images with their name, hidden labels and the transforms that made them.
 
-    pixels: uint8 (n, h, w) or (n, c, h, w), c = 1 or 3, kept as the latter; labels: integers >= 0 (n,)
-    or None; transforms: what was done after loading, in order, as it goes into a run record. Raises
-    ValueError or TypeError for another shape, dtype or number of labels.
+    pixels: uint8 (n, h, w) or (n, c, h, w), c = 1 or 3, kept as the latter; labels: integers >= 0 (n,) or None;
+    transforms: what was done after loading, in order, as it goes into a run record. Raises ValueError or TypeError for
+    another shape, dtype or number of labels.
     """
 
     def __init__(self, pixels: Any, labels: Any = None, *, name: str = "array", transforms: dict | None = None) -> None:
         pixels = np.asarray(pixels)
         if pixels.dtype != np.uint8:
             raise TypeError(
-                f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, for "
-                "values in 0..1 with (255 * x).round().astype(numpy.uint8)."
+                f"Images holds uint8 pixels 0..255; got dtype {pixels.dtype}. Convert explicitly, for values in 0..1 "
+                "with (255 * x).round().astype(numpy.uint8)."
             )
         self.pixels = _with_channels(pixels)  # (n, c, h, w)
         self.name, self.transforms, self.__labels = name, dict(transforms or {}), None
@@ -64,9 +53,7 @@ class Images:
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"labels must be integers; got dtype {labels.dtype}.")
             if n and labels.min() < 0:
-                raise ValueError(
-                    f"labels must be >= 0; the smallest is {labels.min()}. Pass labels=None if there are none."
-                )
+                raise ValueError(f"labels must be >= 0; the smallest is {labels.min()}. Pass None if there are none.")
             self.__labels = labels.astype(np.int64)
 
     @property
@@ -74,8 +61,8 @@ class Images:
         """True classes int64 (n,), or None; raises `LabelsSealedError` inside `sealed_labels()`."""
         if _seals:
             raise LabelsSealedError(
-                f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must not see "
-                "them; to draw curves, take a copy before the fit and give it to a monitor."
+                f"the labels of {self.name!r} are sealed while a method is fitted. Clustering must not see them; to "
+                "draw curves, take a copy before the fit and give it to a monitor."
             )
         return self.__labels
 
@@ -89,8 +76,13 @@ class Images:
 
     @property
     def sha256(self) -> str:
-        """Hash of the pixels and the labels, computed anew at each call."""
-        return array_sha256(self.pixels, self.__labels)
+        """Hash of the pixels and, if any, the labels, with their shapes; computed anew at each call."""
+        digest = hashlib.sha256()
+        for what, dtype, array in (("pixels", "|u1", self.pixels), ("labels", "<i8", self.__labels)):
+            if array is not None:
+                digest.update(f"{what} {dtype} {array.shape}\n".encode())
+                digest.update(np.ascontiguousarray(array, dtype=dtype).data)
+        return digest.hexdigest()
 
     def take(self, indices: Any) -> "Images":
         """Select images by indices or a slice, labels included; the transforms are carried over."""
@@ -114,37 +106,33 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
         array = array[:, None]  # (n, 1, h, w)
     if array.ndim != 4:
         raise ValueError(
-            f"images must have shape (n, h, w) or (n, c, h, w); got {array.shape}. "
-            "Reshape your data where they are rows of flattened pixels."
+            f"images must have shape (n, h, w) or (n, c, h, w); got {array.shape}. Reshape your data where they are "
+            "rows of flattened pixels."
         )
-    if array.shape[1] not in (1, 3) or 0 in array.shape[2:]:
-        last = array.shape[1] not in (1, 3) and array.shape[3] in (1, 3, 4)
-        hint = " Move the channels first: x.transpose(0, 3, 1, 2)." if last else ""
-        raise ValueError(
-            f"images must have 1 or 3 channels, (n, c, h, w), and at least one pixel; got shape {array.shape}.{hint}"
-        )
+    wrong = array.shape[1] not in (1, 3)
+    if wrong or 0 in array.shape[2:]:
+        hint = " Move the channels first: x.transpose(0, 3, 1, 2)." if wrong and array.shape[3] in (1, 3, 4) else ""
+        raise ValueError(f"images (n, c, h, w) must have c = 1 or 3 and at least one pixel; got {array.shape}.{hint}")
     return np.ascontiguousarray(array)
 
 
 def _refuse_identical(array: np.ndarray, what: str) -> None:
     if (array == array[:1]).all():
-        raise ValueError(
-            f"all {len(array)} {what} are identical; there is nothing to cluster. Check how they were loaded."
-        )
+        raise ValueError(f"all {len(array)} {what} are identical: nothing to cluster. Check how they were loaded.")
 
 
 def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     """Return images as an array (n, c, h, w), unscaled: uint8 stays uint8, any float becomes float32.
 
-    X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Raises TypeError for
-    another dtype; ValueError for another shape, NaN or infinity, and when they are to be clustered for
-    fewer than 2 images, all constant or all identical.
+    X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Raises TypeError for another dtype;
+    ValueError for another shape, NaN or infinity, and when they are to be clustered for fewer than 2 images, all
+    constant or all identical.
     """
     array = X.pixels if isinstance(X, Images) else np.asarray(X)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise TypeError(
-            f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, for "
-            "whole numbers 0..255 with .astype(numpy.uint8)."
+            f"images must be uint8 (0..255) or float; got dtype {array.dtype}. Convert explicitly, for whole numbers "
+            "0..255 with .astype(numpy.uint8)."
         )
     array, least = _with_channels(array), 1 + to_cluster
     if len(array) < least:
@@ -155,8 +143,8 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
         bad = ~np.isfinite(array).all(axis=(1, 2, 3))
         if bad.any():
             raise ValueError(
-                f"pixels must be finite in float32; {bad.sum()} of {len(array)} images hold NaN, "
-                f"infinity or an overflow, the first is image {bad.argmax()}. Remove or repair them."
+                f"pixels must be finite in float32; {bad.sum()} of {len(array)} images hold NaN, infinity or an "
+                f"overflow, the first is image {bad.argmax()}. Remove or repair them."
             )
     if to_cluster:
         if (array == array[:, :1, :1, :1]).all():
@@ -168,8 +156,8 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
 def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
     """Return X as float32 features (n, d), C-contiguous.
 
-    Raises as scikit-learn's `check_array` does: TypeError when X is sparse, ValueError when it is not
-    2-D, real and numeric, has fewer than min_samples rows or no column, or is not finite in float32.
+    Raises as scikit-learn's `check_array` does: TypeError when X is sparse, ValueError when it is not 2-D, real and
+    numeric, has fewer than min_samples rows or no column, or is not finite in float32.
     """
     from sklearn.utils import check_array  # who only loads images does not wait for it
 
@@ -179,8 +167,6 @@ def check_features(X: object, *, min_samples: int = 2) -> np.ndarray:
 
 def is_features(X: Any) -> bool:
     """Tell features (n, d) from images, by the shape alone."""
-    if isinstance(X, Images):
-        return False
     return len(getattr(X, "shape", None) or np.asarray(X).shape) == 2
 
 
@@ -216,10 +202,7 @@ def to_gray(images: Images) -> Images:
 
 
 def resize(images: Images, size: Any) -> Images:
-    """Resize to an int or (height, width): antialiased bilinear, stretched to fit, in uint8.
-
-    The same size changes nothing. Raises ValueError for another kind of size.
-    """
+    """Resize to an int or (height, width), stretched: antialiased bilinear, in uint8; ValueError for another size."""
     pair = np.asarray(size)
     if pair.dtype.kind not in "iu" or pair.shape not in ((), (2,)) or pair.min() < 1:
         raise ValueError(f"size must be a whole number >= 1 or a pair (height, width); got {size!r}.")

@@ -1,12 +1,10 @@
 """Data sets by name: `load(name)` gives `Images`; only `fetch` downloads. Page: foundations/data.
 
-A name is one of catalogue.py, NAME-train or NAME-test where a split is known, the stem of any .npz
-in the data root, or folder:PATH. All but the last may end in -r0.1 or another r: the imbalanced draw
-of made.py.
+A name is one of catalogue.py, NAME-train or NAME-test where a split is known, the stem of any .npz in the data root, or
+folder:PATH. All but the last may end in -r0.1 or another r: the imbalanced draw of made.py.
 """
 
 import contextlib
-import os
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 
 from reprolib.checks import unknown_name
 from reprolib.data import cache, made, readers
-from reprolib.data.cache import data_root
+from reprolib.data.cache import Root, data_root
 from reprolib.data.catalogue import TABLE
 from reprolib.data.fetch import get
 from reprolib.data.images import Images, LabelsSealedError, resize, sealed_labels, to_gray
@@ -30,10 +28,7 @@ def _own(root: Path) -> list[str]:
 
 
 def _resolve(name: str, root: Path) -> tuple[str, str, float]:
-    """Split a name into a data set, the part of it or "", and the r of its imbalanced draw or 0.0.
-
-    The data set is one of the table, the stem of an own file or folder:PATH.
-    """
+    """Split a name into a data set (of the table, an own file, folder:PATH), its part or "", and its r or 0."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a string such as 'digits'; got {type(name).__name__}.")
     if name.startswith("folder:"):
@@ -63,12 +58,10 @@ def _find(name: str, root: Path) -> str:
 
 def _check_here(name: str, root: Path) -> None:
     """Raise FileNotFoundError, saying what to fetch, when a data set of the table is not here."""
-    missing = [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]
-    if missing:
+    if missing := [n for n in TABLE[name].made_from or (name,) if not _find(n, root)]:
         raise FileNotFoundError(
             f"data set {name!r} is not in the data root {root}. Source: {TABLE[name].how}. Get it with "
-            f"`python -m reprolib data fetch {' '.join(missing)}`, or set REPROLIB_DATA to a folder that "
-            "has it."
+            f"`python -m reprolib data fetch {' '.join(missing)}`, or set REPROLIB_DATA to a folder that has it."
         )
 
 
@@ -81,12 +74,13 @@ def _read(base: str, part: str, root: Path) -> Images:
     if entry.made_from:
         return made.join([_read(s, part, root) for s in entry.made_from], name)
     images = _read_file(base, Path(_find(base, root)), root)
-    if part:
-        if images.n != entry.n:
-            raise ValueError(f"{name!r} needs the {entry.n} images of {base!r}; found {images.n}.")
-        first = part == entry.parts[0]
-        images = images.take(slice(entry.n_first) if first else slice(entry.n_first, None))
-        images.name = name
+    if not part:
+        return images
+    if images.n != entry.n:
+        raise ValueError(f"{name!r} needs the {entry.n} images of {base!r}; found {images.n}.")
+    first = part == entry.parts[0]
+    images = images.take(slice(entry.n_first) if first else slice(entry.n_first, None))
+    images.name = name
     return images
 
 
@@ -101,8 +95,7 @@ def _read_file(name: str, path: Path, root: Path) -> Images:
     if path.suffix.lower() == ".mat":
         return Images(*readers.read_mat(path, TABLE[name].shape[1:]), name=name)
     images = Images(*readers.read_class_zip(path), name=name)
-    # decoding again costs seconds; a read-only root is only read
-    with contextlib.suppress(PermissionError):
+    with contextlib.suppress(PermissionError):  # decoding again costs seconds; a read-only root is only read
         cache.write_images(root, name, images, path.name, file_sha256(path))
     return images
 
@@ -112,11 +105,11 @@ def _subset(images: Images, subset: Any) -> Images:
     chosen, n, how = subset, images.n, "chosen"
     if not isinstance(subset, slice):
         chosen = np.asarray(subset)
-        whole, least = (chosen.dtype.kind in "iu" and chosen.ndim < 2 and chosen.size, chosen.ndim == 0)
+        whole, least = chosen.dtype.kind in "iu" and chosen.ndim < 2 and chosen.size, chosen.ndim == 0
         if not whole or chosen.min() < least or chosen.max() >= n + least:
             raise ValueError(
-                f"subset must be a whole number from 1 to the {n} images of {images.name!r}, a slice, or "
-                f"a non-empty 1-D array of indices from 0 to {n - 1}; got {reprlib.repr(subset)}."
+                f"subset must be a whole number from 1 to the {n} images of {images.name!r}, a slice, or a non-empty "
+                f"1-D array of indices from 0 to {n - 1}; got {reprlib.repr(subset)}."
             )
         if chosen.ndim == 0:
             chosen, how = np.arange(chosen) * n // chosen, "evenly spaced"
@@ -126,19 +119,14 @@ def _subset(images: Images, subset: Any) -> Images:
 
 
 def load(
-    name: str,
-    *,
-    root: str | os.PathLike | None = None,
-    size: int | tuple[int, int] | None = None,
-    gray: bool = False,
-    subset: int | slice | Any = None,
+    name: str, *, root: Root = None, size: int | tuple[int, int] | None = None, gray: bool = False, subset: Any = None
 ) -> Images:
     """Load a data set as `Images` uint8 (n, c, h, w); no network is used.
 
-    name: see the module; root: the data folder, by default `data_root()`; subset: k images evenly
-    spaced over the data set or its imbalanced draw, a slice, or indices; gray: one channel; size: int
-    or (height, width), stretched. What was done stands in `.transforms`. Raises ValueError for an
-    unknown name or a damaged file, FileNotFoundError when it is not there, saying how to get it.
+    name: see the module; root: the data folder, by default `data_root()`; subset: k images evenly spaced over the data
+    set or its imbalanced draw, a slice, or indices; gray: one channel; size: int or (height, width), stretched. What
+    was done stands in `.transforms`. Raises ValueError for an unknown name or a damaged file, FileNotFoundError when it
+    is not there, saying how to get it.
     """
     folder = data_root(root)
     base, part, r = _resolve(name, folder)
@@ -151,27 +139,23 @@ def load(
         images.name = name
     if subset is not None:
         images = _subset(images, subset)
-    if gray:
-        images = to_gray(images)
+    images = to_gray(images) if gray else images
     return images if size is None else resize(images, size)
 
 
-def available(root: str | os.PathLike | None = None) -> list[dict[str, Any]]:
+def available(root: Root = None) -> list[dict[str, Any]]:
     """List known data sets, then own .npz files: name, what, n, shape, found (path or ""), how."""
-    folder, rows = data_root(root), []
-    for name, entry in TABLE.items():
-        row = {"name": name, "what": entry.what, "n": entry.n, "shape": entry.shape}
-        rows.append(row | {"found": _find(name, folder), "how": entry.how})
-    own = {"what": "own file", "n": None, "shape": None, "how": ""}
-    return rows + [{"name": n, "found": str(folder / f"{n}.npz")} | own for n in _own(folder)]
+    folder = data_root(root)
+    rows = [(name, d.what, d.n, d.shape, _find(name, folder), d.how) for name, d in TABLE.items()]
+    rows += [(name, "own file", None, None, str(folder / f"{name}.npz"), "") for name in _own(folder)]
+    return [dict(zip(("name", "what", "n", "shape", "found", "how"), row, strict=True)) for row in rows]
 
 
-def fetch(name: str, root: str | os.PathLike | None = None) -> str:
+def fetch(name: str, root: Root = None) -> str:
     """Get a data set into the cache of the data root by the first route that works, and say which.
 
-    Raises ValueError for an unknown name, PermissionError when the root cannot be written,
-    ConnectionError when no route (fetch.py) worked, with the reason of each, FileNotFoundError for a
-    data set that is made from others, when those have to be fetched.
+    Raises ValueError for an unknown name, PermissionError when the root cannot be written, ConnectionError when no
+    route (fetch.py) worked, with the reason of each, FileNotFoundError when the sets that it is made from are missing.
     """
     folder = data_root(root)
     base, _, _ = _resolve(name, folder)
@@ -187,12 +171,11 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> str:
         return f"{base}: already there, {found}"
     cache.ensure_writable(folder)
     pixels, labels, source = get(base, folder, how)
-    images = Images(pixels, labels, name=base)
-    path = cache.write_images(folder, base, images, source)
-    return f"{base}: {images.n} images from {source}, written to {path}"
+    path = cache.write_images(folder, base, Images(pixels, labels), source)
+    return f"{base}: {len(pixels)} images from {source}, written to {path}"
 
 
-def verify(name: str, root: str | os.PathLike | None = None) -> str:
+def verify(name: str, root: Root = None) -> str:
     """Say in one line whether the arrays of a data set are those that the book used."""
     base, _, _ = _resolve(name, data_root(root))
     try:
@@ -202,11 +185,9 @@ def verify(name: str, root: str | os.PathLike | None = None) -> str:
     except ValueError as error:
         return f"{name}: damaged. {error}"
     known, found = TABLE[base].sha256 if base in TABLE else "", images.sha256
+    told = f"another version ({'x'.join(map(str, images.shape))}) than the book's {known[:16]}..."
     if not known:
         told = f"readable, {images.n} images; the book holds no hash of it"
     elif found == known:
         told = "the arrays that the book used"
-    else:
-        shape = "x".join(map(str, images.shape))
-        told = f"another version ({shape}) than the book's {known[:16]}..."
     return f"{name}: {told}. SHA-256 {found}"

@@ -17,32 +17,24 @@ RATE = re.compile(r"(.+)-r([+-]?(?:\d+\.?\d*|\.\d+))")
 
 
 def split_rate(name: str) -> tuple[str, str]:
-    """Split NAME-rNUMBER into ("NAME", "NUMBER"), as "mnist-r0.1"; any other name into (name, "").
-
-    The number is text here, and may be outside of what `check_rate` accepts.
-    """
+    """Split NAME-rNUMBER into ("NAME", "NUMBER"), checked by `check_rate` only; any other name into (name, "")."""
     match = RATE.fullmatch(name)
     return (match[1], match[2]) if match else (name, "")
 
 
 def check_rate(source: str, rate: str) -> float:
-    """Return the number r of "SOURCE-rRATE"; ValueError with valid names unless 0 < r <= 1.
-
-    A data set has one name: "mnist-r0.1", never "mnist-r.1" or "mnist-r0.10".
-    """
+    """Return the number r of "SOURCE-rRATE"; ValueError with valid names unless 0 < r <= 1, written as 0.1."""
     value = float(rate)
-    if 0 < value <= 1 and rate == f"{value:g}":
+    if 0 < value <= 1 and rate == f"{value:g}":  # one name for a data set: neither .1 nor 0.10
         return value
-    names = [f"{source}-r{r:g}" for r in (*PAPER_RATES, 1)]
-    reason = unknown_name("data set", f"{source}-r{rate}", names)
+    reason = unknown_name("data set", f"{source}-r{rate}", [f"{source}-r{r:g}" for r in (*PAPER_RATES, 1)])
     raise ValueError(f"{reason} Any r above 0 and up to 1 will do, written without trailing zeros.")
 
 
 def join(sets: Sequence[Images], name: str) -> Images:
     """Put data sets (n_i, c, h, w) one after the other; each numbers its classes on from those before.
 
-    Raises ValueError when the shapes (c, h, w) differ or labels are missing. Source: 2MNIST of paper
-    004, section 4.1.
+    Raises ValueError when the shapes (c, h, w) differ or labels are missing. Source: 2MNIST of paper 004, section 4.1.
     """
     if len({part.shape[1:] for part in sets}) != 1:
         shapes = ", ".join(f"{part.name} {part.shape[1:]}" for part in sets)
@@ -70,11 +62,10 @@ def retention(n_classes: int, r: float) -> np.ndarray:
 def imbalanced(images: Images, r: float) -> Images:
     """Keep each image with the probability `retention` of its class, in the given order.
 
-    Image i is kept when the i-th of n uniform numbers of `numpy.random.RandomState(0)` is below its
-    probability: the same images every time, and a draw with a smaller r is a part of one with a
-    larger r. Classes count from 0 in the order of their labels. Raises ValueError when there are no
-    labels, fewer than two classes, or a class would be left empty.
-    Source: paper 004, section 4.8; the paper's own draw is not published.
+    Image i is kept when the i-th of n uniform numbers of `numpy.random.RandomState(0)` is below its probability: the
+    same images every time, and a draw with a smaller r is a part of one with a larger r. Classes count from 0 in the
+    order of their labels. Raises ValueError when there are no labels, fewer than two classes, or a class would be left
+    empty. Source: paper 004, section 4.8; the paper's own draw is not published.
     """
     if images.labels is None:
         raise ValueError(f"an imbalanced draw needs labels; {images.name!r} has none.")

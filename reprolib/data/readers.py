@@ -1,25 +1,28 @@
 """Readers of the forms in which data sets circulate: .mat, CIFAR batches, zips, folders.
 
-None runs code from a file: .mat goes through SciPy's reader, the CIFAR batches through an unpickler
-that knows nothing but arrays, images through Pillow.
+None runs code from a file: .mat goes through SciPy's reader, the CIFAR batches through an unpickler that knows nothing
+but arrays, images through Pillow.
 """
 
+import hashlib
 import io
 import math
 import pickle
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from reprolib.data.images import Images, resize
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 Arrays = tuple[np.ndarray, np.ndarray]  # pixels uint8 (n, h, w) or (n, c, h, w), labels (n,)
 
 
-def _is_image(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+def joined(parts: Iterable[Arrays]) -> Arrays:
+    """Pixels and labels of the parts, one after the other."""
+    return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def read_digits() -> Arrays:
@@ -40,9 +43,9 @@ def _to_uint8(values: np.ndarray, what: Path) -> np.ndarray:
 def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
     """Read a .mat of flattened images, `fea` (n, d) or `X`, and 1-based labels `gnd` or `Y`.
 
-    MATLAB flattens by columns, so each image is transposed back. image_shape: (height, width), else
-    square. Also reads UMIST's `facedat`, a cell of arrays (h, w, n_i), one for a person. Raises
-    ValueError for other keys, non-image lengths, version 7.3 files and damaged files.
+    MATLAB flattens by columns, so each image is transposed back. image_shape: (height, width), else square. Also reads
+    UMIST's `facedat`, a cell of arrays (h, w, n_i), one for a person. Raises ValueError for other keys, non-image
+    lengths, version 7.3 files and damaged files.
     """
     from scipy.io import loadmat
 
@@ -57,9 +60,8 @@ def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
         people = [np.moveaxis(p, 2, 0) for p in content["facedat"].ravel()]  # each (n_i, h, w)
         labels = np.repeat(np.arange(len(people)), [len(p) for p in people])
         return _to_uint8(np.concatenate(people), path), labels
-    key = "fea" if "fea" in content else "X"
-    given = next((name for name in ("gnd", "Y", "y") if name in content), "")
-    if key not in content or not given:
+    key, given = (next((k for k in known if k in content), "") for known in (("fea", "X"), ("gnd", "Y", "y")))
+    if not key or not given:
         keys = ", ".join(k for k in content if not k.startswith("__")) or "none"
         raise ValueError(f"{path} must hold 'fea' and 'gnd', or 'X' and 'Y'; it holds: {keys}.")
     features, labels = content[key], np.unique(content[given], return_inverse=True)[1].ravel()
@@ -78,26 +80,26 @@ def read_mat(path: Path, image_shape: tuple[int, int]) -> Arrays:
 class _ArraysOnly(pickle.Unpickler):
     """Unpickles NumPy arrays and plain containers, and refuses every other name."""
 
-    _rebuild_array = np.empty(0).__reduce__()[0]
-    _allowed = {
-        ("numpy.core.multiarray", "_reconstruct"): _rebuild_array,
-        ("numpy._core.multiarray", "_reconstruct"): _rebuild_array,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
+    _rebuild = {(f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0] for core in ("core", "_core")}
+    _allowed = _rebuild | {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
 
     def find_class(self, module: str, name: str) -> object:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise ValueError(f"the file asks to run {module}.{name}, which is refused") from None
+        if (module, name) not in self._allowed:
+            raise ValueError(f"the file asks to run {module}.{name}, which is refused")
+        return self._allowed[module, name]
 
 
-def read_cifar_batch(data: bytes, labels_key: str) -> Arrays:
-    """Decode a pickled CIFAR batch to uint8 (n, 3, 32, 32) and labels, running no code from it."""
-    batch = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
-    pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32)
-    return pixels, np.asarray(batch[labels_key], np.int64)
+def read_cifar(folder: Path, files: Iterable[tuple[str, str]], labels_key: str) -> Arrays:
+    """Read CIFAR's batches (file, MD5), in order; ValueError for a wrong MD5 or what would run code."""
+    parts = []
+    for file, md5 in files:
+        data = (folder / file).read_bytes()
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+            raise ValueError(f"{file} has the wrong checksum")
+        batch = _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+        pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32)
+        parts.append((pixels, np.asarray(batch[labels_key], np.int64)))
+    return joined(parts)
 
 
 def _decode(stream: object, what: str) -> np.ndarray:
@@ -110,9 +112,8 @@ def _decode(stream: object, what: str) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"{what}: {image.mode} pixels have more than 8 bits; convert it to 8 bits first.")
             if "A" in image.mode or "transparency" in image.info:
-                image = image.convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image).convert("RGB")
+                image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
             image = image.convert("L" if image.mode in ("1", "L") else "RGB")
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{what} cannot be read as an image ({error}).") from error
@@ -127,9 +128,8 @@ def read_class_zip(path: Path) -> Arrays:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if _is_image(n) and n.count("/") == 2]
-            parts = [[n for n in sorted(names) if n.startswith(f"{p}/")] for p in ("train", "test")]
-            names = parts[0] + parts[1]
+            names = [n for n in sorted(archive.namelist()) if n.lower().endswith(IMAGE_ENDINGS) and n.count("/") == 2]
+            names = [n for part in ("train/", "test/") for n in names if n.startswith(part)]
             images = [_decode(io.BytesIO(archive.read(n)), f"{path}: {n}") for n in names]
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is no readable zip ({error}). Copy it again.") from error
@@ -142,35 +142,33 @@ def read_class_zip(path: Path) -> Arrays:
 def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Images:
     """Read anyone's own images: FOLDER/CLASS/image files, or FOLDER/image files without labels.
 
-    Classes are numbered in the order of the sub-folders' names. One-channel if all files are. size:
-    int or (height, width) to which every image is stretched; needed when the sizes differ. Raises
-    FileNotFoundError when there is no such folder; ValueError for no images, images both inside and
-    beside sub-folders or deeper, an unreadable file, or differing sizes without size.
+    Classes are numbered in the order of the sub-folders' names. One-channel if all files are. size: int or (height,
+    width) to which every image is stretched; needed when the sizes differ. Raises FileNotFoundError when there is no
+    such folder; ValueError for no images, images both inside and beside sub-folders or deeper, an unreadable file, or
+    differing sizes without size.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; folder:PATH needs the path of a folder of images.")
-    below = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if _is_image(p)}
-    below = {p: parts for p, parts in below.items() if not any(part[0] == "." for part in parts)}
+    files = (path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(IMAGE_ENDINGS))
+    found = ((path, path.relative_to(folder).parts) for path in files)
+    below = {path: parts for path, parts in found if not any(part[0] == "." for part in parts)}
     if not below:
-        raise ValueError(f"{folder} holds no images; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise ValueError(f"{folder} holds no images; known endings: {', '.join(IMAGE_ENDINGS)}.")
     if deeper := [str(p) for p, parts in below.items() if len(parts) > 2]:
         raise ValueError(f"{folder}: only one level of sub-folders is read; {deeper[0]} lies deeper.")
     if len(set(map(len, below.values()))) > 1:
         raise ValueError(
-            f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder "
-            "(its name is the label), or none."
+            f"{folder} holds images both beside and inside sub-folders. Put every image into a sub-folder (its name "
+            "is the label), or none."
         )
-    images = [Images(_decode(path, str(path))[None]) for path in below]
-    if size is not None:
-        images = [resize(image, size) for image in images]
-    shapes: dict[tuple[int, ...], str] = {}
-    for path, image in zip(below, images, strict=True):
-        shapes.setdefault(image.shape[2:], path.name)
-    if len(shapes) > 1:
-        one, other = (f"{name} {h}x{w}" for (h, w), name in list(shapes.items())[:2])
+    opened = (Images(_decode(path, str(path))[None]) for path in below)
+    images = [image if size is None else resize(image, size) for image in opened]
+    sizes = ["{2}x{3}".format(*image.shape) for image in images]
+    if len(set(sizes)) > 1:
+        one, other = (f"{list(below)[i].name} {sizes[i]}" for i in sorted(map(sizes.index, set(sizes)))[:2])
         raise ValueError(
-            f"{folder}: images have different sizes, such as {one} and {other} (height x width). Pass "
-            "size=, for example size=64."
+            f"{folder}: images have different sizes, such as {one} and {other} (height x width). Pass size=, for "
+            "example size=64."
         )
     shape = max(i.shape for i in images)  # gray is repeated where others have colours
     pixels = np.concatenate([np.broadcast_to(i.pixels, shape) for i in images])

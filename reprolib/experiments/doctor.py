@@ -1,7 +1,5 @@
 """What this machine has and what will run on it: `python -m reprolib doctor`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from importlib.util import find_spec

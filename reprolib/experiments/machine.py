@@ -1,7 +1,5 @@
 """The machine a number was measured on: device, processor, versions, commit, peak memory."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -19,10 +17,7 @@ PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "numba")
 
 
 def machine() -> dict[str, Any]:
-    """Describe what a result depends on outside the code, ready for JSON.
-
-    device ("cpu" or "cuda"), device_name, cpu, threads (torch's number), platform, versions by package.
-    """
+    """Device ("cpu" or "cuda"), device_name, cpu, threads (torch's), platform and versions by package, for JSON."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -37,10 +32,7 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process since it started, in MiB.
-
-    Linux: VmHWM; unlike `ru_maxrss` it does not carry over the size of the process that started this one.
-    """
+    """Peak resident memory of this process, in MiB; on Linux without that of its parent, which `ru_maxrss` has."""
     status = Path("/proc/self/status")
     if status.is_file():
         return round(int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024, 1)
@@ -60,13 +52,11 @@ def _cpu_model() -> str:
 
 def commit() -> tuple[str | None, bool | None]:
     """Return the commit's hash and whether the package differs from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *arguments]
-        options = {"capture_output": True, "text": True, "check": True, "timeout": 20}
-        return subprocess.run(command, **options).stdout.strip()
-
-    try:  # only the package: records and pages that change while runs go on are not the code
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "reprolib"))
+    options = {"cwd": REPOSITORY, "capture_output": True, "text": True, "check": True, "timeout": 20}
+    # only the package: records and pages that change while runs go on are not the code
+    asked = ("rev-parse", "HEAD"), ("status", "--porcelain", "--", "reprolib")
+    try:
+        head, changed = (subprocess.run(["git", *words], **options).stdout.strip() for words in asked)
+        return head, bool(changed)
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -1,7 +1,5 @@
 """Today's behaviours, computed: `traces` of what trains; what comes out of methods and features that do not."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from sklearn.base import clone
@@ -19,7 +17,6 @@ from reprolib.studies import classify, codes, patch_network
 GRAPHS = {"bandwidth": 0.25, "n_neighbors": 8, "n_neighbor_clusters": 2, "local_weight": 0.5}
 SEARCHES = {"z": 0.5, "linkage": "ward", "scale_neighbor": 3, "graph_weight": 5.0, "max_iter": 10}
 OTHER = GRAPHS | SEARCHES | {"n_init": 1, "n_landmarks": 20, "n_nearest": 3}
-
 BRIEF = SMALL | traces.OF_JULE | traces.ONE_PERIOD
 
 
@@ -35,32 +32,28 @@ def compute(name: str) -> Behaviour:
 
 def known() -> list[str]:
     """All names that have a behaviour: a method, or method/variant where there are several; extractors."""
-    names = list(EXTRACTORS)
-    for method in methods.__all__:
-        variants = getattr(methods, method).VARIANTS
-        names += [f"{method}/{v}" for v in variants] if len(variants) > 1 else [method]
-    return sorted(names, key=str.lower)
+    kinds = {name: getattr(methods, name).VARIANTS for name in methods.__all__}
+    names = [f"{name}/{v}" if len(variants) > 1 else name for name, variants in kinds.items() for v in variants]
+    return sorted([*EXTRACTORS, *names], key=str.lower)
 
 
 def _labels(kind: type) -> Behaviour:
     """A method without steps: the partitions of the digits, with its defaults and with other parameters."""
-    digits = load("digits", size=16, subset=N)
-    usual = kind(n_clusters=SMALL["n_clusters"])
-    other = clone(usual).set_params(**{k: v for k, v in OTHER.items() if k in usual.get_params()})
-    made = {"labels": usual, "labels with other parameters": other}
-    plan = {name: partition(model.fit(digits).labels_) for name, model in made.items()}
+    digits, model, plan = load("digits", size=16, subset=N), kind(n_clusters=SMALL["n_clusters"]), {}
+    other = {k: v for k, v in OTHER.items() if k in model.get_params()}
+    for name, changed in {"labels": {}, "labels with other parameters": other}.items():
+        plan[name] = partition(clone(model).set_params(**changed).fit(digits).labels_)
     return {"plan": plan, "numbers": {}}
 
 
 def _represent() -> Behaviour:
     """Layers of a JULE network after one epoch."""
     digits = load("digits", size=32, subset=traces.FEWER)
-    model = JULE(**BRIEF).fit(digits)
-    layers = {layer: model.represent(digits, layer) for layer in LAYERS}
-    return {
-        "plan": {layer: list(values.shape) for layer, values in layers.items()},
-        "numbers": {layer: rounded(weighted_norm(values)) for layer, values in layers.items()},
-    }
+    model, plan, numbers = JULE(**BRIEF).fit(digits), {}, {}
+    for layer in LAYERS:
+        values = model.represent(digits, layer)
+        plan[layer], numbers[layer] = list(values.shape), rounded(weighted_norm(values))
+    return {"plan": plan, "numbers": numbers}
 
 
 def _codes() -> Behaviour:
@@ -74,19 +67,16 @@ def _codes() -> Behaviour:
     plan, numbers = {}, {"whitened": rounded(weighted_norm(patches))}
     numbers["patch CNN, losses"] = [rounded(row["loss"]) for row in epochs]
     for name in classify.REPRESENTATIONS:
-        represent = None
-        if name in patch_network.LAYERS:
-            represent = patch_network.layer_representation(network, name, images.shape[1:])
+        learned = name in patch_network.LAYERS
+        represent = patch_network.layer_representation(network, name, images.shape[1:]) if learned else None
         vectors = represent(patches) if represent else patches
         book = codes.learn_codebook(vectors, 8, random_state=traces.SEED)
         features = codes.encode(train, whitening, book, represent=represent, device="cpu")
         plan[name] = [list(vectors.shape), list(features.shape)]
         numbers[name] = [rounded(weighted_norm(v)) for v in (vectors, book, features)]
-    options = {"n_codes": 8, "n_patches": 200, "device": "cpu"}
-    for row in classify.classify(train, test, [N, 2 * N], **options):
+    for row in classify.classify(train, test, [N, 2 * N], n_codes=8, n_patches=200, device="cpu"):
         name = f"whitened, {row['n_train']} labelled"
-        right = float(np.mean(row["predicted"] == test.labels))
-        plan[name], numbers[name] = {"C": row["C"]}, rounded(right)
+        plan[name], numbers[name] = {"C": row["C"]}, rounded(np.mean(row["predicted"] == test.labels))
     return {"plan": plan, "numbers": numbers}
 
 
@@ -98,10 +88,9 @@ def _resnet_features() -> Behaviour:
     torch.manual_seed(0)
     network = get_model("resnet34", weights=None)
     network.fc = torch.nn.Identity()
-    preprocess, device = get_model_weights("resnet34")[WEIGHTS].transforms(), torch.device("cpu")
-    numbers = {}
+    preprocess, numbers = get_model_weights("resnet34")[WEIGHTS].transforms(), {}
     for precision in PRECISIONS:
-        found = extract(network, pixels, preprocess, precision=precision, device=device)
+        found = extract(network, pixels, preprocess, precision=precision, device=torch.device("cpu"))
         numbers[f"{precision}, features"] = rounded(weighted_norm(found))
     return {"plan": {"shape": list(found.shape), "networks": list(NETWORKS)}, "numbers": numbers}
 

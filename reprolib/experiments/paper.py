@@ -7,16 +7,13 @@ numbers, `deviations.yml` where paper, released code and book differ; `book/clai
 What these files must hold is checked by tests/experiments/test_paper.py.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
-from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name, unknown_name
 from reprolib.experiments import records
 from reprolib.files import BOOK, load_yaml
 
@@ -24,12 +21,7 @@ from reprolib.files import BOOK, load_yaml
 # ImageNet network gives the features, and what other methods than the paper's take
 ABOUT = ("load", "source", "reduced", "features", "others")
 # Scores that a published table may hold, as printed
-METRICS = {
-    "acc": "ACC",
-    "nmi_geometric": "NMI (geometric)",
-    "nmi_arithmetic": "NMI (arithmetic)",
-    "nmi_max": "NMI (max)",
-}
+METRICS = {"acc": "ACC"} | {f"nmi_{mean}": f"NMI ({mean})" for mean in ("geometric", "arithmetic", "max")}
 
 
 class Paper:
@@ -64,39 +56,30 @@ class Paper:
     def published(self) -> dict[str, dict[str, Any]]:
         """The printed tables that compare methods on data sets, by id.
 
-        `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a
-        list of one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`;
-        `reported` holds numbers that the table quotes from other papers.
+        `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a list of
+        one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`; `reported` holds
+        numbers that the table quotes from other papers.
         """
         return {entry["id"]: entry for entry in self._printed.get("tables", [])}
 
     def printed(self, table: str, metric: str | None = None) -> list[dict[str, Any]]:
         """A table's rows with the numbers of one metric, by default its first; ValueError for unknown ones."""
-        if table not in self.published:
-            raise unknown_name("table", table, self.published)
-        metrics = self.published[table]["metrics"]
-        metric = metric or metrics[0]
-        if metric not in metrics:
-            raise unknown_name(f"metric of {table}", metric, metrics)
-
-        def pick(value: Any) -> float | None:
-            return value[metrics.index(metric)] if isinstance(value, list) else value
-
-        rows = self.published[table]["rows"]
-        return [row | {"values": {k: pick(v) for k, v in row["values"].items()}} for row in rows]
+        check_name("table", table, self.published)
+        metrics, rows = self.published[table]["metrics"], self.published[table]["rows"]
+        check_name(f"metric of {table}", metric or metrics[0], metrics)
+        at = metrics.index(metric or metrics[0])
+        values = ({k: v[at] if isinstance(v, list) else v for k, v in row["values"].items()} for row in rows)
+        return [row | {"values": found} for row, found in zip(rows, values, strict=True)]
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:
-        """The printed tables of `columns` that compare no method on a data set, by id.
-
-        A row has `name` and `values`, one a column, and optionally the `parameter` that it sets.
-        """
+        """Other printed tables, by id: a row has `name`, `values`, one for each of `columns`, and maybe `parameter`."""
         return {entry["id"]: entry for entry in self._printed.get("others", [])}
 
     @cached_property
     def names(self) -> dict[str, str]:
         """Names of the data sets as the paper prints them, in its order, by our name."""
-        return dict(self._printed.get("names", {}))
+        return self._printed.get("names", {})
 
     @cached_property
     def headline(self) -> str:
@@ -107,9 +90,9 @@ class Paper:
     def deviations(self) -> list[dict[str, Any]]:
         """Where paper, released code and this book differ, from deviations.yml.
 
-        `effect` says in words what is known of it; or `runs` are tags whose records measure it against those
-        of the tag `base`, by default "main". {name} in `ours` stands for a parameter of the method as the
-        variant "paper" and the profiles' defaults set it; ValueError for an unknown one.
+        `effect` says in words what is known of it; or `runs` are tags whose records measure it against those of the
+        tag `base`, by default "main". {name} in `ours` stands for a parameter of the method, as the variant "paper" and
+        the profiles' defaults set it; ValueError for an unknown one.
         """
         settings = defaults(self.profiles["method"]) | self.profiles["default"]
         entries = []
@@ -117,8 +100,7 @@ class Paper:
             try:
                 ours = entry["ours"].format(**settings)
             except KeyError as error:
-                where = f"parameter in deviations.yml, {entry['id']}"
-                raise unknown_name(where, error.args[0], settings) from None
+                raise unknown_name(f"parameter in deviations.yml, {entry['id']}", error.args[0], settings) from None
             entries.append({"runs": [], "base": "main", **entry, "ours": ours})
         return entries
 
@@ -126,8 +108,7 @@ class Paper:
     def claims(self) -> list[dict[str, Any]]:
         """What the paper claims: `claim`, `where`, and `check` or `open`; see `claimed`."""
         known = {entry["id"]: entry["claims"] for entry in claimed()}
-        if self.name not in known:
-            raise unknown_name("paper", self.name, known)
+        check_name("paper", self.name, known)
         return known[self.name]
 
     @cached_property
@@ -148,8 +129,7 @@ def papers() -> list[str]:
 
 def paper_folder(paper: str) -> Path:
     """book/<paper>; ValueError for an unknown paper, naming the nearest ones."""
-    if paper not in papers():
-        raise unknown_name("paper", paper, papers())
+    check_name("paper", paper, papers())
     return BOOK / paper
 
 
@@ -165,13 +145,9 @@ def methods(paper: str) -> list[str]:
 
 
 def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
-    """One data set's entry of a profile, parameters and ABOUT keys together; ValueError for unknown names.
-
-    Images of one's own (`folder:PATH`) take the defaults.
-    """
+    """A data set's entry of a profile, or of the user's own images (`folder:PATH`); ValueError for unknown names."""
     by_profile = profiles(paper)["profiles"]
-    if profile not in by_profile:
-        raise unknown_name("profile", profile, by_profile)
+    check_name("profile", profile, by_profile)
     if dataset.startswith("folder:"):
         return {"source": "defaults of profiles.yml; the data set is the user's own"}
     if dataset in by_profile[profile]:
@@ -179,52 +155,38 @@ def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
     elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
     if not elsewhere:
         raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})
-    raise ValueError(
-        f"profile {profile!r} has no setting for {dataset!r}; {' and '.join(elsewhere)} have "
-        f"one: add -p profile={elsewhere[0]}."
-    )
+    have = f"{' and '.join(elsewhere)} have one: add -p profile={elsewhere[0]}."
+    raise ValueError(f"profile {profile!r} has no setting for {dataset!r}; {have}")
 
 
 def resolve(
-    paper: str,
-    dataset: str,
-    profile: str,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    method: str | None = None,
-    variant: str = "paper",
+    paper: str, dataset: str, profile: str, overrides: dict | None = None, *, method: str = "", variant: str = "paper"
 ) -> dict[str, Any]:
     """Every parameter that a method, by default the paper's own, is built with, `random_state` excepted.
 
-    The paper's own takes profiles.yml's `default` and the data set's entry; another what is `shared` of
-    these, its `baselines`, and the entry's `others`. A variant's come before these, the overrides last.
-    Raises ValueError for unknown names and without n_clusters, TypeError for a value of the wrong type.
+    The paper's own takes profiles.yml's `default` and the data set's entry; another what is `shared` of these, its
+    `baselines`, and the entry's `others`. A variant's come before these, the overrides last. ValueError for unknown
+    names and without n_clusters, TypeError for a value of the wrong type.
     """
     declared = profiles(paper)
     method = method or declared["method"]
-    if method not in methods(paper):
-        raise unknown_name(f"method of {paper}", method, methods(paper))
+    check_name(f"method of {paper}", method, methods(paper))
     known, variants = signature(method), estimator_class(method).VARIANTS
-    if variant not in variants:
-        raise unknown_name(f"variant of {method}", variant, variants)
+    check_name(f"variant of {method}", variant, variants)
     entry = profile_entry(paper, dataset, profile)
     chosen = declared["default"] | {k: v for k, v in entry.items() if k not in ABOUT}
     if method != declared["method"]:
-        others = (entry.get("others") or {}).items()
         chosen = {k: chosen[k] for k in declared["shared"] if k in chosen and k in known}
         chosen |= declared["baselines"][method] or {}
-        chosen |= {k: v for k, v in others if k in known}
-    for name, value in (chosen := chosen | dict(overrides or {})).items():
-        if name not in known:
-            raise unknown_name(f"parameter of {method}", name, known)
+        chosen |= {k: v for k, v in entry.get("others", {}).items() if k in known}
+    for name, value in (chosen := chosen | (overrides or {})).items():
+        check_name(f"parameter of {method}", name, known)
         expected = type(known[name])
         if type(value) is {float: int, tuple: list}.get(expected):
             chosen[name] = expected(value)
         elif not (known[name] is None or value is None or type(value) is expected):
-            raise TypeError(
-                f"{name} of {method} must be {expected.__name__}, like {known[name]!r}; "
-                f"got {value!r} ({type(value).__name__})."
-            )
+            wanted = f"{name} of {method} must be {expected.__name__}, like {known[name]!r}"
+            raise TypeError(f"{wanted}; got {value!r} ({type(value).__name__}).")
     if "n_clusters" not in chosen:
         raise ValueError(f"the number of clusters of {dataset!r} is not known: add -p n_clusters=...")
     return known | variants[variant] | {k: v for k, v in chosen.items() if v is not None}
@@ -240,18 +202,15 @@ def signature(method: str) -> dict[str, Any]:
 def defaults(method: str) -> dict[str, Any]:
     """A method's parameters and their defaults as its text has them, without the seconds of torch."""
     texts = [path.read_text() for path in Path(__file__).parents[1].glob("methods/*.py")]
-    nodes = [node for text in texts for node in ast.parse(text).body]
-    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    classes = {n.name: n for text in texts for n in ast.parse(text).body if isinstance(n, ast.ClassDef)}
 
     def fields(name: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        if name in classes:
-            for base in reversed(classes[name].bases):
-                found |= fields(ast.unparse(base).rpartition(".")[2])
-            for node in classes[name].body:
-                if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.dump(node.annotation):
-                    found[node.target.id] = ast.literal_eval(node.value)
-        return found
+        for base in (ast.unparse(node).rpartition(".")[2] for node in reversed(classes[name].bases)):
+            found |= fields(base) if base in classes else {}
+        typed = [n for n in classes[name].body if isinstance(n, ast.AnnAssign)]
+        own = [n for n in typed if "ClassVar" not in ast.dump(n.annotation)]
+        return found | {n.target.id: ast.literal_eval(n.value) for n in own}
 
     return fields(method)
 
@@ -260,15 +219,16 @@ def defaults(method: str) -> dict[str, Any]:
 def estimators() -> dict[str, type]:
     """The estimator classes by name; torch is imported with them, so only when asked for."""
     from reprolib import methods
-    from reprolib.studies import checkpoint_choice, classify, clustpy
+    from reprolib.studies import clustpy
+    from reprolib.studies.checkpoint_choice import AEKMeansByEpoch
+    from reprolib.studies.classify import PatchCodes
 
-    peers = (clustpy.ClustPyDEC, clustpy.ClustPyIDEC, clustpy.ClustPyDCN, clustpy.ClustPyDKM)
-    of_studies = (classify.PatchCodes, checkpoint_choice.AEKMeansByEpoch, *peers)
-    return {name: getattr(methods, name) for name in methods.__all__} | {kind.__name__: kind for kind in of_studies}
+    peers = (getattr(clustpy, f"ClustPy{name}") for name in ("DEC", "IDEC", "DCN", "DKM"))
+    own = (getattr(methods, name) for name in methods.__all__)
+    return {kind.__name__: kind for kind in (*own, PatchCodes, AEKMeansByEpoch, *peers)}
 
 
 def estimator_class(method: str) -> type:
     """The estimator class of a method's name; ValueError for an unknown one."""
-    if method not in estimators():
-        raise unknown_name("method", method, estimators())
+    check_name("method", method, estimators())
     return estimators()[method]

@@ -1,11 +1,8 @@
-"""The plan of one run: data set, method, parameters and files, decided before anything runs.
+"""The plan of one run, shared by `book/<paper>/run.md` and `reprolib run`: all is decided before anything runs.
 
-The page `book/<paper>/run.md` and the command `reprolib run` share it. Its setting `features` says what
-the method sees: "pixels", the name of an ImageNet network, or jule/DATASET/LAYER: that layer of the JULE
-model that was fitted on that data set (paper 002, section 4.2.1).
+Its setting `features` says what the method sees: "pixels", the name of an ImageNet network, or jule/DATASET/LAYER:
+that layer of the JULE model that was fitted on that data set (paper 002, section 4.2.1).
 """
-
-from __future__ import annotations
 
 import atexit
 import hashlib
@@ -18,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data import load as datasets
 from reprolib.experiments import paper as papers
 from reprolib.experiments import records
@@ -33,16 +30,8 @@ from reprolib.training.trainer import NO_RESULT
 PIXELS = "pixels"
 # What a page chooses beside `parameters`, the hyper-parameters that differ from the profile's. None: the
 # paper's own method; the profile's features, else pixels; the folder of the paper's records
-SETTINGS = {
-    "method": None,
-    "variant": "paper",
-    "dataset": "digits",
-    "profile": "smoke",
-    "random_state": 0,
-    "tag": "main",
-    "features": None,
-    "runs_dir": None,
-}
+SETTINGS = {"method": None, "variant": "paper", "dataset": "digits", "profile": "smoke", "random_state": 0}
+SETTINGS |= {"tag": "main", "features": None, "runs_dir": None}
 
 
 @dataclass(frozen=True)
@@ -88,15 +77,16 @@ class Plan:
 
     @property
     def shared(self) -> Path:
-        """Folder of fitted models and of what methods share; it stays on this machine."""
+        """Folder of fitted models and what methods share; it stays on this machine."""
         return self.runs / "models"
 
     def images(self) -> Any:
         """Load the data set as the profile says, and as the model of learned features takes it."""
-        if not learned(self.features):
-            return datasets.load(self.dataset, **self.load)
-        channels, *size = self._jule().input_shape_
-        return datasets.load(self.dataset, **self.load | {"size": tuple(size), "gray": channels == 1})
+        how = self.load
+        if learned(self.features):
+            channels, *size = self._jule().input_shape_
+            how = how | {"size": tuple(size), "gray": channels == 1}
+        return datasets.load(self.dataset, **how)
 
     def inputs(self, images: Any) -> Any:
         """What the method is fitted on: the images, or their `features` float32 (n, d)."""
@@ -109,15 +99,14 @@ class Plan:
 
     def _jule(self) -> JULE:
         dataset, profile, seed = learned(self.features)[0], self.profile, self.random_state
-        own = self.paper == "jule"
-        folder = self.shared if own else papers.paper_folder("jule") / "runs" / "models"
+        folder = self.shared if self.paper == "jule" else papers.paper_folder("jule") / "runs" / "models"
         path = folder / f"{records.stem('JULE', dataset, profile, 'main', seed)}.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no model {path}: models stay on the machine that fitted them. Fit it with `python -m "
-                f"reprolib run jule -p dataset={dataset} -p profile={profile} --seeds {seed + 1} --force`"
-            )
-        return JULE.load(path)
+        if path.is_file():
+            return JULE.load(path)
+        raise FileNotFoundError(
+            f"no model {path}: models stay on the machine that fitted them. Fit it with `python -m "
+            f"reprolib run jule -p dataset={dataset} -p profile={profile} --seeds {seed + 1} --force`"
+        )
 
     def estimator(self) -> Any:
         """Build the method, not fitted."""
@@ -133,10 +122,7 @@ class Plan:
         return Log(images, path=path, figure=self.random_state == 0)
 
     def fit(self, model: Any, images: Any, monitor: Log) -> dict[str, float]:
-        """Fit the method, from its checkpoint if there is one; return the seconds, by stage if it has some.
-
-        Those of a killed run before this one are added, from its checkpoint.
-        """
+        """Fit, from the checkpoint if any; return the seconds, a killed run's too, by stage if the method has some."""
         inputs, before, options = self.inputs(images), [], {}
         if self.checkpoint.exists():
             before = load_checkpoint(self.checkpoint)[1]["history"]
@@ -154,18 +140,11 @@ class Plan:
     def record(self, model: Any, images: Any, monitor: Log, seconds: Mapping[str, float]) -> Path:
         """Write the record of a fitted method, return its path, and drop the checkpoint."""
         names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state", "code")
-        path = records.record(
-            self.runs,
-            images,
-            model.results_,
-            seconds=seconds,
-            history=monitor.rows(model.history_),
-            arrays=monitor.arrays,
-            device=self.parameters.get("device", "auto"),
-            parameters=self.recorded,
-            task=getattr(model, "task", "clustering"),
-            **{name: getattr(self, name) for name in names},
-        )
+        setting = {name: getattr(self, name) for name in names}
+        setting |= {"parameters": self.recorded, "task": getattr(model, "task", "clustering")}
+        setting |= {"device": self.parameters.get("device", "auto"), "seconds": seconds}
+        told = {"history": monitor.rows(model.history_), "arrays": monitor.arrays}
+        path = records.record(self.runs, images, model.results_, **told, **setting)
         for file in (self.checkpoint, self.checkpoint.with_suffix(".log")):
             file.unlink(missing_ok=True)
         return path
@@ -187,24 +166,21 @@ class Plan:
 def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     """Decide a run from settings and hyper-parameters, in one dict; the rest as SETTINGS and profile say.
 
-    `runs_dir=None`: a smoke run writes to a temporary folder, removed at exit, others to book/<paper>/runs.
-    On learned features the tag "main" becomes on-<data set>-<layer>. Raises TypeError for wrong types,
-    ValueError for unknown names and for the tag "main" with another setting than the profile's own.
+    `runs_dir=None`: a smoke run writes to a temporary folder, removed at exit, others to book/<paper>/runs. On learned
+    features the tag "main" becomes on-<data set>-<layer>. TypeError for wrong types, ValueError for unknown names and
+    for the tag "main" with another setting than the profile's own.
     """
     values = SETTINGS | {k: v for k, v in given.items() if k in SETTINGS}
     overrides = {k: v for k, v in given.items() if k not in SETTINGS}
-    for name, value in values.items():
-        usual = SETTINGS[name]
-        if name == "random_state":
-            if type(value) is not int or value < 0:
-                raise TypeError(f"random_state must be a whole number >= 0; got {value!r}.")
-        elif not isinstance(value, str) and not (value is usual is None):
-            raise TypeError(f"{name} must be text{' or None' * (usual is None)}; got {value!r}.")
+    if type(seed := values["random_state"]) is not int or seed < 0:
+        raise TypeError(f"random_state must be a whole number >= 0; got {seed!r}.")
+    for name, usual in SETTINGS.items():
+        if not isinstance(values[name], type(usual) | str):
+            raise TypeError(f"{name} must be text{' or None' * (usual is None)}; got {values[name]!r}.")
     method = values["method"] or papers.methods(paper)[0]
     known, variant, tag = papers.signature(method), values["variant"], values["tag"]
     for name in overrides:
-        if name not in known:
-            raise unknown_name(f"parameter of {method}", name, {*known, *SETTINGS})
+        check_name(f"parameter of {method}", name, {*known, *SETTINGS})
     place = values["dataset"], values["profile"]
     entry = papers.profile_entry(paper, *place)
     usual = {"variant": "paper", "features": entry.get("features", PIXELS)}
@@ -224,14 +200,12 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
                 f"tag {tag!r}. Name the experiment, as in -p tag={changed[0]}-{asked[changed[0]]}."
             )
     kind = papers.estimator_class(method)
-    named = f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method
-    makers = getattr(kind, "behaviours", [named])
+    makers = getattr(kind, "behaviours", [f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method])
     head, dirty = commit()  # now: the files may change while the run goes on
+    runs = papers.paper_folder(paper) / "runs"
     if (runs_dir := values.pop("runs_dir")) is not None:
         runs = Path(runs_dir).expanduser().resolve()
-    elif place[1] != "smoke":
-        runs = papers.paper_folder(paper) / "runs"
-    else:
+    elif place[1] == "smoke":
         runs = Path(tempfile.mkdtemp(prefix="reprolib-"))
         atexit.register(shutil.rmtree, runs, ignore_errors=True)
     return Plan(
@@ -253,28 +227,25 @@ def learned(features: str) -> tuple[str, str] | None:
 
 def _feature_makers(features: str, method: str, profile: str) -> list[str]:
     """Behaviours that features hang on; ValueError for unknown ones and a method that needs images."""
-    if features == PIXELS:
-        return []
     if found := learned(features):
         papers.profile_entry("jule", found[0], profile)
-        if found[1] not in LAYERS:
-            raise unknown_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
-    elif features not in NETWORKS:
-        raise unknown_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
-    if method == "JULE":
+        check_name("layer of features jule/DATASET/LAYER", found[1], LAYERS)
+    else:
+        check_name("features", features, (PIXELS, *NETWORKS, "jule/DATASET/LAYER"))
+    if method == "JULE" and features != PIXELS:
         raise ValueError(f"JULE needs images, not features {features!r}: name another method.")
-    return ["represent", "JULE/paper"] if found else ["resnet_features"]
+    if found:
+        return ["represent", "JULE/paper"]
+    return [] if features == PIXELS else ["resnet_features"]
 
 
 def given(page: Mapping[str, Any]) -> dict[str, Any]:
     """What a running page was given, from its `globals()`: settings, and the dict `parameters`.
 
-    papermill only warns of a name that a page does not have, and goes on: every plain value comes along
-    here, so that `plan` takes it or refuses it.
+    papermill only warns of a name that a page does not have: every plain value comes along, for `plan` to refuse.
     """
-    plain = str | int | float | list | dict | None
-    known = {k: v for k, v in page.items() if not k.startswith("_") and k not in ("In", "Out")}
-    found = {name: value for name, value in known.items() if isinstance(value, plain)}
+    plain, own = str | int | float | list | dict | None, ("In", "Out")
+    found = {k: v for k, v in page.items() if isinstance(v, plain) and not k.startswith("_") and k not in own}
     parameters = found.pop("parameters", {})
     if not isinstance(parameters, dict):
         raise TypeError(f"parameters must be a dict, as in {{'gamma': 2.0}}; got {parameters!r}.")

@@ -5,25 +5,19 @@ today's. A record names those that made it and is stale when one is no longer th
 exact facts, and `numbers`, known to a tolerance: a refactor ages nothing. `outputs.compute` asks today's code.
 """
 
-from __future__ import annotations
-
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
-import yaml
-
-from reprolib import metrics
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.experiments.machine import commit
-from reprolib.files import BOOK, load_yaml, write_atomically
+from reprolib.files import BOOK, as_yaml, load_yaml, write_atomically
 
 PROBES = BOOK / "probes.yml"
 # what processors and numbers of threads differ by in the first steps, and less than a change of method
 TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2
 NOTHING = 1e-9  # next to any number of a behaviour
-BY_NAME = ("plan", "numbers", "results")  # keys that are written one name a line
 
 
 def behaviours() -> dict[str, list[dict[str, Any]]]:
@@ -35,8 +29,7 @@ def latest(*names: str) -> dict[str, int]:
     """Number of today's behaviour by name, as in {"JULE/paper": 1}. Raises ValueError for unknown ones."""
     known = behaviours()
     for name in names:
-        if name not in known:
-            raise unknown_name("behaviour", name, known)
+        check_name("behaviour", name, known)
     return {name: known[name][-1]["id"] for name in names}
 
 
@@ -49,27 +42,26 @@ def is_stale(entry: Mapping[str, Any]) -> bool:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name what differs between two behaviours, with both values; empty where they are the same.
 
-    Partitions are compared up to the names of clusters, facts of `plan` exactly, `numbers` up to TOLERANCE
-    of the larger one, whole ones exactly; of names that begin with bfloat16 up to HALF_TOLERANCE.
+    Facts of `plan` are compared exactly, `numbers` up to TOLERANCE of the larger one, whole ones exactly; those of
+    names that begin with bfloat16 up to HALF_TOLERANCE.
     """
     found = []
     for kind in ("plan", "numbers"):
         old, new = (dict(_leaves(side.get(kind, {}))) for side in (before, now))
         for name in dict.fromkeys([*old, *new]):
             was, is_now = (side.get(name, "nothing") for side in (old, new))
-            if not _same(kind, name, was, is_now):
+            near = kind == "numbers" and isinstance(was, float) and isinstance(is_now, float)
+            tolerance = HALF_TOLERANCE if name.startswith("bfloat16") else TOLERANCE
+            if not (math.isclose(was, is_now, rel_tol=tolerance, abs_tol=NOTHING) if near else was == is_now):
                 found.append(f"{name}: {was} before, {is_now} now")
     return found
 
 
 def advice(name: str, found: Iterable[str]) -> str:
     """What changed in a behaviour, and what to do."""
-    lines = "\n".join(f"  {line}" for line in found)
-    return (
-        f"{name} does not behave as its records were made:\n{lines}\n"
-        "  a mistake: mend the code. Meant: its records age with\n"
-        f'  python -m reprolib probe accept {name} --why "..."'
-    )
+    lines = [f"{name} does not behave as its records were made:", *found]
+    lines += ["a mistake: mend the code. Meant: its records age with"]
+    return "\n  ".join([*lines, f'python -m reprolib probe accept {name} --why "..."'])
 
 
 def report_changes() -> int:
@@ -95,13 +87,11 @@ def report_changes() -> int:
 def accept(name: str, why: str) -> dict[str, Any]:
     """Append today's behaviour of a method to book/probes.yml, so that its records age; return the entry.
 
-    The file's comments and order stay. Raises ValueError for an unknown name, without a reason, and
-    where nothing has changed.
+    The comment at its head stays. ValueError for an unknown name, without a reason, and where nothing has changed.
     """
     from reprolib.experiments import outputs
 
-    if name not in outputs.known():
-        raise unknown_name("behaviour", name, outputs.known())
+    check_name("behaviour", name, outputs.known())
     if not why.strip():
         raise ValueError('say why the behaviour changed: --why "..."')
     today, past = outputs.compute(name), behaviours().get(name, [])
@@ -109,34 +99,10 @@ def accept(name: str, why: str) -> dict[str, Any]:
         raise ValueError(f"{name} behaves as before: there is nothing to accept")
     number = past[-1]["id"] + 1 if past else 1
     entry = {"id": number, "since": here(), "why": " ".join(why.split())} | today
-    text = with_entry(PROBES.read_text(encoding="utf-8"), name, entry)
+    head = takewhile(lambda line: line.startswith("#"), PROBES.read_text(encoding="utf-8").splitlines(keepends=True))
+    text = "".join(head) + as_yaml(behaviours() | {name: [*past, entry]})
     write_atomically(PROBES, lambda stream: stream.write(text.encode()))
     return entry
-
-
-def with_entry(text: str, name: str, entry: Mapping[str, Any]) -> str:
-    """The text of a probes.yml with an entry added to a name's, itself added at the end if new."""
-    added = as_text(entry, "  ")
-    found = re.search(rf"^{re.escape(name)}:\n( .*\n)+", text, re.MULTILINE)
-    if found is None:
-        return f"{text}{name}:\n{added}"
-    return text[: found.end()] + added + text[found.end() :]
-
-
-def as_text(entry: Mapping[str, Any], indent: str = "") -> str:
-    """An entry of a YAML list: one line a key, and one a name where it holds several (BY_NAME)."""
-
-    def flow(value: Any) -> str:
-        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-        return text.removesuffix("...\n").strip()
-
-    lines = []
-    for key, value in entry.items():
-        if key in BY_NAME and value:
-            lines += [f"{key}:", *(f"  {flow(name)}: {flow(v)}" for name, v in value.items())]
-        else:
-            lines.append(f"{key}: {flow(value)}")
-    return f"{indent}- " + f"\n{indent}  ".join(lines) + "\n"
 
 
 def here() -> str:
@@ -155,13 +121,3 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, f"{path}[{i}]")
     else:
         yield path, value
-
-
-def _same(kind: str, name: str, old: Any, new: Any) -> bool:
-    if isinstance(old, str) and isinstance(new, str) and "labels" in name:
-        ids = [[ord(letter) for letter in labels] for labels in (old, new)]
-        return len(old) == len(new) and math.isclose(metrics.ari(*ids), 1.0)
-    if kind == "plan" or not isinstance(old, float) or not isinstance(new, float):
-        return old == new
-    tolerance = HALF_TOLERANCE if name.startswith("bfloat16") else TOLERANCE
-    return math.isclose(old, new, rel_tol=tolerance, abs_tol=NOTHING)

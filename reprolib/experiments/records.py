@@ -4,22 +4,20 @@ The .npz holds the cluster assignments and the true labels `y`: every metric can
 set, and `y` is checked against the data set wherever that is at hand.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reprolib import metrics
-from reprolib.checks import check_keys, unknown_name
+from reprolib.checks import check_keys, check_name
 from reprolib.experiments.machine import machine, peak_memory_mb
 from reprolib.experiments.probes import is_stale as is_stale
-from reprolib.files import BOOK, write_atomically
+from reprolib.files import BOOK, file_sha256, write_atomically
 
 SCHEMA = 3
 DECIMALS = 6
@@ -49,21 +47,18 @@ def record(
 ) -> Path:
     """Write one run's record into the folder `root` and return the path of its JSON file.
 
-    images: the `Images` of the run; assignments: cluster ids int (n,) by result name, as in {"SF": ...};
-    code: `commit`, `dirty`, `behaviours` before the run; seconds: by step; history: a dict a row; arrays:
-    more, for figures; setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name; `task`,
-    what the ids are, a "clustering" or the classes of a "classification".
-    Raises ValueError when an assignment does not fit the data set or a setting is missing or unknown,
-    TypeError for a name that is taken. The .npz is replaced first and the JSON, which holds its hash, last: a
-    JSON file that is there and agrees with its .npz is a finished run.
+    images: the `Images` of the run; assignments: cluster ids int (n,) by result name, as in {"SF": ...}; code:
+    `commit`, `dirty`, `behaviours` before the run; seconds: by step; history: a dict a row; arrays: more, for figures;
+    setting: the keys of SETTING, those of USUAL if not usual: `dataset`, its name; `task`, what the ids are, a
+    "clustering" or the classes of a "classification". ValueError when an assignment does not fit the data set or a
+    setting is missing or unknown, TypeError for a name that is taken. The .npz is replaced first and the JSON, which
+    holds its hash, last: a JSON file that is there and agrees with its .npz is a finished run.
     """
     setting = USUAL | setting
     check_keys("a record", setting, set(SETTING), set())
-    labels, scores = images.labels, {}
     stored = {name: _compact(name, ids, images.n) for name, ids in assignments.items()}
-    if labels is not None:
-        stored["y"] = _compact("y", labels, images.n)
-        scores = {k: _scores(setting["task"], labels, v) for k, v in assignments.items()}
+    if images.labels is not None:
+        stored["y"] = _compact("y", images.labels, images.n)
     packed = io.BytesIO()
     np.savez_compressed(packed, **stored, **arrays or {})
     name = stem(*(setting[k] for k in ("method", "dataset", "profile", "tag", "random_state")))
@@ -73,7 +68,7 @@ def record(
     entry = {
         "schema": SCHEMA,
         **{key: setting[key] for key in SETTING},
-        "metrics": scores,
+        "metrics": _scores(setting["task"], stored, assignments),
         "history": list(history),
         "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
         "peak_memory_mb": peak_memory_mb(),
@@ -84,11 +79,11 @@ def record(
         "assignment": f"{name}.npz",
         "assignment_sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
     }
-    text = as_text(entry)
+    text, path = as_text(entry), root / f"{name}.json"
     root.mkdir(parents=True, exist_ok=True)
-    write_atomically(root / f"{name}.npz", lambda stream: stream.write(packed.getvalue()))
-    write_atomically(root / f"{name}.json", lambda stream: stream.write(text.encode()))
-    return root / f"{name}.json"
+    write_atomically(path.with_name(entry["assignment"]), lambda stream: stream.write(packed.getvalue()))
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+    return path
 
 
 def as_text(entry: Mapping[str, Any]) -> str:
@@ -112,8 +107,8 @@ def load_records(
 ) -> list[dict]:
     """Read a paper's records, sorted by file name, keeping those that match every filter.
 
-    task: None for all; filters: `key=value` or `key=[values]` on top-level keys, `dataset` by its name; root:
-    folder, default book/<paper>/runs. Raises ValueError for a file that is no record, or an unknown key.
+    task: None for all; filters: `key=value` or `key=[values]` on top-level keys, `dataset` by its name; root: folder,
+    default book/<paper>/runs. ValueError for a file that is no record, or an unknown key.
     """
     folder = BOOK / paper / "runs" if root is None else root
     filters |= {} if task is None else {"task": task}
@@ -122,41 +117,37 @@ def load_records(
 
 def load_arrays(entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Read a record's .npz: assignments, `y`, arrays for figures; ValueError for another file than it names."""
-    path = Path(entry["path"]).parent / entry["assignment"]
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != entry["assignment_sha256"]:
+    path = Path(entry["path"]).with_name(entry["assignment"])
+    if file_sha256(path) != entry["assignment_sha256"]:
         raise ValueError(
             f"{path.name} is not the file its record was written with (sha256 differs). "
             "Restore both from git, or run again with --force."
         )
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
 
 
 def check_version(entry: Mapping[str, Any], images: Any) -> None:
     """Raise ValueError when the images are not the version of the data set that a record was made on."""
-    recorded = entry["dataset"]["sha256"]
-    if images.sha256 != recorded:
+    recorded = entry["dataset"]
+    if images.sha256 != recorded["sha256"]:
         raise ValueError(
-            f"{entry['dataset']['name']} here has sha256 {images.sha256[:12]}, the record was made on "
-            f"{recorded[:12]}: another version of the data set."
+            f"{recorded['name']} here has sha256 {images.sha256[:12]}, the record was made on "
+            f"{recorded['sha256'][:12]}: another version of the data set."
         )
 
 
 def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str, float]]:
-    """Recompute every metric of a record from its committed assignment: as `entry["metrics"]`.
+    """Recompute every metric of a record from its committed assignment and labels: as `entry["metrics"]`.
 
-    images: the data set, if at hand; its hash and labels must then be the record's. Without it the
-    labels stored beside the assignment are used. ValueError when they are not those that were recorded.
+    images: the data set, if at hand; ValueError when its hash or labels are not those that were recorded.
     """
     stored = load_arrays(entry)
     if images is not None:
         check_version(entry, images)
         if images.labels is not None and not np.array_equal(stored.get("y"), images.labels):
             raise ValueError(f"the labels in {entry['assignment']} are not the data set's labels.")
-    if "y" not in stored:
-        return {}
-    return {name: _scores(entry["task"], stored["y"], stored[name]) for name in entry["metrics"]}
+    return _scores(entry["task"], stored, entry["metrics"])
 
 
 def told(entry: Mapping[str, Any]) -> str:
@@ -167,10 +158,14 @@ def told(entry: Mapping[str, Any]) -> str:
     return f"{', '.join(told) or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
 
 
-def _scores(task: str, y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    if task == "classification":
-        return {"accuracy": round(float(np.mean(labels == y)), DECIMALS)}
-    return {name: round(value, DECIMALS) for name, value in metrics.summary(y, labels).items()}
+def _scores(task: str, stored: Mapping[str, np.ndarray], results: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Scores by result, none without labels."""
+    found, y = {}, stored.get("y")
+    for name in results if y is not None else ():
+        right = {"accuracy": float(np.mean(stored[name] == y))}
+        scores = right if task == "classification" else metrics.summary(y, stored[name])
+        found[name] = {metric: round(value, DECIMALS) for metric, value in scores.items()}
+    return found
 
 
 def _compact(name: str, ids: Any, n: int) -> np.ndarray:
@@ -198,8 +193,7 @@ def read(path: Path) -> dict:
 def matches(entry: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
     """Tell whether each key named is, or is among, what is wanted; the `dataset` goes by its name."""
     for key, wanted in filters.items():
-        if key not in entry:
-            raise unknown_name("record key", key, entry)
+        check_name("record key", key, entry)
         value = entry[key]["name"] if key == "dataset" else entry[key]
         if value not in (wanted if isinstance(wanted, list | tuple | set) else [wanted]):
             return False

@@ -1,10 +1,8 @@
 """Replays: recorded fits made again in full, and how far their labels agree; book/replays.yml.
 
-A behaviour says that the first steps are the same, a replay that a whole fit is. On the machine and versions of
-the record the labels are equal; elsewhere rounding grows: read the agreement beside that between the seeds.
+A behaviour says that the first steps are the same, a replay that a whole fit is. On the machine and versions of the
+record the labels are equal; elsewhere rounding grows: read the agreement beside that between the seeds.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Mapping
@@ -16,12 +14,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from reprolib import metrics
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.experiments import records
 from reprolib.experiments.machine import machine
 from reprolib.experiments.plan import plan
-from reprolib.experiments.probes import as_text, here
-from reprolib.files import BOOK, load_yaml, write_atomically
+from reprolib.experiments.probes import here
+from reprolib.files import BOOK, as_yaml, load_yaml, write_atomically
 
 REPLAYS = BOOK / "replays.yml"
 # parameters of a record that name features of a model, which stays on the machine that fitted it
@@ -37,44 +35,42 @@ def replays() -> list[dict[str, Any]]:
 
 def needs_model(entry: Mapping[str, Any]) -> bool:
     """Tell whether a record was fitted on a model's features: the model is not in the repository."""
-    return any(name in entry["parameters"] for name in OF_A_MODEL)
+    return not entry["parameters"].keys().isdisjoint(OF_A_MODEL)
 
 
 def draw(
     paper: str, sample: int, *, method: str | None = None, dataset: str | None = None, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Draw records of a paper that can be replayed, of one method or data set if asked, without repetition.
-
-    Raises ValueError for a sample below 1 and where no record can be drawn.
-    """
+) -> list[dict]:
+    """Draw records that can be replayed, without repetition; ValueError for a sample below 1 and where none can."""
     if sample < 1:
         raise ValueError(f"sample must be at least 1, got {sample}")
     entries = records.load_records(paper)
     for wanted, of in ((method, lambda e: e["method"]), (dataset, lambda e: e["dataset"]["name"])):
-        known = {of(entry) for entry in entries}
-        if wanted not in known | {None}:
-            raise unknown_name(f"name with records of {paper}", wanted, known)
-        entries = [entry for entry in entries if wanted in (None, of(entry))]
+        if wanted is not None:
+            check_name(f"name with records of {paper}", wanted, {of(entry) for entry in entries})
+            entries = [entry for entry in entries if of(entry) == wanted]
     found = [entry for entry in entries if not needs_model(entry)]
     if not found:
         raise ValueError(
             f"all {len(entries)} records asked for are of features of a model, which stays on the machine "
             "that fitted it: replay another method or data set"
         )
-    chosen = np.random.default_rng(seed).permutation(len(found))[:sample]
-    return [found[i] for i in chosen]
+    return [found[i] for i in np.random.default_rng(seed).permutation(len(found))[:sample]]
 
 
 def replay(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Fit a record again, with its parameters and number of threads, and compare: a row of replays.yml.
 
-    Of each result: `equal` labels, the share of `same` ones under the best matching, their `ari`, that
-    `between_seeds`, and metrics `then` and `now`. ValueError without the model or the version of the data set.
+    Of each result: `equal` labels, the share of `same` ones under the best matching, their `ari`, its mean over all
+    pairs of seeds of the setting (`between_seeds`, None for one seed), and metrics `then` and `now`. ValueError without
+    the model or the version of the data set.
     """
     if needs_model(entry):
         raise ValueError(f"{name_of(entry)} is of features of a model that is not here")
-    settings = {key: entry[key] for key in (*SETTING, "random_state")} | entry["parameters"]
-    made = plan(entry["paper"], settings | {"dataset": entry["dataset"]["name"]})
+    setting = {key: entry[key] for key in SETTING} | {"dataset": entry["dataset"]["name"]}
+    made = plan(entry["paper"], setting | {"random_state": entry["random_state"]} | entry["parameters"])
+    alike = records.load_records(entry["paper"], **setting, parameters=[entry["parameters"]])
+    seeds = [records.load_arrays(other) for other in alike]
     images, model = made.images(), made.estimator()
     records.check_version(entry, images)
     began = time.perf_counter()
@@ -83,31 +79,23 @@ def replay(entry: Mapping[str, Any]) -> dict[str, Any]:
         described = machine()
     seconds = time.perf_counter() - began
     then, results = records.load_arrays(entry), {}
-    for name in entry["metrics"]:
+    for name, scores in entry["metrics"].items():
         before, now = then[name], model.results_[name]
-        scores = metrics.summary(then["y"], now)
+        between = [metrics.ari(a[name], b[name]) for a, b in combinations(seeds, 2)]
         results[name] = {
             "equal": bool(np.array_equal(before, now)),
             "same": round(metrics.accuracy(before, now), 4),
             "ari": round(metrics.ari(before, now), 4),
-            "between_seeds": between_seeds(entry, name),
-            "then": {shown: round(entry["metrics"][name][shown], 4) for shown in SHOWN},
-            "now": {shown: round(scores[shown], 4) for shown in SHOWN},
+            "between_seeds": round(float(np.mean(between)), 4) if between else None,
+            "then": {shown: round(scores[shown], 4) for shown in SHOWN},
+            "now": {shown: round(metrics.summary(then["y"], now)[shown], 4) for shown in SHOWN},
         }
-    versions = described.pop("versions")
-    return {
-        "date": date.today().isoformat(),
-        "record": name_of(entry),
-        "commit": here(),
-        "machine": described,
-        "versions": versions,
-        "seconds": round(seconds, 1),
-        "results": results,
-    }
+    row = {"date": date.today().isoformat(), "record": name_of(entry), "commit": here(), "machine": described}
+    return row | {"versions": described.pop("versions"), "seconds": round(seconds, 1), "results": results}
 
 
 def run(paper: str, sample: int = 1, **options: Any) -> list[dict[str, Any]]:
-    """Draw records (`draw`), replay each, print what came and append it to book/replays.yml.
+    """Draw records (`draw`), replay each, print what came and append it to book/replays.yml; return the rows.
 
     Records of features of a model are never drawn, and their number is told.
     """
@@ -115,9 +103,8 @@ def run(paper: str, sample: int = 1, **options: Any) -> list[dict[str, Any]]:
     if left := sum(map(needs_model, records.load_records(paper))):
         print(f"{left} records of {paper} are of features of a model that is not here: not drawn")
     for entry in drawn:
-        row = replay(entry)
-        rows.append(row)
-        text = REPLAYS.read_text(encoding="utf-8") + as_text(row)
+        rows.append(row := replay(entry))
+        text = REPLAYS.read_text(encoding="utf-8") + as_yaml([row])
         write_atomically(REPLAYS, lambda stream, text=text: stream.write(text.encode()))
         for result, found in row["results"].items():
             came = "equal labels" if found["equal"] else f"ARI {found['ari']:.3f}"
@@ -128,12 +115,3 @@ def run(paper: str, sample: int = 1, **options: Any) -> list[dict[str, Any]]:
 def name_of(entry: Mapping[str, Any]) -> str:
     """A record's name: paper/stem."""
     return f"{entry['paper']}/{entry['assignment'].removesuffix('.npz')}"
-
-
-def between_seeds(entry: Mapping[str, Any], result: str) -> float | None:
-    """Mean ARI between the labels of all pairs of seeds of a record's setting; None for one seed."""
-    same = {key: entry[key] for key in SETTING} | {"dataset": entry["dataset"]["name"]}
-    alike = records.load_records(entry["paper"], **same, parameters=[entry["parameters"]])
-    alike = [records.load_arrays(other)[result] for other in alike]
-    found = [metrics.ari(a, b) for a, b in combinations(alike, 2)]
-    return round(float(np.mean(found)), 4) if found else None

@@ -1,7 +1,5 @@
 """Run a paper's experiment page with papermill: several seeds, resumable, one record a seed."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -25,7 +23,7 @@ from reprolib.files import REPOSITORY
 POLL_SECONDS = 0.25
 
 
-class RunFailed(RuntimeError):
+class RunFailed(ChildProcessError):
     """Raised at the end of `run` when a seed did not finish; names its log and its last line."""
 
 
@@ -40,10 +38,10 @@ def run(
 ) -> list[Path]:
     """Execute book/<paper>/run.md once a seed and return the paths of the records, in seed order.
 
-    parameters: as for `plan`, without `random_state`; jobs: seeds at a time, each a process of its own; force:
-    also where a finished record is there: intact, fresh and of the same parameters; runs_dir: default
-    book/<paper>/runs. A killed seed goes on from its checkpoint. Executed notebooks and logs: runs/executed.
-    Raises ValueError or TypeError for bad names and values before anything runs, RunFailed at the end.
+    parameters: as for `plan`, without `random_state`; jobs: seeds at a time, each a process of its own; force: also
+    where a finished record is there: intact, fresh and of the same parameters; runs_dir: default book/<paper>/runs. A
+    killed seed goes on from its checkpoint. Executed notebooks and logs: runs/executed. Raises ValueError or TypeError
+    for bad names and values before anything runs, RunFailed at the end.
     """
     if not seeds or jobs < 1:
         raise ValueError(f"at least one seed and one job are needed; got {list(seeds)}, {jobs}.")
@@ -95,26 +93,24 @@ def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> su
     notebook, log = scratch / f"{item.stem}.ipynb", _log(item)
     nbformat.write(jupytext.read(paper_folder(item.paper) / "run.md"), notebook)
     # the progress bar of a verbose method is the postfix of ours
-    usual = {"verbose": True} if "verbose" in item.parameters else {}
-    sent = {k: v for k, v in asked.items() if k in SETTINGS} | {"random_state": item.random_state}
-    sent["parameters"] = usual | {k: v for k, v in asked.items() if k not in SETTINGS}
+    parameters = {"verbose": True} if "verbose" in item.parameters else {}
+    parameters |= {k: v for k, v in asked.items() if k not in SETTINGS}
+    sent = {k: v for k, v in asked.items() if k in SETTINGS}
+    sent |= {"random_state": item.random_state, "parameters": parameters}
     command = [
         *(sys.executable, "-m", "papermill", str(notebook), str(log.with_suffix(".ipynb"))),
         *("--parameters_yaml", yaml.safe_dump(sent), "--cwd", str(paper_folder(item.paper))),
         *("--kernel", "python3", "--log-output", "--no-progress-bar"),
     ]
-    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     # the kernel must be this interpreter's and find this package, installed or not
-    own = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    environment = os.environ | own
+    paths = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": paths}
     if jobs > 1:
-        names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        share = dict.fromkeys(names, str(max(1, (os.cpu_count() or 1) // jobs)))
-        environment = share | environment
+        share = str(max(1, (os.cpu_count() or 1) // jobs))
+        environment = {f"{of}_NUM_THREADS": share for of in ("OMP", "NUMBA", "OPENBLAS")} | environment
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
-        options = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": stream}
-        return subprocess.Popen(command, env=environment, **options)
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
 
 def _outcome(item: Plan, status: int) -> list[str]:
@@ -129,10 +125,8 @@ def _outcome(item: Plan, status: int) -> list[str]:
 
 def _epochs(item: Plan) -> str:
     """What the method's own progress bar says last: epochs, time left, clusters, loss."""
-    for line in reversed(_tail(item)):
-        if found := re.search(r"(\d+/\d+) \[[^<]*<([^,]+), [^,]+, (.*)\]", line):
-            return "epoch {}, {} left, {}".format(*found.groups())
-    return ""
+    found = re.findall(r"(\d+/\d+) \[[^<]*<([^,]+), [^,]+, (.*)\]", "\n".join(_tail(item)))
+    return "epoch {}, {} left, {}".format(*found[-1]) if found else ""
 
 
 def _log(item: Plan) -> Path:
@@ -141,5 +135,4 @@ def _log(item: Plan) -> Path:
 
 def _tail(item: Plan) -> list[str]:
     """The last lines of a log, and of its progress bars."""
-    text = _log(item).read_bytes()[-4096:].decode(errors="replace")
-    return [line.strip() for line in text.replace("\r", "\n").splitlines()]
+    return [line.strip() for line in _log(item).read_bytes()[-4096:].decode(errors="replace").splitlines()]

@@ -1,11 +1,9 @@
 """What the first steps of a method that trains do, small enough to ask each time.
 
-A method is fitted to 60 digits for a few epochs a stage, each stage from untrained networks, as a longer
-training amplifies rounding until no two processors agree. The fit is killed after every epoch and goes on from
-its checkpoint. Parameters whose defaults would hide that they are dropped are moved away from them.
+A method is fitted to 60 digits for a few epochs a stage, each stage from untrained networks, as a longer training
+amplifies rounding until no two processors agree. The fit is killed after every epoch and goes on from its checkpoint.
+Parameters whose defaults would hide that they are dropped are moved away from them.
 """
-
-from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
@@ -42,9 +40,8 @@ SLOW = 1e-2  # of Adam's rates: its first steps take every weight as far, also w
 SPREAD, NEAR, SHARP = 0.5, {"DKM": 0.02}, 5.0
 # Factors of parameters whose defaults are those of the functions they are passed to, or too small to show
 MERGES = {"bandwidth": 0.25, "local_weight": 5.0, "n_neighbor_clusters": 0.4}
-RATES = {"decay": 1e3, "weight_decay": 1e3, "pretrain_rate": 0.1, "mnet_rate": 0.01}
-LOSSES = {"alpha": 30.0, "gamma": 1.3, "loss_scale": 1.5, "m": 0.8}
-MOVED = MERGES | RATES | LOSSES | {"encoder_rate": 0.1}
+RATES = {"decay": 1e3, "weight_decay": 1e3, "pretrain_rate": 0.1, "mnet_rate": 0.01, "encoder_rate": 0.1}
+MOVED = MERGES | RATES | {"alpha": 30.0, "gamma": 1.3, "loss_scale": 1.5, "m": 0.8}
 # Of a group of an optimizer, and of a start: other settings are a matter of the package's version
 SETTINGS = ("betas", "eps", "momentum", "dampening", "nesterov", "weight_decay", "amsgrad")
 ASKED = ("n_clusters", "n_components", "n_init", "init", "random_state", "covariance_type")
@@ -55,14 +52,14 @@ Behaviour = dict[str, dict[str, Any]]  # `plan`, exact facts, and `numbers`, kno
 def trace(kind: type, variant: str) -> Behaviour:
     """The behaviour of a trained method: see the module, and `outputs.compute`."""
     digits = load("digits", size=16, subset=N)
-    usual = kind(**kind.VARIANTS[variant])
-    usually = usual.get_params()
+    small = kind(**kind.VARIANTS[variant])
+    usually = small.get_params()
     moved = {k: type(usually[k])(usually[k] * by) for k, by in MOVED.items() if k in usually}
-    small = clone(usual).set_params(**SMALL | moved)
+    small.set_params(**SMALL | moved)
     found = _Trace(NEAR.get(kind.__name__, SPREAD))
     if "pretrain_epochs" in usually:
         digits = digits.take(range(FEWER))
-        small.set_params(**OF_FAMILY, learning_rate=SLOW * usual.learning_rate)
+        small.set_params(**OF_FAMILY, learning_rate=SLOW * usually["learning_rate"])
         for name, epochs in EPOCHS.items():
             found.fit(_only(small, name, epochs), digits)
         small.set_params(batch_size=FEWER)
@@ -70,11 +67,18 @@ def trace(kind: type, variant: str) -> Behaviour:
             found.fit(_only(small, name, 1).set_params(**HALF), digits, "bfloat16, ")
         rows = digits.pixels.reshape(FEWER, -1) / np.float32(255)
         found.fit(_only(small, "pretrain_epochs", 1), rows, "of rows, ")
-        found.note("pretraining shared by", _shared_by(small, digits))
+        runs = [Run(clone(small).set_params(random_state=s), small.inputs(digits), shared="") for s in (0, 1)]
+        first = runs[0].model.stages(runs[0], digits)[0]
+        files = {run._shared_file(first) for run in runs}  # seeds must not share one
+        found.note("pretraining shared by", [*sorted(first.shared), f"{len(files)} files of 2 seeds"])
     else:
         found.fit(small.set_params(**OF_JULE | PERIODS), digits)
         small.set_params(**ONE_PERIOD)
-        found.note("labels of a link of pixels", _link(small))
+        # enough digits that each parameter of the merges shows
+        features = unit_rows(load("digits", size=16, subset=LINKED))
+        digraph = knn_digraph(features, small.n_neighbors, small.bandwidth)
+        merged = small.link(features, digraph, one_link_clusters(digraph.indices[:, 0]))
+        found.note("labels of a link of pixels", partition(merged))
         found.fit(small.set_params(**HALF, batch_size=N), digits, "bfloat16, ")
     return found.told()
 
@@ -96,7 +100,7 @@ class _Trace:
 
     def told(self) -> Behaviour:
         """All that was noted, lists of equal values as the value; numbers apart from facts."""
-        found: Behaviour = {"plan": {}, "numbers": {}}
+        found = {"plan": {}, "numbers": {}}
         for name, values in self.values.items():
             kind = "numbers" if isinstance(values[0], int | float) else "plan"
             found[kind][name] = values[0] if all(v == values[0] for v in values) else values
@@ -162,11 +166,9 @@ class _Watched(Stage):
             if grads := [p.grad.double() for p in module.parameters() if p.grad is not None]:
                 note(f"{self.name}, gradient of {name}", nn.utils.get_total_norm(grads))
         for name, optimizer in run.optimizers.items():
-            groups = optimizer.param_groups
-            note(f"rates of {name}", [float(f"{group['lr']:.9g}") for group in groups])
-            for group in groups:
-                kept = {k: group[k] for k in SETTINGS if k in group}
-                note(f"{name} by {type(optimizer).__name__}", kept)
+            note(f"rates of {name}", [float(f"{group['lr']:.9g}") for group in optimizer.param_groups])
+            for group in optimizer.param_groups:
+                note(f"{name} by {type(optimizer).__name__}", {k: group[k] for k in SETTINGS if k in group})
         if run.model.precision == "bfloat16":
             note(f"{self.name}, products", sorted(products))
         return told
@@ -175,8 +177,7 @@ class _Watched(Stage):
         super().end_epoch()
         self.trace.epochs += 1
         if "centers" in self.run.modules:
-            centers = self.run.modules["centers"].values
-            self.trace.note(f"{self.name}, centers", centers.norm())
+            self.trace.note(f"{self.name}, centers", self.run.modules["centers"].values.norm())
 
 
 def _start(model: Any, trace: _Trace, X: np.ndarray) -> Any:
@@ -204,23 +205,6 @@ def _settle(layers: nn.Sequential, inputs: torch.Tensor, spread: float) -> None:
     for norm in norms:
         norm.momentum = usual
     layers[-1].weight.mul_(spread / outputs.std())
-
-
-def _link(model: Any) -> str:
-    """JULE's merges, on enough digits that each of their parameters shows."""
-    features = unit_rows(load("digits", size=16, subset=LINKED))
-    digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
-    return partition(model.link(features, digraph, one_link_clusters(digraph.indices[:, 0])))
-
-
-def _shared_by(model: Any, X: Any) -> list[str]:
-    """The parameters that a shared pretraining's file is known by; seeds must not share one."""
-    files = set()
-    for seed in (0, 1):
-        run = Run(clone(model).set_params(random_state=seed), model.inputs(X), shared="")
-        first, *_ = run.model.stages(run, X)
-        files.add(run._shared_file(first))
-    return [*sorted(first.shared), f"{len(files)} files of 2 seeds"]
 
 
 def rounded(value: Any) -> Any:

@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data.images import as_features, is_features, sealed_labels
 from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
@@ -65,8 +65,7 @@ class Estimator(ClusterMixin, BaseEstimator):
             if typing.get_origin(hint) is Annotated:
                 hint, *bound = typing.get_args(hint)
             if typing.get_origin(hint) is Literal:
-                if value not in typing.get_args(hint):
-                    raise unknown_name(name, value, typing.get_args(hint))
+                check_name(name, value, typing.get_args(hint))
                 continue
             kinds = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
             if not any(_fits(value, kind) for kind in kinds):

@@ -11,7 +11,7 @@ from sklearn.utils import Tags
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data.images import as_pixels, to_float_images
 from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
@@ -149,8 +149,7 @@ class JULE(TrainedEstimator):
         layer: "ip", the inner product layer, or "top-1" and "top-2", the blocks below it. ValueError for a
         layer that is not there, and for images of another shape. Paper 002, section 4.2.1, Tables 4 to 6.
         """
-        if layer not in LAYERS:
-            raise unknown_name("layer", layer, LAYERS)
+        check_name("layer", layer, LAYERS)
         images, network, depth = self._fitting_inputs(X), self.network_.eval(), LAYERS.index(layer)
         if depth > len(network.blocks):
             raise ValueError(

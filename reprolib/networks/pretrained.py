@@ -20,7 +20,7 @@ from tqdm import tqdm
 from reprolib.checks import pick_device, unknown_name
 from reprolib.data import cache
 from reprolib.data.fetch import limited_silence
-from reprolib.data.images import array_sha256, as_pixels
+from reprolib.data.images import Images, as_pixels
 from reprolib.files import file_sha256
 
 NETWORKS = ("resnet34", "resnet50", "resnet101", "resnet152")
@@ -58,7 +58,7 @@ def resnet_features(
     place = pick_device(device)
     entry = get_model_weights(network)[WEIGHTS]
     about = {
-        "pixels": array_sha256(pixels, None),
+        "pixels": Images(pixels).sha256,
         "network": network,
         "weights": _weights_file(entry).name,
         "preprocessing": repr(entry.transforms()),

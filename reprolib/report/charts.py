@@ -3,9 +3,8 @@
 Panels are given by title, and what stands in them by label, which has one colour and marker in all panels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -44,9 +43,9 @@ def curves(
 ) -> Figure:
     """Lines in panels {title: {label: lines}}, a line (x, y) or (x, y, std); those of a label look alike.
 
-    x, y: labels of the axes, y only at the left; what: said to be missing where no panel has a line;
-    log: axes with a logarithmic scale, "x", "y" or "xy"; looks: keywords of `Axes.plot` by label; legend:
-    where, in the first panel or "outside ..."; shape: `size` (inches) and `columns` of the figure.
+    x, y: labels of the axes, y only at the left; what: said to be missing where no panel has a line; log: axes with a
+    logarithmic scale, "x", "y" or "xy"; looks: keywords of `Axes.plot` by label; legend: where, in the first panel or
+    "outside ..."; shape: `size` (inches) and `columns` of the figure.
     """
     panels = {title: lines for title, lines in panels.items() if any(lines.values())}
     if not panels:
@@ -59,9 +58,8 @@ def curves(
             look = {"color": PALETTE10[place % 10], "marker": MARKERS[place % len(MARKERS)]}
             look |= {"markersize": 5, "linewidth": 1.3} | (looks or {}).get(label, {})
             for number, (at, values, *std) in enumerate(same):
-                bars = {"yerr": std[0], "capsize": 2} if std else {}
-                draw = axes.errorbar if std else axes.plot
-                draw(at, values, label=None if number else label, **look, **bars)
+                draw = partial(axes.errorbar, yerr=std[0], capsize=2) if std else axes.plot
+                draw(at, values, label=None if number else label, **look)
         axes.set(xlabel=x, **{f"{axis}scale": "log" for axis in log})
     grid[0].set_ylabel(y)
     handles = grid[0].get_legend_handles_labels()
@@ -72,16 +70,15 @@ def curves(
 def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels: Names | None = None) -> Figure:
     """Each seed as a ring, mean and standard deviation as a filled mark: settings by data sets.
 
-    rows: of `compare.settings`, the tags from top to bottom, the base first; labels: which results, and
-    how they are called, by default JULE's.
+    rows: of `compare.settings`, the tags from top to bottom, the base first; labels: which results, and how they are
+    called, by default JULE's.
     """
     labels = labels or {"SF": "OURS-SF", "RC": "OURS-RC"}
     rows = rows[rows["result"].isin(list(labels))]
     shown = list(dict.fromkeys(rows["tag"]))
     if len(shown) < 2:
         return missing("another setting beside the base")
-    by_dataset = dict(iter(rows.groupby("dataset")))
-    panels = {names[dataset]: by_dataset[dataset] for dataset in names if dataset in by_dataset}
+    panels = {names[d]: rows[rows["dataset"] == d] for d in names if d in set(rows["dataset"])}
     columns = min(len(panels), 2)
     height = -(-len(panels) // columns) * (1.3 + 0.5 * len(shown)) + 0.4
     figure, grid = _panels(panels, size=(8, height), columns=columns, sharey=True)
@@ -91,8 +88,7 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
             color, marker, shift = looks[result]
             place = shown.index(tag) + shift
             axes.plot(seeds, [place] * len(seeds), marker, mec=color, mfc="none", alpha=0.8, ms=6)
-            look = {"fmt": marker, "color": color, "ms": 7, "capsize": 3, "lw": 1.5}
-            axes.errorbar(seeds.mean(), place, xerr=seeds.std(), **look)
+            axes.errorbar(seeds.mean(), place, xerr=seeds.std(), fmt=marker, color=color, ms=7, capsize=3, lw=1.5)
         axes.set_xlabel(METRICS[metric])
         axes.locator_params(axis="x", nbins=5)
     grid[0].set_yticks(range(len(shown)), shown)
@@ -105,10 +101,7 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
 
 
 def bars(panels: Pairs, x: str, y: str, *, what: str = "", even: bool = False, **shape: Any) -> Figure:
-    """Counts on a logarithmic scale, panels {title: (edges (m + 1,), counts (m,))}; else as `curves`.
-
-    even: a dashed line where all bars would end if they were equal.
-    """
+    """Counts on a log scale, {title: (edges (m + 1,), counts (m,))}; even: a line at their mean; else as `curves`."""
     if not panels:
         return missing(what)
     figure, grid = _panels(panels, subplot_kw={"yscale": "log"}, **shape)
@@ -128,8 +121,7 @@ def bars(panels: Pairs, x: str, y: str, *, what: str = "", even: bool = False, *
 def maps(panels: Pairs, title: str, *, what: str = "", **shape: Any) -> Figure:
     """Points in a plane or, where the rows have three numbers, in the space of principal components.
 
-    panels: {title: (points (m, 2) and their labels (m,))} or (points (m, 3) and their colours); else as
-    `curves`.
+    panels: {title: (points (m, 2) and their labels (m,))} or (points (m, 3) and their colours); else as `curves`.
     """
     if not panels:
         return missing(what)
@@ -153,8 +145,8 @@ def maps(panels: Pairs, title: str, *, what: str = "", **shape: Any) -> Figure:
 def ancestor_colors(clusters: np.ndarray, final: np.ndarray) -> list[str]:
     """Colour each cluster (n,) so that the same final cluster keeps its colour on every panel.
 
-    The largest part of a final cluster takes its colour, further parts take the colours of the second
-    ten in turn; above 20 clusters all 20 repeat, and colours only tell neighbours apart.
+    The largest part of a final cluster takes its colour, further parts take the colours of the second ten in turn;
+    above 20 clusters all 20 repeat, and colours only tell neighbours apart.
     """
     names, compact = np.unique(clusters, return_inverse=True)
     if len(names) > len(PALETTE20):

@@ -5,9 +5,10 @@ from inspect import signature
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from reprolib.checks import check_keys, unknown_name
+from reprolib.checks import check_keys, check_name
 from reprolib.experiments.paper import Paper
 from reprolib.report import compare, verdicts
 from reprolib.report.measured import as_rows
@@ -33,8 +34,7 @@ def judged(paper: Paper) -> list[dict]:
             check = entry["check"].copy()
             kind, most = check.pop("kind", None), check.pop("most", False)
             where = f"claims.yml, {paper.name}, {entry['claim']!r}"
-            if kind not in KINDS:
-                raise unknown_name(f"kind of check in {where}", kind, KINDS)
+            check_name(f"kind of check in {where}", kind, KINDS)
             options = list(signature(KINDS[kind]).parameters.values())[1:]  # without the paper
             needed = {option.name for option in options if option.default is option.empty}
             check_keys(where, check, needed, {option.name for option in options})
@@ -65,7 +65,7 @@ def decide(found: Sequence[tuple[str, str]], *, most: bool = False, reduced: str
 
 
 def _cells(
-    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] | None = None, reversed: bool = False
+    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] = (), reversed: bool = False
 ) -> Found:
     """The printed numbers of a table are reached; reversed: ours are not above them."""
     for cell in compare.table(paper, table, datasets=datasets):
@@ -94,7 +94,7 @@ def _better(
         others = [s for s in (_scores(paper, dataset, one) for one in than) if s is not None]
         for one in first if others else ():
             if (ours := _scores(paper, dataset, one)) is not None:
-                best = max(others, key=_mean)
+                best = max(others, key=np.mean)
                 name = one.removesuffix("/labels").replace("/", " ")
                 yield _told(paper, name, dataset, (ours, best), verdicts.above, paired=paired)
 
@@ -172,12 +172,9 @@ def _theorems(paper: Paper, zeta: float) -> Found:
 def _scores(paper: Paper, dataset: str, one: str) -> verdicts.Scores | None:
     """Scores by seed, in the headline metric, of "method/result" or "method/result@tag"."""
     what, _, tag = one.partition("@")
-    found = compare.runs(paper, dataset, *what.split("/"), tag=tag or "main")
+    row = dict(zip(("method", "result"), what.split("/"), strict=True)) | {"tag": tag or "main"}
+    found = compare.runs(paper, dataset, row)
     return None if found is None else compare.scores(found, paper.headline)
-
-
-def _mean(scores: verdicts.Scores) -> float:
-    return scores.mean() if isinstance(scores, pd.Series) else scores
 
 
 def _told(

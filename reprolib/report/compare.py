@@ -1,20 +1,18 @@
 """One way to compare scores: with the paper's numbers, with another method, with a changed setting."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name, unknown_name
 from reprolib.experiments.paper import Paper, defaults
 from reprolib.report import verdicts
 from reprolib.report.measured import groups, measured
 from reprolib.report.verdicts import FAILS, HOLDS, NOT_RUN, UNKNOWN
 
-# A smoke run says nothing; where the paper's scale was run, it goes first
-PROFILES = ("paper", "cpu")
+PROFILES = ("paper", "cpu")  # a smoke run says nothing; where the paper's scale was run, it goes first
 VERDICTS = ("above", "reached", UNKNOWN, "below", "one seed", NOT_RUN)
 
 
@@ -36,21 +34,15 @@ def verdict(found: verdicts.Difference) -> str:
     return {HOLDS: "reached", FAILS: "below", UNKNOWN: UNKNOWN}[verdicts.reaches(found)]
 
 
-def runs(
-    paper: Paper,
-    dataset: str,
-    method: str | None,
-    result: str | None,
-    *,
-    variant: str = "paper",
-    tag: str = "main",
-    profiles: Sequence[str] = PROFILES,
-) -> pd.DataFrame | None:
-    """Rows of `measured`, by seed, of the first of `profiles` that has this run; None where none has.
+def runs(paper: Paper, dataset: str, row: Mapping[str, Any], profile: str | None = None) -> pd.DataFrame | None:
+    """Rows of `measured`, by seed, of the run that a published row names; None where there is none.
 
-    {dataset} in the tag stands for the data set: a representation of the data set itself is named after it.
+    profile: by default the first of PROFILES that has it. {dataset} in the tag stands for the data set: a
+    representation of the data set itself is named after it.
     """
-    keys = ((method, variant, dataset, p, tag.format(dataset=dataset), result) for p in profiles)
+    tag, result = row.get("tag", "main").format(dataset=dataset), row.get("result")
+    about = row.get("method"), row.get("variant", "paper"), dataset
+    keys = ((*about, scale, tag, result) for scale in ([profile] if profile else PROFILES))
     return next((groups(paper)[key] for key in keys if key in groups(paper)), None)
 
 
@@ -64,57 +56,39 @@ def table(paper: Paper, table_id: str, metric: str | None = None, **options: Any
 
 
 def cells(
-    paper: Paper,
-    rows: Sequence[Mapping[str, Any]],
-    metric: str | None = None,
-    *,
-    profile: str | None = None,
-    datasets: Iterable[str] | None = None,
+    paper: Paper, rows: Sequence[Mapping], metric: str = "", *, profile: str | None = None, datasets: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
     """Compare rows as `Paper.printed` has them with the records: a dict for each row and data set.
 
-    metric: by default the paper's headline; profile: whose records to take, by default "paper", else
-    "cpu" where there are none (never "smoke"); datasets: which columns, by default all. Keys: row,
-    method, dataset, paper, reported, scores (by seed), mean, std, n_seeds, profile, reduced (against the
-    paper, from profiles.yml), devices, stale, verdict. Cells without a record have mean None and verdict
-    "not run", without a number of the paper "not in paper". Raises ValueError for an unknown data set or
-    profile.
+    metric: by default the paper's headline; profile: whose records to take, by default "paper", else "cpu" where there
+    are none (never "smoke"); datasets: which columns, by default all. Keys: row, method, dataset, paper, reported,
+    scores (by seed), mean, std, n_seeds, profile, reduced (against the paper, from profiles.yml), devices, stale,
+    verdict. Cells without a record have mean None and verdict "not run", without a number of the paper "not in paper".
+    Raises ValueError for an unknown data set or profile.
     """
-    columns, entries = {d: None for row in rows for d in row["values"]}, paper.profiles["profiles"]
-    for dataset in datasets or ():
-        if dataset not in columns:
-            raise unknown_name("data set of these rows", dataset, columns)
+    columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
+    for dataset in datasets:
+        check_name("data set of these rows", dataset, columns)
     if profile is not None and profile not in entries:
         raise unknown_name("profile", profile, entries)
-    return [
-        _cell(paper, row, dataset, metric or paper.headline, [profile] if profile else PROFILES)
-        for row in rows
-        for dataset in (datasets or columns)
-        if dataset in row["values"]
-    ]
+    pairs = product(rows, datasets or columns)
+    return [_cell(paper, row, d, metric or paper.headline, profile) for row, d in pairs if d in row["values"]]
 
 
-def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profiles: Sequence[str]) -> dict[str, Any]:
-    printed, method = row["values"][dataset], row.get("method")
-    cell = {"row": row["name"], "method": method, "dataset": dataset, "paper": printed}
-    cell["reported"] = row.get("reported", {}).get(dataset)
-    setting = {key: row[key] for key in ("variant", "tag") if key in row}
-    found = runs(paper, dataset, method, row.get("result"), profiles=profiles, **setting)
+def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profile: str | None) -> dict[str, Any]:
+    printed, reported = row["values"][dataset], row.get("reported", {}).get(dataset)
+    cell = {"row": row["name"], "method": row.get("method"), "dataset": dataset, "paper": printed, "reported": reported}
+    found = runs(paper, dataset, row, profile)
     if found is None:
         empty = dict.fromkeys(("scores", "mean", "std", "profile", "reduced", "devices", "stale"))
-        return cell | empty | {"n_seeds": 0, "verdict": "not run"}
-    ours, scale = scores(found, metric), found["profile"].iloc[0]
-    told = "not in paper" if printed is None else verdict(verdicts.difference(ours, printed))
+        return cell | empty | {"n_seeds": 0, "verdict": NOT_RUN}
+    ours, scale, values = scores(found, metric), found["profile"].iloc[0], found[metric]
+    cell |= {"scores": ours, "mean": values.mean(), "std": values.std(), "n_seeds": len(values), "profile": scale}
     return cell | {
-        "scores": ours,
-        "mean": found[metric].mean(),
-        "std": found[metric].std(),
-        "n_seeds": len(found),
-        "profile": scale,
         "reduced": paper.profiles["profiles"].get(scale, {}).get(dataset, {}).get("reduced"),
         "devices": sorted(set(found["device"])),
         "stale": bool(found["stale"].any()),
-        "verdict": told,
+        "verdict": "not in paper" if printed is None else verdict(verdicts.difference(ours, printed)),
     }
 
 
@@ -145,12 +119,10 @@ def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[di
         if tuple(key) not in starts:
             continue
         start = starts[tuple(key)]
+        gap = verdicts.difference(here[paper.headline], start[paper.headline], paired=True)
         before, after = (side["parameters"].iloc[0] for side in (start, here))
         pairs = {k: (before.get(k), after.get(k)) for k in {**before, **after} if k != "variant"}
-        found.append(
-            {"tag": tag, **dict(zip(place, key, strict=True))}
-            | {"difference": verdicts.difference(here[paper.headline], start[paper.headline], paired=True)}
-            | {"changed": {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}}
-            | {"stale": bool(here["stale"].any() or start["stale"].any())}
-        )
+        effect = {"tag": tag, **dict(zip(place, key, strict=True)), "difference": gap}
+        effect["changed"] = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        found.append(effect | {"stale": bool(here["stale"].any() or start["stale"].any())})
     return found

@@ -1,6 +1,5 @@
 """One look for every figure of the book: palettes, style, and small helpers that draw, never compute."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,13 +25,3 @@ def scatter(axes: Axes, points: np.ndarray, labels: np.ndarray, *, size: float =
     colors = [palette[c % len(palette)] for c in labels]
     axes.scatter(points[:, 0], points[:, 1], s=size, c=colors, linewidths=0)
     axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-
-
-def image_row(axes: Sequence[Axes], images: np.ndarray) -> None:
-    """Show grey images (m, h, w), one an axis, without ticks."""
-    for axis, image in zip(axes, images, strict=False):
-        axis.imshow(image, cmap="gray_r", interpolation="nearest")
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)

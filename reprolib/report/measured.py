@@ -1,7 +1,5 @@
 """The measured numbers as one table: a row a run and result."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,8 +17,8 @@ COLUMNS = [*ABOUT, "dataset", "n", "seed", "result", "seconds", "memory", "stale
 def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a record and result, indexed by the seed: COLUMNS, then its scores ("acc", ...).
 
-    seconds: those of the whole run; memory: its peak in MiB; stale: whether the method does something
-    else by now; parameters: the record's dict.
+    seconds: those of the whole run; memory: its peak in MiB; stale: whether the method does something else by now;
+    parameters: the record's dict.
     """
     rows = []
     for entry in entries:
@@ -29,9 +27,7 @@ def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         run |= {"seed": entry["random_state"], "seconds": sum(entry["seconds"].values())}
         run |= {"memory": entry["peak_memory_mb"], "stale": is_stale(entry)}
         rows += [run | {"result": result} | scores for result, scores in entry["metrics"].items()]
-    if not rows:
-        return pd.DataFrame(columns=COLUMNS)
-    return pd.DataFrame(rows, index=[row["seed"] for row in rows])
+    return pd.DataFrame(rows, index=[row["seed"] for row in rows], columns=None if rows else COLUMNS)
 
 
 @lru_cache(maxsize=8)

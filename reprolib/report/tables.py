@@ -1,7 +1,5 @@
 """Tables of the book, as HTML and as text: the paper's number, ours with its spread, the verdict."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from reprolib.checks import unknown_name
 from reprolib.experiments.paper import METRICS, Paper
 from reprolib.report import compare
 from reprolib.report.measured import KEYS, measured
@@ -27,8 +24,8 @@ LONG = 100  # characters: a cell of text wants a wide column
 class Table:
     """Head, rows of text cells (a line break in a cell is "\\n") and a caption.
 
-    In a notebook it shows as HTML that scrolls inside itself on a narrow screen, its first column
-    fixed; `str` gives aligned text. Raises ValueError for a row of another length than the head.
+    In a notebook it shows as HTML that scrolls inside itself on a narrow screen, its first column fixed; `str` gives
+    aligned text. Raises ValueError for a row of another length than the head.
     """
 
     head: Sequence[str]
@@ -47,15 +44,12 @@ class Table:
 
         head = "".join(cell(text, 'th scope="col"') for text in self.head)
         body = ""
-        for first, *others in self.rows:
-            tags = ['td class="long"' if len(text) > LONG else "td" for text in others]
-            cells = [cell(first, 'th scope="row"'), *map(cell, others, tags)]
-            body += f"<tr>{''.join(cells)}</tr>"
+        for row in self.rows:
+            tags = ['th scope="row"', *('td class="long"' if len(text) > LONG else "td" for text in row[1:])]
+            body += f"<tr>{''.join(map(cell, row, tags))}</tr>"
         caption = cell(self.caption, "caption") if self.caption else ""
-        return (
-            '<div class="book-table"><table class="table">'
-            f"{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        table = f"{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        return f'<div class="book-table"><table class="table">{table}</table></div>'
 
     def __repr__(self) -> str:
         lines = [[cell.replace("\n", "; ") for cell in row] for row in [self.head, *self.rows]]
@@ -77,9 +71,7 @@ def spread(mean: float | None, std: float | None, *, stale: bool = False) -> str
 
 def signed(difference: float | None, std: float | None) -> str:
     """A difference with its sign and standard deviation: "+0.012 ± 0.004", "−0.031"; else as `spread`."""
-    if pd.isna(difference):
-        return NOT_RUN
-    return ("+" if difference >= 0 else "−") + spread(abs(difference), std)
+    return NOT_RUN if pd.isna(difference) else ("+" if difference >= 0 else "−") + spread(abs(difference), std)
 
 
 def marked(verdict: str) -> str:
@@ -90,15 +82,12 @@ def marked(verdict: str) -> str:
 def comparison(cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = "") -> Table:
     """Put the cells of `compare.table` in the paper's layout: methods by data sets.
 
-    A cell holds the paper's number, with what it quotes after a slash; then, if run, ours with its
-    spread and number of seeds; then the verdict. names: data sets as printed, by our name.
+    A cell holds the paper's number, with what it quotes after a slash; then, if run, ours with its spread and number of
+    seeds; then the verdict. names: data sets as printed, by our name.
     """
-    columns = dict.fromkeys(cell["dataset"] for cell in cells)
-    found: dict[str, dict[str, str]] = {}
-    for cell in cells:
-        found.setdefault(cell["row"], {})[cell["dataset"]] = _compared(cell)
-    rows = [[name, *(at.get(column, "–") for column in columns)] for name, at in found.items()]
-    return Table(["", *(names.get(c, c) for c in columns)], rows, caption)
+    found = {(cell["row"], cell["dataset"]): _compared(cell) for cell in cells}
+    columns = list(dict.fromkeys(dataset for _, dataset in found))
+    return Table(["", *(names.get(c, c) for c in columns)], _laid_out(found, columns, "–"), caption)
 
 
 def gaps(cells: Iterable[Mapping[str, Any]], names: Mapping[str, str], near: float) -> Table:
@@ -106,15 +95,19 @@ def gaps(cells: Iterable[Mapping[str, Any]], names: Mapping[str, str], near: flo
 
     cells: of `compare.table`; those without a number of ours or of the paper are left out.
     """
-    found: dict[str, dict[str, str]] = {}
+    found = {}
     for cell in cells:
         if None not in (cell["mean"], cell["paper"]):
             gap = cell["mean"] - cell["paper"]
             mark = f"{MARKS['reached']}{SPACE}" if abs(gap) <= near else ""
-            found.setdefault(cell["row"], {})[cell["dataset"]] = mark + signed(gap, cell["std"])
-    columns = [name for name in names if any(name in row for row in found.values())]
-    rows = [[row, *(at.get(name, NOT_RUN) for name in columns)] for row, at in found.items()]
-    return Table(["", *(names[name] for name in columns)], rows)
+            found[cell["row"], cell["dataset"]] = mark + signed(gap, cell["std"])
+    columns = [name for name in names if any(name == dataset for _, dataset in found)]
+    return Table(["", *(names[name] for name in columns)], _laid_out(found, columns, NOT_RUN))
+
+
+def _laid_out(found: Mapping[tuple[str, str], str], columns: Sequence[str], blank: str) -> list[list[str]]:
+    """Texts by row and data set as rows of cells."""
+    return [[row, *(found.get((row, c), blank) for c in columns)] for row in dict.fromkeys(row for row, _ in found)]
 
 
 def scales(cells: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> Table:
@@ -122,8 +115,7 @@ def scales(cells: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> Tabl
     found: dict[tuple[str, str, str], set[str]] = {}
     for cell in cells:
         if cell["mean"] is not None:
-            name = names.get(cell["dataset"], cell["dataset"])
-            key = name, cell["profile"], cell["reduced"] or "nothing"
+            key = names.get(cell["dataset"], cell["dataset"]), cell["profile"], cell["reduced"] or "nothing"
             found.setdefault(key, set()).update(cell["devices"])
     rows = [[*key, ", ".join(sorted(devices))] for key, devices in found.items()]
     return _filled(["data set", "profile", "reduced or different", "device"], rows)
@@ -134,8 +126,7 @@ def scores(rows: pd.DataFrame, columns: Mapping[str, str], names: Mapping[str, s
     lines = []
     for (method, _, dataset, *_, result), same in _in_order(rows, names).groupby(KEYS, sort=False):
         name = method if result == "labels" else f"{method} {result}"
-        stale = same["stale"].any()
-        cells = [spread(same[m].mean(), same[m].std(), stale=stale) for m in columns]
+        cells = [spread(same[m].mean(), same[m].std(), stale=same["stale"].any()) for m in columns]
         lines.append([f"{names.get(dataset, dataset)}, {name}", *cells, str(len(same))])
     return _filled(["data set, result", *columns.values(), "seeds"], lines)
 
@@ -152,22 +143,19 @@ def cost(rows: pd.DataFrame, names: Mapping[str, str]) -> Table:
     for (dataset, *key), same in runs.groupby(keys, sort=False):
         numbers = minutes(same["seconds"].mean()), f"{same['memory'].max() / 1024:.1f}"
         lines.append([names.get(dataset, dataset), *key, *numbers, str(len(same))])
-    head = ["data set", "method", "profile", "device", "minutes a seed", "memory, GiB", "seeds"]
-    return _filled(head, lines)
+    return _filled(["data set", *keys[1:], "minutes a seed", "memory, GiB", "seeds"], lines)
 
 
 def minutes(seconds: float | None) -> str:
     """A duration in minutes with a sensible number of digits; "not run" for None or NaN."""
-    if pd.isna(seconds):
-        return NOT_RUN
-    return f"{seconds / 60:.2f}" if seconds < 60 else f"{seconds / 60:.1f}"
+    return NOT_RUN if pd.isna(seconds) else f"{seconds / 60:.{2 if seconds < 60 else 1}f}"
 
 
 def as_printed(printed: Mapping[str, Any]) -> Table:
     """A table of `Paper.others` as the paper prints it."""
     values = [value for row in printed["rows"] for value in row["values"]]
     digits = max((len(str(v).partition(".")[2]) for v in values if isinstance(v, float)), default=0)
-    rows = [[row["name"], *("–" if v is None else f"{v:.{digits}f}" for v in row["values"])] for row in printed["rows"]]
+    rows = [[row["name"], *(plain(value, f".{digits}f") for value in row["values"])] for row in printed["rows"]]
     return Table(["", *printed["columns"]], rows, f"{printed['source']}: {printed['title']}")
 
 
@@ -197,8 +185,7 @@ def ablation(paper: Paper, tags: Sequence[str], *, base: str = "main") -> Table:
             for effect in found:
                 cells[effect["result"]] += f"\n{effect['difference'].interval}"
             told = [cells.get(name, "–") for name in columns]
-            name = paper.names.get(dataset, dataset)
-            lines.append([tag + stale, name, what, *told, str(here["seed"].nunique())])
+            lines.append([tag + stale, paper.names.get(dataset, dataset), what, *told, str(here["seed"].nunique())])
         if same.empty and (len(rows) or tag != base):
             lines.append([tag, NOT_RUN, *["–"] * (2 + len(columns))])
     return Table(["setting", "data set", "what differs", *columns, "seeds"], lines)
@@ -208,8 +195,7 @@ def differences(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Changed parameters as text, one a line: "gamma 2.0 → 1.0"; of many, how many and which."""
     if len(changed) > FEW:
         return f"{len(changed)} parameters: {', '.join(changed)}"
-    pairs = {name: f"{SPACE}→{SPACE}".join(map(plain, pair)) for name, pair in changed.items()}
-    return "\n".join(f"{name} {pair}" for name, pair in pairs.items())
+    return "\n".join(f"{name} {plain(old)}{SPACE}→{SPACE}{plain(new)}" for name, (old, new) in changed.items())
 
 
 def deviations(paper: Paper) -> Table:
@@ -222,8 +208,7 @@ def deviations(paper: Paper) -> Table:
         for tag in entry["runs"]:
             same = [effect for effect in effects if effect["tag"] == tag]
             if not same:
-                without = f"no record of {base} beside it" if tag in known else NOT_RUN
-                lines.append(f"{tag}: {without}")
+                lines.append(f"{tag}: {f'no record of {base} beside it' if tag in known else NOT_RUN}")
                 continue
             stale = " (stale)" if any(effect["stale"] for effect in same) else ""
             lines.append(f"{tag} against {base}{stale}:")
@@ -234,8 +219,7 @@ def deviations(paper: Paper) -> Table:
             lines += [f"{dataset} {', '.join(changes)}" for dataset, changes in told.items()]
         lines += [entry["effect"].strip()] if "effect" in entry else []
         rows.append([entry["topic"], "\n".join(parts), "\n".join(lines)])
-    head = ["what", "who says what", f"effect on {METRICS[paper.headline].split()[0]}"]
-    return Table(head, rows)
+    return Table(["what", "who says what", f"effect on {METRICS[paper.headline].split()[0]}"], rows)
 
 
 def overview(paper: Paper, profile: str | None = None) -> list[Table | str]:
@@ -243,21 +227,18 @@ def overview(paper: Paper, profile: str | None = None) -> list[Table | str]:
 
     profile: whose records, by default as for `compare.cells`. Raises ValueError for an unknown one.
     """
-    known = paper.profiles["profiles"]
-    if profile is not None and profile not in known:
-        raise unknown_name("profile", profile, known)
     found: list[Table | str] = []
     for table_id, entry in paper.published.items():
         for metric in entry["metrics"]:
             cells = compare.table(paper, table_id, metric, profile=profile)
-            ran = [cell for cell in cells if cell["mean"] is not None]
             lines = [
-                [c["row"], c["dataset"], _printed(c), spread(c["mean"], c["std"], stale=c["stale"])]
+                [c["row"], c["dataset"], plain(c["paper"], ".3f"), spread(c["mean"], c["std"], stale=c["stale"])]
                 + [str(c["n_seeds"]), c["profile"], c["verdict"]]
-                for c in ran
+                for c in cells
+                if c["n_seeds"]
             ]
-            title = f"{entry['source']}: {entry['title']} ({metric})"
-            title += f"; {len(cells) - len(ran)} of {len(cells)} numbers not run"
+            missing = f"{len(cells) - len(lines)} of {len(cells)} numbers not run"
+            title = f"{entry['source']}: {entry['title']} ({metric}); {missing}"
             head = ["row", "data set", "paper", "here", "seeds", "profile", "verdict"]
             found.append(Table(head, lines, title) if lines else title)
     rows = measured(paper)
@@ -273,17 +254,13 @@ def overview(paper: Paper, profile: str | None = None) -> list[Table | str]:
     return [*found, _filled(head, lines, "Records")]
 
 
-def plain(value: Any) -> str:
-    """A value of a parameter or of a printed table as text; "–" for None."""
-    return "–" if value is None else str(value)
-
-
-def _printed(cell: Mapping[str, Any]) -> str:
-    return "–" if cell["paper"] is None else f"{cell['paper']:.3f}"
+def plain(value: Any, form: str = "") -> str:
+    """A value of a parameter or of a printed table as text, in this format; "–" for None."""
+    return "–" if value is None else format(value, form)
 
 
 def _compared(cell: Mapping[str, Any]) -> str:
-    printed = _printed(cell)
+    printed = plain(cell["paper"], ".3f")
     if cell["reported"] is not None:
         printed += f"{SPACE}/{SPACE}{cell['reported']:.3f}"
     if cell["mean"] is None:

@@ -109,16 +109,3 @@ def combined(answers: Iterable[str], *, most: bool = False) -> str:
     if good:
         return PARTLY
     return FAILS if 2 * bad >= len(answers) else UNKNOWN
-
-
-def rates(rule: str, effect: float, std: float, n: int, *, trials: int = 2000) -> dict[str, float]:
-    """How often each answer comes out where the truth is known: normal differences of n seeds.
-
-    rule: "above", "reaches" or "alike"; effect: the true mean difference; std: of a seed's.
-    """
-    ask = {"above": above, "reaches": reaches, "alike": alike}[rule]
-    drawn = np.random.default_rng(0).normal(effect, std, (trials, n))
-    gaps = drawn.mean(1)
-    room = t.ppf((1 + CONFIDENCE) / 2, n - 1) * drawn.std(1, ddof=1) / math.sqrt(n)
-    found = [ask(Difference(g, g - r, g + r, n)) for g, r in zip(gaps, room, strict=True)]
-    return {answer: found.count(answer) / trials for answer in ANSWERS}

@@ -1,8 +1,4 @@
-"""Classification from pooled codes: a linear SVM at several numbers of labelled images.
-
-Paper 002, Table 8, in the pipeline of Coates, Ng and Lee (2011): `reprolib.studies.codes` makes the
-features, this module classifies them.
-"""
+"""A linear SVM on pooled codes (`reprolib.studies.codes`) at several numbers of labelled images: paper 002, Table 8."""
 
 import hashlib
 import json
@@ -18,7 +14,7 @@ from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import GridSearchCV, KFold
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data.images import Images, check_features, sealed_labels
 from reprolib.data.load import load
 from reprolib.methods.jule import JULE
@@ -42,10 +38,9 @@ NETWORK = {"negatives": "random", "n_negatives": 20}
 class L2SVM(ClassifierMixin, BaseEstimator):
     """One linear SVM a class with squared hinge, by L-BFGS on the primal.
 
-    Minimises |w|^2 / 2 + C * mean of max(0, 1 - margin)^2 for every class, the bias an entry of w on a
-    constant 1: the classifier, and C = 100, of the released code of Coates, Ng and Lee (2011), and
-    `LinearSVC(C=C / n)`, whose coordinate descent is slow on dense features by the thousand. After `fit`:
-    `classes_`, `coef_` float32 (classes, d), `intercept_` float32 (classes,). O(n d classes) a step.
+    Minimises |w|^2 / 2 + C * mean of max(0, 1 - margin)^2 for every class, the bias an entry of w on a constant 1, as
+    the released code of Coates, Ng and Lee (2011), and `LinearSVC(C=C / n)`, which is slow on dense features by the
+    thousand. After `fit`: `classes_`, `coef_` float32 (classes, d), `intercept_` float32 (classes,).
     """
 
     def __init__(self, C: float = 100.0) -> None:
@@ -96,11 +91,10 @@ def standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def choose_svm(X: np.ndarray, y: np.ndarray) -> L2SVM:
-    """`L2SVM` on float32 features (n, d) and labels (n,), refitted with the best of PENALTIES.
+    """`L2SVM` on float32 features (n, d) and labels (n,), rows in random order, with the best of PENALTIES.
 
-    The accuracy of 3-fold cross-validation decides, the smaller penalty in a tie: these images and their
-    labels, no others. The rows must be in random order. The weights lie in the span of the rows, so that
-    with n < d all fits see n coordinates instead of d.
+    The accuracy of 3-fold cross-validation decides, the smaller penalty in a tie. The weights lie in the span of the
+    rows, so that with n < d all fits see n coordinates instead of d.
     """
     basis = None
     if len(X) < X.shape[1]:
@@ -127,17 +121,13 @@ def classify(
 ) -> list[dict[str, Any]]:
     """Predict the classes of unseen images from several numbers of labelled ones (paper 002, Table 8).
 
-    train: `Images` with labels; sizes: numbers of them, each set a part of the next larger; representation:
-    "whitened" for a codebook of the whitened patches, or a layer of the patch CNN (`patch_network.LAYERS`),
-    then given as `network`. Patches and codebook come from all of `train`, without labels, whatever the size.
-    The SVM's C is chosen on the labelled images (`choose_svm`): what suits 50,000 fits the noise of few.
-
-    Returns a dict for each size: `representation`, `n_train`, `C`, `predicted` (n_unseen,), `seconds` by step,
-    shared steps in each. Raises ValueError for an unknown representation, a missing network, sizes out of
-    range, images without labels and shapes that differ.
+    train: `Images` with labels; sizes: numbers of them, each set a part of the next larger; representation: "whitened"
+    for a codebook of the whitened patches, or a layer of the patch CNN (`patch_network.LAYERS`), given as `network`.
+    Patches and codebook come from all of `train`, the SVM's C from the labelled images. Returns a dict a size:
+    `representation`, `n_train`, `C`, `predicted` (n_unseen,), `seconds` by step. Raises ValueError for an unknown
+    representation, a missing network, sizes out of range, images without labels and shapes that differ.
     """
-    if representation not in REPRESENTATIONS:
-        raise unknown_name("representation", representation, REPRESENTATIONS)
+    check_name("representation", representation, REPRESENTATIONS)
     if representation in LAYERS and network is None:
         raise ValueError(f"{representation!r} is a layer of the patch CNN: pass the network")
     if train.labels is None:
@@ -176,11 +166,9 @@ def classify(
 class PatchCodes(BaseEstimator):
     """`classify` as an experiment: the classes of images, from the labelled images of a data set `train`.
 
-    `sizes`, `representation`, `n_codes` and `n_patches` are those of `classify`; `n_clusters` and `network`
-    are parameters of the JULE that learns the CNN of patches, unless the patches are left as they are.
-
-    After `fit`: `results_`, the predicted class of each image for each number of labelled ones, as in
-    {"n625": int32 (n,)}, and `history_`, a row a step: what it took, the network's loss by epoch.
+    `n_clusters` and `network` are parameters of the JULE that learns the CNN of patches. After `fit`: `results_`, the
+    predicted class of each image for each number of labelled ones, as in {"n625": int32 (n,)}, and `history_`, a row a
+    step: what it took, the network's loss by epoch.
     """
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
@@ -209,8 +197,8 @@ class PatchCodes(BaseEstimator):
     def fit(self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None) -> Self:
         """Learn from `train`, and predict the classes of X.
 
-        shared: folder where a CNN of the same patches and settings is found, or left for other
-        representations and for a run that goes on. Raises ValueError as `classify` does and without a `train`.
+        shared: folder where a CNN of the same patches and settings is found, or left for other representations.
+        Raises ValueError as `classify` does and without a `train`.
         """
         if not self.train:
             raise ValueError("name the data set of labelled images, as in train='cifar10-train'")

@@ -4,10 +4,9 @@
 `fit` takes as many epochs with the same batch size, learning rate and precision. What differs is its step and
 the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs in [0, 1].
 
-`step` is the loop of that `fit` over one batch, for the bench. The comparison leans to ClustPy's side: its data
-loader, which collates sample by sample, is replaced by the batch in memory, where ours gathers by index. It leans to
-ours by what `fit` does once a call, a progress bar and seeds, below a millisecond. Batch normalisation is in training
-mode for both; ClustPy would leave the network as its pretraining does, in evaluation mode.
+`step` is the loop of that `fit` over one batch, for the bench. Its data loader, which collates sample by sample, is
+replaced by the batch in memory; what `fit` does once a call, below a millisecond, stays. Batch normalisation is in
+training mode for both; ClustPy would leave the network as its pretraining does, in evaluation mode.
 """
 
 import contextlib
@@ -33,7 +32,6 @@ WEIGHTS = {
     "IDEC": (0.1, 1.0),
     "DCN": (0.05, 1.0),
     "DKM": (1.0, 1.0),
-    "VaDE": (1.0, 1.0),
 }
 
 
@@ -119,35 +117,11 @@ def network_of(network: nn.Module) -> nn.Module:
     return wrapped.train()
 
 
-def vae_of(stage: Stage) -> nn.Module:
-    """A copy of the networks of a VaDE run as ClustPy's variational autoencoder; it draws the samples."""
-    from clustpy.deep.neural_networks.variational_autoencoder import VariationalAutoencoder
-
-    class Variational(nn.Module):
-        forward = VariationalAutoencoder.forward
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = deepcopy(stage.run.modules["network"])
-            self.log_variance = deepcopy(stage.run.modules["log_variance"])
-            self.decode = self.network.decode
-
-        def encode(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            features = self.network.encoder[:-1](inputs)
-            return self.network.encoder[-1](features), self.log_variance(features)
-
-    return Variational().train()
-
-
 def module_of(name: str, stage: Stage) -> tuple[nn.Module, nn.Module]:
     """ClustPy's network and clustering module of a method, copies of what a run of ours starts with."""
-    from clustpy.deep import dcn, dec, dkm, vade
+    from clustpy.deep import dcn, dec, dkm
 
     run = stage.run
-    if name == "VaDE":
-        ours = run.modules["mixture"]
-        mixture = ours.log_weights.exp(), stage.centers, ours.log_variances.exp()
-        return vae_of(stage), vade._VaDE_Module(*stage.centers.shape, *map(as_numpy, mixture))
     network = network_of(run.modules["network"])
     if name == "AE pretraining":
         return network, nn.Module()
@@ -170,7 +144,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """ClustPy's `fit` of a method over batches of (indices, inputs), without its progress bar."""
-    loaders = [loader] * (2 if name in ("DCN", "VaDE") else 1)  # these read one of two
+    loaders = [loader] * (2 if name == "DCN" else 1)  # it reads one of two
     # the weights of both are for a sum over pixels; ClustPy's own error is that sum
     error = pixel_error if name in ("DCN", "DKM") else F.mse_loss
     with contextlib.redirect_stderr(io.StringIO()):

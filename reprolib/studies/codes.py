@@ -1,7 +1,6 @@
 """Patches of images, whitened, and their codes summed over quadrants (Coates, Ng and Lee 2011).
 
-Paper 002, section 4.3, takes this pipeline for its Table 8 and changes one thing: between whitening
-and codebook stands a learned representation of the patches (`reprolib.studies.patch_network`).
+Paper 002, section 4.3, changes one thing: between whitening and codebook stands a learned representation of them.
 """
 
 from collections.abc import Callable

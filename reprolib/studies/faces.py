@@ -1,8 +1,4 @@
-"""Are two faces the same person's? LFW's restricted protocol, and JULE's features for it.
-
-Paper 002, section 4.2.2 and Table 7. The protocol is that of Huang et al. (2007): pairs in folds, the
-threshold of each fold chosen on all others.
-"""
+"""Are two faces the same person's? Paper 002, Table 7, by the restricted protocol of LFW (Huang et al. 2007)."""
 
 import copy
 import os

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.data.images import to_float_images
 from reprolib.methods.jule import JULE
 from reprolib.networks.embedding import ConvEmbedding, PatchEmbedding
@@ -33,10 +33,8 @@ class PatchJULE(JULE):
 def learn_patch_network(patches: np.ndarray, model: JULE) -> tuple[PatchEmbedding, list[dict[str, Any]]]:
     """Train the patch CNN by JULE until `model.n_clusters` clusters are left: the CNN, and its epochs.
 
-    patches: whitened, float32 (m, c, h, w); model: an unfitted `JULE`, for its parameters. It is not changed. Its
-    default of 10 clusters is CIFAR-10's number of categories: the paper's rule for n_c*, which section 4.3 does not
-    set anew. The epochs are as in `JULE.history_`; a mean `loss` that stays at `model.margin` tells a collapse.
-    Raises as `JULE.fit` does. Source: paper 002, section 4.3 and Algorithm 1.
+    patches: whitened, float32 (m, c, h, w); model: an unfitted `JULE`, for its parameters. The epochs are as in
+    `JULE.history_`; a mean `loss` that stays at `model.margin` tells a collapse. Paper 002, section 4.3, Algorithm 1.
     """
     fitted = PatchJULE(**model.get_params()).fit(patches)
     return fitted.network_.eval(), fitted.history_
@@ -49,8 +47,7 @@ def layer_representation(network: PatchEmbedding, layer: str, patch_shape: tuple
     numbers for the paper's network on 6x6 patches; "conv1&2" is both, one after the other; "ip" the inner
     product layer, not normalised. Raises ValueError for another name. Source: paper 002, section 4.3.
     """
-    if layer not in LAYERS:
-        raise unknown_name("layer", layer, LAYERS)
+    check_name("layer", layer, LAYERS)
 
     @torch.no_grad()
     def represent(vectors: torch.Tensor) -> torch.Tensor:

@@ -6,14 +6,12 @@ tie for the largest entry a pair can be both. For rows with maxima a <= b and n 
 
 $$\max q_i^\top q_j = \min\{a,\; n a b + (1 - n a)(1 - n b)\},$$
 
-because the product is largest when both rows are sorted alike and pack their mass into the first
-entries. For rows that are apart, with any maxima,
+as the product is largest when both rows pack their mass into the same first entries. For rows that are apart,
 
 $$q_i^\top q_j \le a + b - 2 a b = \tfrac12 - \tfrac12 (2a - 1)(2b - 1),$$
 
-which is the fifth line of equation 22, before the printed proof bounds its factors apart. The functions work
-on floats or on arrays that broadcast, in O(1) an element. `first` and `second` are the maxima of two rows, in
-(0, 1], `zeta` is a threshold of similarity in (0, 1]; ValueError outside.
+which is the fifth line of equation 22, before the printed proof bounds its factors apart. The functions broadcast.
+`first` and `second` are the maxima of two rows, `zeta` a threshold of similarity, in (0, 1]; ValueError outside.
 """
 
 import numpy as np

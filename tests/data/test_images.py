@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import sparse
 
 from reprolib.checks import unknown_name
-from reprolib.data.images import array_sha256, as_features, as_pixels, check_features, resize, to_gray
+from reprolib.data.images import as_features, as_pixels, check_features, resize, to_gray
 from reprolib.data.load import Images, LabelsSealedError, load, sealed_labels
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def test_the_hash_depends_on_pixels_labels_and_shape_only():
     ]
     assert len({base, *others}) == 5
     strided = np.asfortranarray(PIXELS)
-    assert array_sha256(strided, labels) == base
+    assert Images(strided, labels).sha256 == base
 
 
 def test_sealed_labels_cannot_be_read_in_any_thread_and_open_again():

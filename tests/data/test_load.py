@@ -1,5 +1,6 @@
 """Loading by name, the cache, and what happens to bad files."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -145,8 +146,9 @@ def test_pickles_are_refused_and_not_run(root):
         with pytest.raises(ValueError, match="pickled objects, which are refused"):
             load(name, root=root)
     batch = pickle.dumps({"data": Bomb(trap), "labels": [0]})
+    (root / "batch").write_bytes(batch)
     with pytest.raises(ValueError, match="mkdir, which is refused"):
-        readers.read_cifar_batch(batch, "labels")
+        readers.read_cifar(root, [("batch", hashlib.md5(batch).hexdigest())], "labels")
     assert not trap.exists()
 
 

@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 
 from reprolib import load
-from reprolib.data import fetch
+from reprolib.data import fetch, readers
 from reprolib.data.catalogue import TABLE
 from reprolib.data.load import fetch as fetch_named
 
@@ -232,12 +232,12 @@ def cifar(folder, key):
 @pytest.mark.parametrize("key", ["labels", "coarse_labels"])
 def test_cifar_batches_are_read_in_order_without_unpickling_code(tmp_path, key):
     listed, expected = cifar(tmp_path, key)
-    pixels, labels = fetch.read_cifar(tmp_path, listed, key)
+    pixels, labels = readers.read_cifar(tmp_path, listed, key)
     np.testing.assert_array_equal(pixels, expected)
     assert list(labels) == [0] * 4 + [1] * 4
     (tmp_path / "batch_1").write_bytes(b"x")
     with pytest.raises(ValueError, match="batch_1 has the wrong checksum"):
-        fetch.read_cifar(tmp_path, listed, key)
+        readers.read_cifar(tmp_path, listed, key)
 
 
 def test_every_route_belongs_to_a_known_data_set():

@@ -60,7 +60,7 @@ KEYS = {
     "others": ("id title source columns rows", "note"),
     "row of others": ("name values", "parameter"),
     "deviation": ("id topic paper released ours why", "effect runs base"),
-    "claim": ("claim where", "check open"),
+    "claim": ("claim where", "check open note reduced"),
 }
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from reprolib.data import load as datasets
-from reprolib.experiments import paper, probes, records, replay
+from reprolib.experiments import paper, records, replay
 from reprolib.experiments.plan import plan
-from reprolib.files import load_yaml
 from reprolib.methods import KMeans
 
 
@@ -119,10 +118,3 @@ def test_committed_replays_are_of_committed_records():
         assert row["record"] in known
         for found in row["results"].values():
             assert not found["equal"] or np.isclose(found["ari"], 1)
-
-
-def test_rows_stay_one_line_a_key(tmp_path):
-    row = {"date": "2026-01-01", "results": {"q": {"equal": True, "ari": 1.0}}}
-    (tmp_path / "rows.yml").write_text(probes.as_text(row))
-    assert probes.as_text(row).count("\n") == 3
-    assert load_yaml(tmp_path / "rows.yml") == [row]

@@ -52,7 +52,7 @@ def test_verdicts(gap, low, high, n, expected):
 
 
 def test_a_method_without_a_seed_has_exact_scores(book):
-    rows = compare.runs(book, "digits", "KMeans", "labels")
+    rows = compare.runs(book, "digits", {"method": "KMeans", "result": "labels"})
     assert compare.scores(rows, "acc") is not None and len(compare.scores(rows, "acc")) == len(rows)
     exact = compare.scores(rows[:1].assign(method="ACGDL"), "acc")
     assert exact == rows["acc"].iloc[0] and isinstance(exact, float)
@@ -100,11 +100,11 @@ def test_the_papers_scale_goes_before_the_cpus(tmp_path, folder):
         text = path.read_bytes().replace(b'"tag": "main"', b'"tag": "on-digits-ip"')
         (tmp_path / path.name.replace("main", "on")).write_bytes(text)
     book = Paper("jule", root=tmp_path)
-    found = compare.runs(book, "digits", "KMeans", "labels")
-    assert set(found["profile"]) == {"paper"}
-    found = compare.runs(book, "digits", "KMeans", "labels", tag="on-{dataset}-ip")
-    assert set(found["tag"]) == {"on-digits-ip"}
-    assert compare.runs(book, "usps", "KMeans", "labels", tag="on-{dataset}-ip") is None
+    row = {"method": "KMeans", "result": "labels"}
+    assert set(compare.runs(book, "digits", row)["profile"]) == {"paper"}
+    row["tag"] = "on-{dataset}-ip"
+    assert set(compare.runs(book, "digits", row)["tag"]) == {"on-digits-ip"}
+    assert compare.runs(book, "usps", row) is None
 
 
 def test_an_effect_is_a_difference_seed_by_seed(book):
