@@ -1,7 +1,7 @@
 """The merge loop of incremental linkage: pairs as a sparse graph of clusters, evaluated lazily.
 
-A pair's affinity is known as an interval [low, high]. Only the pair with the highest `high` is
-refined, until no other can beat it: most pairs are never computed beyond their first term.
+A pair's affinity is known as an interval [low, high]. Only the pair with the highest `high` is refined, until no
+other can beat it: most pairs are never computed beyond their first term.
 """
 
 from typing import NamedTuple
@@ -14,9 +14,8 @@ from reprolib.graph._walks import path_affinity, path_vectors
 from reprolib.graph._zeta import zeta_affinity, zeta_diagonal
 
 PATH, ZETA = 0, 1
-# A dense float64 solve knows these small differences of numbers near 1 to about nine digits, so
-# affinities that agree to TIE are equal; KNOWN is the width at which two are compared, and STATED
-# the one of the affinity that is returned.
+# A dense float64 solve knows these small differences of numbers near 1 to about nine digits, so affinities that
+# agree to TIE are equal; KNOWN is the width at which two are compared, STATED that of the affinity returned.
 KNOWN, TIE, STATED = 1e-10, 1e-9, 1e-8
 
 

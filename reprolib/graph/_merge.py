@@ -1,8 +1,8 @@
 """The sequential merge loop of graph degree linkage, compiled by numba.
 
-Every cluster owns two short lists. Its *boundary* holds (sample, out, in): the edge weight to and
-from each sample outside it. Its *adjacency* holds (cluster, U_out, U_in) for each cluster joined to
-it. A merge adds two boundaries, rebuilds one row of U from the sum and adds two columns.
+Every cluster owns two short lists. Its *boundary* holds (sample, out, in): the edge weight to and from each sample
+outside it. Its *adjacency* holds (cluster, U_out, U_in) for each cluster joined to it. A merge adds two boundaries,
+rebuilds one row of U from the sum and adds two columns.
 """
 
 from typing import NamedTuple
@@ -34,35 +34,35 @@ class Lists(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
+def _move(lists, c, pool, room):
+    """Move list c to the end of a pool."""
+    s, k, at = lists.start[c], lists.length[c], pool.end[0]
+    pool.index[at : at + k] = lists.index[s : s + k]
+    pool.value[at : at + k] = lists.value[s : s + k]
+    pool.start[c], pool.room[c] = at, room
+    pool.end[0] += room
+
+
+@njit(cache=True, nogil=True)
 def _with_free(lists, needed):
     """The lists, moved to a fresh pool unless `needed` entries are free at the end of theirs."""
-    start, length, room, index, value, end = lists
+    start, length, room, index, _, end = lists
     if end[0] + needed <= len(index):
         return lists
     size = 2 * (length.sum() + SPARE * np.count_nonzero(length)) + needed
     fresh = Lists(start, length, room, np.empty(size, np.int32), np.empty((size, 2)), end)
     end[0] = 0
     for c in range(len(start)):
-        s, k, at = start[c], length[c], end[0]
-        fresh.index[at : at + k] = index[s : s + k]
-        fresh.value[at : at + k] = value[s : s + k]
-        start[c], room[c] = at, k + SPARE if k else 0
-        end[0] += room[c]
+        _move(lists, c, fresh, length[c] + SPARE if length[c] else 0)
     return fresh
 
 
 @njit(cache=True, nogil=True)
 def _with_room(lists, c, needed):
     """The lists with room for `needed` entries in list c, moved to the end of the pool if it must."""
-    if needed <= lists.room[c]:
-        return lists
-    lists = _with_free(lists, needed)
-    start, length, room, index, value, end = lists
-    s, k, at = start[c], length[c], end[0]
-    index[at : at + k] = index[s : s + k]
-    value[at : at + k] = value[s : s + k]
-    start[c], room[c] = at, needed
-    end[0] += needed
+    if needed > lists.room[c]:
+        lists = _with_free(lists, needed)
+        _move(lists, c, lists, needed)
     return lists
 
 
@@ -84,8 +84,8 @@ def _merge_boundaries(a, b, boundary, labels, acc, mark, touched):
     start, length, room, sample, degree, end = boundary
     p, p_end = start[a], start[a] + length[a]
     q, q_end = start[b], start[b] + length[b]
-    begin = end[0]
-    at, count = begin, 0
+    begin = at = end[0]
+    count = 0
     while p < p_end or q < q_end:
         left = sample[p] if p < p_end else NO_SAMPLE
         right = sample[q] if q < q_end else NO_SAMPLE
@@ -102,10 +102,7 @@ def _merge_boundaries(a, b, boundary, labels, acc, mark, touched):
     for p in range(begin, at):
         if degree[p, 0] > 0.0 and degree[p, 1] > 0.0:
             i = labels[sample[p]]
-            if not mark[i]:
-                mark[i] = True
-                touched[count] = i
-                count += 1
+            count = _touch(i, mark, touched, count)
             acc[i, 0] += degree[p, 0] * degree[p, 1]
     start[a], length[a], length[b] = begin, at - begin, 0
     end[0] = at
@@ -150,24 +147,20 @@ def _score(c, start, length, index, value, size, weight, k_c, n_left, mode, top)
 def merge_loop(boundary, adjacency, clusters, n_target, weight, k_c, mode):
     """Greedy merges to `n_target` clusters: (merges, affinities). Changes all that it is given."""
     n_initial = len(clusters.size)
-    scores = np.full(n_initial, -1.0)
+    scores, affinity, top = np.full(n_initial, -1.0), np.zeros(n_initial), np.empty(k_c)
     nearest = np.full(n_initial, -1, np.int64)
-    affinity = np.zeros(n_initial)
-    top = np.empty(k_c)
     tree = tournament(scores)
     merges = np.empty((n_initial - n_target, 2), np.int32)
     affinities = np.empty(len(merges))
-    acc = np.zeros((n_initial, 2))
-    mark = np.zeros(n_initial, np.bool_)
-    touched = np.empty(n_initial, np.int64)
+    acc, mark, touched = np.zeros((n_initial, 2)), np.zeros(n_initial, np.bool_), np.empty(n_initial, np.int64)
     changed, done = np.arange(n_initial), 0
     start, length, room, index, value, _ = adjacency
     while True:
         n_left = n_initial - done
         for c in changed:
-            scores[c], nearest[c], affinity[c] = _score(
-                c, start[c], length[c], index, value, clusters.size, weight, k_c, n_left, mode, top
-            )
+            s, k = start[c], length[c]
+            found = _score(c, s, k, index, value, clusters.size, weight, k_c, n_left, mode, top)
+            scores[c], nearest[c], affinity[c] = found
             replay(tree, scores, c)
         winner = tree[1]
         if done == len(merges) or nearest[winner] < 0:

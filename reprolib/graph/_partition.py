@@ -39,6 +39,16 @@ def absorb(clusters, a, b):
 
 
 @njit(cache=True, nogil=True)
+def replay(tree, scores, changed):
+    """Replay the matches of leaf `changed` up to the root; a tie goes to the smaller index."""
+    node = (len(tree) // 2 + changed) // 2
+    while node >= 1:
+        left, right = tree[2 * node], tree[2 * node + 1]
+        tree[node] = right if scores[right] > scores[left] else left
+        node //= 2
+
+
+@njit(cache=True, nogil=True)
 def tournament(scores):
     """Tree whose root, node 1, holds the index of the largest score.
 
@@ -47,18 +57,7 @@ def tournament(scores):
     leaves = 1
     while leaves < len(scores):
         leaves *= 2
-    tree = np.minimum(np.arange(2 * leaves) - leaves, len(scores) - 1)
-    for node in range(leaves - 1, 0, -1):
-        left, right = tree[2 * node], tree[2 * node + 1]
-        tree[node] = right if scores[right] > scores[left] else left
+    tree = np.minimum(np.arange(2 * leaves) % leaves, len(scores) - 1)
+    for leaf in range(0, leaves, 2):
+        replay(tree, scores, leaf)
     return tree
-
-
-@njit(cache=True, nogil=True)
-def replay(tree, scores, changed):
-    """Replay the matches of leaf `changed` up to the root; a tie goes to the smaller index."""
-    node = (len(tree) // 2 + changed) // 2
-    while node >= 1:
-        left, right = tree[2 * node], tree[2 * node + 1]
-        tree[node] = right if scores[right] > scores[left] else left
-        node //= 2

@@ -1,12 +1,12 @@
 """Walks within two clusters, and the incremental path integral by walks from their boundary.
 
-Let P_ab be the transition matrix on the union of clusters a and b, and G_ab = (I - z P_ab)^-1 its
-sum over walks. A walk that leaves a and comes back crosses the boundary twice, so both affinities
-need walks that start there, and each further step is at most z times as heavy. Every term is
-positive: a sum cut short is a lower bound, and row sums at most 1 bound the rest.
+Let P_ab be the transition matrix on the union of clusters a and b, and G_ab = (I - z P_ab)^-1 its sum over
+walks. A walk that leaves a and comes back crosses the boundary twice, so both affinities need walks that start
+there, and each further step is at most z times as heavy. Every term is positive: a sum cut short is a lower
+bound, and row sums at most 1 bound the rest.
 
-Sparse vectors lie in two arrays, all empty between calls: vector v is `value[v]`, dense, and its
-support is `at[v, 1:]`, of length `at[v, 0]`.
+Sparse vectors lie in two arrays, all empty between calls: vector v is `value[v]`, dense, and its support is
+`at[v, 1:]`, of length `at[v, 0]`.
 """
 
 from typing import NamedTuple
@@ -105,9 +105,9 @@ def path_vectors(c, n_terms, walk, clusters, state, work):
 def path_affinity(a, b, order, walk, clusters, state, work):
     """Incremental path integral of a and b with `order` steps: (lower bound, room above it).
 
-    For side a: z^2 / |a|^2 * g' G_ab f, where g (f) holds, for each sample of b, the walks from
-    all of a that arrive there (the walks that leave from there and end anywhere in a). Vectors 0
-    and 1 are g and f of the larger cluster, 2 and 3 those of the smaller one.
+    For side a: z^2 / |a|^2 * g' G_ab f, where g (f) holds, for each sample of b, the walks from all of a that
+    arrive there (the walks that leave from there and end anywhere in a). Vectors 0 and 1 are g and f of the
+    larger cluster, 2 and 3 those of the smaller one.
     """
     label, follow, z = clusters.label, clusters.follow, walk.z
     value, at = work

@@ -1,7 +1,7 @@
 """Incremental zeta affinity of two clusters: closed walks that visit both.
 
-Such a walk is split at the last sample m of the other cluster that it visits: one walk arrives at m
-from anywhere, one leaves m for home and stays there. Both grow from m, and meet where it starts.
+Such a walk is split at the last sample m of the other cluster that it visits: one walk arrives at m from anywhere,
+one leaves m for home and stays there. Both grow from m, and meet where it starts.
 """
 
 import numpy as np
@@ -122,7 +122,7 @@ def _returns_through(m, home, away, order, walk, label, work):
         _gather(walk.out, z, LEAVE_FIRST, q, value, at)
 
     # what is left out: p_s q_u with s or u above `grown`, but for the two products gathered
-    scale, peak, mass = z / (1.0 - z), 0.0, 0.0
+    scale, seen, peak, mass = z / (1.0 - z), z if order > 1 else 1.0, 0.0, 0.0
     for t in range(1, at[q, 0] + 1):
         peak = max(peak, value[q, at[q, t]])
     for t in range(1, at[p, 0] + 1):
@@ -139,5 +139,4 @@ def _returns_through(m, home, away, order, walk, label, work):
         mass_later += value[LEAVE, i] - value[LEAVE_FIRST, i]
     for v in (ARRIVE, ARRIVE_FIRST, LEAVE, LEAVE_FIRST, q, p):
         clear(value, at, v)
-    seen = z if order > 1 else 1.0
     return scale * mass * (seen * peak_first + peak_later) + late * (seen * mass_first + mass_later)

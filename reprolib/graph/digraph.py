@@ -39,8 +39,8 @@ class Digraph:
 def edge_weights(squared_distances: np.ndarray, bandwidth: float = 1.0) -> tuple[np.ndarray, float]:
     """Weights exp(-d^2 / sigma^2) with sigma^2 = a * mean d^2 (paper 002, equation 4).
 
-    `squared_distances` (n, k); `bandwidth` is the paper's a. Returns float64 (n, k) and sigma^2.
-    Coinciding samples only (sigma^2 = 0) get weight 1.
+    `squared_distances` (n, k); `bandwidth` is the paper's a. Returns float64 (n, k) and sigma^2. Coinciding samples
+    only (sigma^2 = 0) get weight 1.
     """
     if not bandwidth > 0:
         raise ValueError(f"bandwidth must be a positive number, got {bandwidth!r}")
@@ -64,9 +64,9 @@ def knn_digraph(features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 
 def one_link_clusters(nearest: np.ndarray) -> np.ndarray:
     """Weakly connected components of the graph that joins each sample to its nearest neighbour.
 
-    `nearest` int (n,): index of the nearest other sample. Returns int32 (n,) labels 0..c-1 in order
-    of first appearance. Without ties c is the number of mutual nearest-neighbour pairs
-    (paper 002, section 3.6, after Zhang et al. 2013).
+    `nearest` int (n,): index of the nearest other sample. Returns int32 (n,) labels 0..c-1 in order of first
+    appearance. Without ties c is the number of mutual nearest-neighbour pairs (paper 002, section 3.6, after Zhang
+    et al. 2013).
     """
     n = len(nearest)
     if n and not 0 <= nearest.min() <= nearest.max() < n:

@@ -10,8 +10,8 @@ Two clusters are as close as their union's walks raise the descriptors of both p
 
     A(a, b) = (S_{a | a+b} - S_a) + (S_{b | a+b} - S_b),
 
-where S_{a | a+b} sums over the samples of a only, but lets the walks pass through b. Hence A is
-never negative, and 0 unless the union has walks from a to b and back.
+where S_{a | a+b} sums over the samples of a only, but lets the walks pass through b. Hence A is never negative,
+and 0 unless the union has walks from a to b and back.
 """
 
 import math
@@ -19,7 +19,7 @@ import math
 import numpy as np
 from scipy import sparse
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.graph._lazy import PATH, ZETA, lazy_loop
 from reprolib.graph._partition import member_lists
 from reprolib.graph._walks import Edges, Walk
@@ -29,8 +29,7 @@ from reprolib.graph.linkage import Linkage, check_partition, outcome
 KINDS = {"path-integral": PATH, "zeta": ZETA}
 # a sample's affinity with itself, exp(0); JULE's own graph (paper 002, equation 4) has 0 there
 SELF_LOOP = 1.0
-# weight below which a further step of a walk is dropped for good
-NEGLIGIBLE = 1e-18
+NEGLIGIBLE = 1e-18  # weight below which a further step of a walk is dropped for good
 
 
 def transition_matrix(digraph: Digraph) -> sparse.csr_array:
@@ -43,36 +42,28 @@ def _edges(matrix: sparse.csr_array) -> Edges:
     return Edges(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
 
 
-def _joined(matrix: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
-    """Pairs of clusters with an edge between them in either direction, int64 (m, 2), sorted."""
-    source, target = (labels[ends].astype(np.int64) for ends in matrix.nonzero())
-    apart, n_clusters = source != target, int(labels.max()) + 1
-    keys = np.minimum(source, target) * n_clusters + np.maximum(source, target)
-    return np.stack(np.divmod(np.unique(keys[apart]), n_clusters), axis=1)
-
-
 def incremental_linkage(
     digraph: Digraph, labels: np.ndarray, n_clusters: int, *, kind: str = "path-integral", z: float = 0.01
 ) -> Linkage:
     """Merge the two closest clusters until `n_clusters` remain.
 
-    `digraph` of n samples; `labels` int (n,), the initial clusters (`one_link_clusters`); `kind`
-    "path-integral" or "zeta"; `z` the weight of a step, in (0, 0.5]. Ties, to nine digits, go to
-    the smaller index: the merges are those of a dense solve.
-
-    Stops early, with more clusters, when no two clusters have walks both ways. Memory O(n K_s).
-    Raises ValueError on bad labels, counts, kind or z.
+    `digraph` of n samples; `labels` int (n,), the initial clusters (`one_link_clusters`); `kind` "path-integral" or
+    "zeta"; `z` the weight of a step, in (0, 0.5]. Ties, to nine digits, go to the smaller index: the merges are
+    those of a dense solve. Stops early, with more clusters, when no two clusters have walks both ways. Memory
+    O(n K_s). Raises ValueError on bad labels, counts, kind or z.
 
     Source: AC-PIC and AC-Zell of paper 002, Table 3: Zhang, Zhao and Wang 2013; Zhao and Tang 2008.
     """
-    if kind not in KINDS:
-        raise unknown_name("kind", kind, KINDS)
+    check_name("kind", kind, KINDS)
     if not 0.0 < z <= 0.5:
         raise ValueError(f"z must lie in (0, 0.5], got {z!r}: the walk series converges like z^t")
     labels = check_partition(labels, digraph.n, n_clusters)
     matrix, clusters = transition_matrix(digraph), member_lists(labels)
     walk = Walk(_edges(matrix), _edges(matrix.T.tocsr()), float(z))
     work = np.zeros((9, digraph.n)), np.zeros((9, digraph.n + 1), np.int32)
+    # pairs of clusters with an edge between them in either direction
+    source, target = (labels[ends].astype(np.int64) for ends in matrix.nonzero())
+    keys = np.minimum(source, target) * digraph.n + np.maximum(source, target)
+    joined = np.stack(np.divmod(np.unique(keys[source != target]), digraph.n), axis=1)  # (m, 2)
     max_order = math.ceil(math.log(NEGLIGIBLE) / math.log(z))
-    settings = int(n_clusters), KINDS[kind], max_order, walk
-    return outcome(clusters, *lazy_loop(_joined(matrix, labels), *settings, clusters, work))
+    return outcome(clusters, *lazy_loop(joined, int(n_clusters), KINDS[kind], max_order, walk, clusters, work))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from reprolib.checks import unknown_name
+from reprolib.checks import check_name
 from reprolib.graph._merge import EXACT, RELEASED, SPARE, Lists, merge_loop
 from reprolib.graph._partition import Clusters, member_lists
 from reprolib.graph.digraph import Digraph
@@ -44,8 +44,8 @@ def check_partition(labels: np.ndarray, n: int, n_clusters: int) -> np.ndarray:
         raise ValueError(f"n_clusters must be at least 1, got {n_clusters}")
     if n_clusters > len(names):
         raise ValueError(
-            f"n_clusters={n_clusters} is more than the {len(names)} initial clusters of these "
-            f"{n} samples: ask for at most {len(names)}, or start from a finer partition"
+            f"n_clusters={n_clusters} is more than the {len(names)} initial clusters of these {n} samples: "
+            f"ask for at most {len(names)}, or start from a finer partition"
         )
     return compact.astype(np.int32)
 
@@ -53,14 +53,12 @@ def check_partition(labels: np.ndarray, n: int, n_clusters: int) -> np.ndarray:
 def _degrees(digraph: Digraph, labels: np.ndarray) -> tuple[sparse.csr_array, ...]:
     """Edge weight from, and to, each cluster by sample outside it (c, n), and U of the pairs (c, c).
 
-    S_out = Y'W, S_in = (WY)' and U = (S_out * S_in) Y, for the 0 or 1 memberships Y of `labels` in
-    0..c-1, all sparse.
+    S_out = Y'W, S_in = (WY)' and U = (S_out * S_in) Y, for the 0 or 1 memberships Y of `labels` in 0..c-1, all sparse.
     """
     n, weights = digraph.n, digraph.to_csr()
-    shape = (n, int(labels.max()) + 1)
-    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=shape)
-    degrees = (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
+    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, int(labels.max()) + 1))
     inside = members.T.tocsr()
+    degrees = (members.T @ weights).tocsr(), (weights @ members).T.tocsr()
     out_degree, in_degree = (degree - degree.multiply(inside) for degree in degrees)
     return out_degree, in_degree, out_degree.multiply(in_degree).tocsr() @ members
 
@@ -68,11 +66,9 @@ def _degrees(digraph: Digraph, labels: np.ndarray) -> tuple[sparse.csr_array, ..
 def affinities(digraph: Digraph, labels: np.ndarray) -> sparse.csr_array:
     """Affinity A(i, j) of every pair of clusters, sparse float64 (c, c), zero diagonal.
 
-    `labels` int (n,) in 0..c-1. No merge can ever choose a cluster whose row is zero.
-    Source: paper 002, section 3.3, after Zhang et al. 2012, equation 4.
+    `labels` int (n,) in 0..c-1. No merge can ever choose a cluster whose row is zero. Source: `degree_affinity`.
     """
-    scale = sparse.diags_array(1.0 / np.square(np.bincount(labels)))
-    scaled = scale @ _degrees(digraph, labels)[2]
+    scaled = sparse.diags_array(1.0 / np.square(np.bincount(labels))) @ _degrees(digraph, labels)[2]
     return (scaled + scaled.T).tocsr()
 
 
@@ -111,16 +107,14 @@ def graph_degree_linkage(
 
     Each step merges cluster i with its nearest neighbour N_i[1], for the i that maximises
     A(i, N_i[1]) + `local_weight` / (K_c - 1) * sum_{k=2..K_c} (A(i, N_i[1]) - A(i, N_i[k])),
-    K_c = `n_neighbor_clusters`. `local_weight` = 0 is plain graph degree linkage. Ties go to the
-    smaller index. `mode="released"` drops the cross terms of the update, looks for neighbours among
-    smaller indices only and uses the local term while more than 100 clusters remain, as JULE.torch
-    does by default.
+    K_c = `n_neighbor_clusters`. `local_weight` = 0 is plain graph degree linkage. Ties go to the smaller index.
+    `mode="released"` drops the cross terms of the update, looks for neighbours among smaller indices only and uses
+    the local term while more than 100 clusters remain, as JULE.torch does by default.
 
-    Stops early, with more clusters, when no two clusters are joined by edges both ways.
-    Time is near n log n in practice, memory O(n K_s). Raises ValueError on bad labels or counts.
+    Stops early, with more clusters, when no two clusters are joined by edges both ways. Time is near n log n in
+    practice, memory O(n K_s). Raises ValueError on bad labels or counts.
     """
-    if mode not in MODES:
-        raise unknown_name("mode", mode, MODES)
+    check_name("mode", mode, MODES)
     if n_neighbor_clusters < 1 or local_weight < 0:
         raise ValueError("n_neighbor_clusters must be at least 1 and local_weight at least 0")
     labels = check_partition(labels, digraph.n, n_clusters)

@@ -1,19 +1,15 @@
 r"""Exact k nearest neighbours of every row among the others, without an n x n matrix.
 
 With z_i the rows less their mean, rounded to the precision of the products, the bracket in
-$\lVert z_i \rVert^2 + (\lVert z_j \rVert^2 - 2 p_{ij})$, $p_{ij} = z_i^\top z_j$, orders the neighbours
-of row $i$. It is wrong by at most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$
-in any order of summation, with $\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$
-if products are stored in bfloat16, else 0 (Higham, Accuracy and Stability of Numerical Algorithms,
-section 3.1). Less that bound it is a lower bound; rounding row $i$ by $e_i$ makes the true distance
-shorter by at most $e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and computes
-their distances again, float64 sums of squared differences of the float32 features, rounded to float32.
-It is finished when the next lower bound exceeds its k-th distance; the others (ties, duplicates) look
-again at everything that might be nearer. So the result depends neither on rounding, nor on blocks,
-nor on the device. The page "Kernels and their floors" derives it.
+$\lVert z_i \rVert^2 + (\lVert z_j \rVert^2 - 2 p_{ij})$, $p_{ij} = z_i^\top z_j$, orders the neighbours of row $i$. It
+is wrong by at most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ in any order of summation, with
+$\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in bfloat16, else 0
+(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); rounding row $i$ by $e_i$ makes the true distance
+shorter by at most $e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and computes their distances
+again, float64 sums of squared differences of the float32 features, rounded to float32. It is finished when the next
+lower bound exceeds its k-th distance; the others (ties, duplicates) look again at everything that might be nearer. So
+the result depends neither on rounding, nor on blocks, nor on the device: see the page "Kernels and their floors".
 """
-
-from __future__ import annotations
 
 import os
 from numbers import Integral
@@ -29,14 +25,12 @@ def knn(
 ) -> tuple[np.ndarray, np.ndarray] | tuple[torch.Tensor, torch.Tensor]:
     """Exact k nearest neighbours of each row among the other rows, by squared Euclidean distance.
 
-    `features` (n, d), numpy or torch, any real dtype (used as float32); `n_neighbors` = k >= 1;
-    `block_rows`, the rows handled at once on the CPU. CUDA tensors run in Triton for k up to 64.
+    `features` (n, d), numpy or torch, any real dtype (used as float32); `n_neighbors` = k >= 1; `block_rows`, the rows
+    handled at once on the CPU. CUDA tensors run in Triton for k up to 64.
 
-    Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy,
-    torch tensors on the same device for torch. The row itself is excluded by its index, so
-    duplicates are neighbours at distance 0; ties go to the smaller index.
-
-    Raises ValueError (not 2-D, NaN or infinite values, values too large to square, too few rows,
+    Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy, torch tensors on the
+    same device for torch. The row itself is excluded by its index, so duplicates are neighbours at distance 0; ties go
+    to the smaller index. Raises ValueError (not 2-D, NaN or infinite values, values too large to square, too few rows,
     bad k or block_rows), TypeError (not real numbers).
 
     Source: JULE (Yang et al. 2016), the k-NN graph under equation 4.
@@ -65,10 +59,9 @@ def knn(
 def cost(n: int, d: int, k: int) -> dict[str, float]:
     """FLOPs and bytes of an exact k-NN search of n rows of d features among themselves.
 
-    `flops`: the matrix product, 2 n^2 d, plus 3 n k d to compute k distances a row again.
-    `bytes`: float32 features read once as rows and once as columns, and k distances and k indices
-    (4 bytes each) a row written: what a fused kernel must move.
-    `bytes_materialised`: the same when the n x n float32 matrix is written and read once.
+    `flops`: the matrix product, 2 n^2 d, plus 3 n k d to compute k distances a row again. `bytes`: float32 features
+    read once as rows and once as columns, and k distances and k indices (4 bytes each) a row written: what a fused
+    kernel must move. `bytes_materialised`: the same when the n x n float32 matrix is written and read once.
     """
     fused = 8.0 * n * d + 8.0 * n * k
     return {"flops": 2.0 * n * n * d + 3.0 * n * k * d, "bytes": fused, "bytes_materialised": fused + 8.0 * n * n}

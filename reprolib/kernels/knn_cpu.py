@@ -1,10 +1,8 @@
 """The CPU path of the exact k-NN search: blocked matrix products and numba selection.
 
-`reprolib.kernels.knn` holds the mathematics, the checks and the public function. Working memory is
-one centred copy of the features and one block of products, whatever n.
+`reprolib.kernels.knn` holds the mathematics, the checks and the public function. Working memory is one centred copy of
+the features and one block of products, whatever n.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator
@@ -17,6 +15,8 @@ import torch
 
 UNIT = 2.0**-24  # unit roundoff of float32
 UNIT_BF16 = 2.0**-8
+# Products come back in bfloat16 too: |p| (1 + u) is the largest value that rounds to p.
+LOSS = {"float32": np.float32(0), "bfloat16": np.float32(2 * UNIT_BF16 * (1 + 2 * UNIT_BF16))}
 BLOCK_ROWS, BLOCK_COLUMNS = 2048, 2048
 # Candidates beyond k. Fewer send more rows to the second pass, more cost insertions.
 SPARE = {"float32": 6, "bfloat16": 16}
@@ -49,8 +49,8 @@ def default_precision(n: int, d: int) -> str:
 def torch_threads() -> Iterator[None]:
     """Let numba's loops take as many threads as torch has, and leave torch with that number.
 
-    numba's OpenMP layer sets the number of threads of the whole process; on a busy machine an idle
-    thread that spins makes both many times slower.
+    numba's OpenMP layer sets the number of threads of the whole process; on a busy machine an idle thread that spins
+    makes both many times slower.
     """
     threads, before = torch.get_num_threads(), nb.get_num_threads()
     nb.set_num_threads(min(threads, nb.config.NUMBA_NUM_THREADS))
@@ -67,17 +67,16 @@ def knn_cpu(
 ) -> tuple[np.ndarray, np.ndarray]:
     """k nearest other rows of each row of finite, contiguous float32 `x` (n, d), as in `knn`.
 
-    `rows` int (m,), the rows that ask (default: all); `precision` of the products, "float32" or
-    "bfloat16", changes the time and not the result.
-    Returns squared distances float32 (m, k) and indices int64 (m, k).
+    `rows` int (m,), the rows that ask (default: all); `precision` of the products, "float32" or "bfloat16", changes the
+    time and not the result. Returns squared distances float32 (m, k) and indices int64 (m, k).
     """
     n, d = x.shape
     precision = precision or default_precision(n, d)
-    z, bounds = _prepare(x, precision)
+    z, *parts = prepare(torch.from_numpy(x), precision)
+    bounds = Bounds(*(part.numpy() for part in parts), LOSS[precision])
     rows = np.arange(n) if rows is None else rows
     n_kept = min(k + SPARE[precision], n - 1)
-    squared = np.empty((rows.size, k), np.float32)
-    indices = np.empty((rows.size, k), np.int64)
+    squared, indices = np.empty((rows.size, k), np.float32), np.empty((rows.size, k), np.int64)
     finished = np.zeros(rows.size, np.bool_)
 
     for start in range(0, rows.size, block_rows):
@@ -94,37 +93,34 @@ def knn_cpu(
         ids = rows[part]
         reach = np.sqrt(squared[part, -1] * (1 + 4 * UNIT), dtype=np.float64) + bounds.slack[ids]
         limits = reach**2 * (1 + 1e-12) - bounds.offset[ids]
-        exact = np.full((ids.size, k), np.inf, np.float32)
-        found = np.full((ids.size, k), n, np.int64)
+        exact, found = np.full((ids.size, k), np.inf, np.float32), np.full((ids.size, k), n, np.int64)
         for first, products, shift in _product_blocks(z, z[ids]):
             _rescan(x, products, shift, first, ids, bounds, limits, exact, found)
         squared[part], indices[part] = exact, found
     return squared, indices
 
 
-def _prepare(x: np.ndarray, precision: str) -> tuple[torch.Tensor, Bounds]:
-    """Centred rows in the precision of the products, and the bounds that belong to them."""
+def prepare(
+    x: torch.Tensor, precision: str, unit: float = UNIT, width: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Centred rows in the precision of the products, zeros up to `width` features; bias, offset, slack of `Bounds`.
+
+    `unit` is the roundoff of the sums. On the device of `x` float32 (n, d).
+    """
     n, d = x.shape
-    centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    gamma = (d + 8) * UNIT / (1 - (d + 8) * UNIT)
-    norms, errors = np.empty(n), np.empty(n)
-    z = torch.empty(n, d, dtype=getattr(torch, precision))
-    for start in range(0, n, 128):  # few enough for the cache
-        part = slice(start, start + 128)
-        z[part] = torch.from_numpy(x[part] - centre)
-        rounded = z[part].double().numpy()
-        lost = x[part] - centre.astype(np.float64) - rounded
-        norms[part] = np.einsum("nd,nd->n", rounded, rounded)
-        errors[part] = np.sqrt(np.einsum("nd,nd->n", lost, lost))
-    # Products come back in bfloat16 too: |p| (1 + u) is the largest value that rounds to p.
-    loss = 2 * UNIT_BF16 * (1 + 2 * UNIT_BF16) if precision == "bfloat16" else 0.0
-    return z, Bounds(
-        bias=(norms * (1 - 2 * gamma)).astype(np.float32),
-        # The last term stands for underflow: tile instructions flush factors and sums to zero.
-        offset=norms * (1 - gamma) - (d + 8) * 2.0**-124 * (1 + math.sqrt(norms.max())),
-        slack=errors + errors.max(),
-        loss=np.float32(loss),
-    )
+    gamma = (d + 8) * unit / (1 - (d + 8) * unit)
+    centre = x.mean(0, dtype=torch.float64).float()
+    z = torch.zeros(n, width or d, dtype=getattr(torch, precision), device=x.device)
+    norms, errors = torch.empty(2, n, dtype=torch.float64, device=x.device)
+    block = n if x.is_cuda else 128  # few enough for the cache
+    for rows, out, norm, error in zip(*(part.split(block) for part in (x, z[:, :d], norms, errors)), strict=True):
+        out.copy_(rows - centre)
+        rounded = out.double()
+        torch.linalg.vecdot(rounded, rounded, out=norm)
+        torch.linalg.vector_norm(rows.double().sub_(centre).sub_(rounded), dim=1, out=error)
+    # The last term stands for underflow: tile instructions flush factors and sums to zero.
+    offset = norms * (1 - gamma) - (d + 8) * 2.0**-124 * (1 + norms.max().sqrt())
+    return z, (norms * (1 - 2 * gamma)).float(), offset, errors + errors.max()
 
 
 def _product_blocks(z: torch.Tensor, block: torch.Tensor) -> Iterator[tuple[int, np.ndarray, int]]:
@@ -178,17 +174,13 @@ def _count_below(values, limit):
 @nb.njit(inline="always")
 def _insert(distances, neighbors, distance, j):
     """Insert (distance, j) into a list sorted by (distance, index); the last entry falls out."""
-    slot = distances.shape[0] - 1
-    if distance > distances[slot] or (distance == distances[slot] and j > neighbors[slot]):
+    slot = distances.size - 1
+    if (distance, j) > (distances[slot], neighbors[slot]):
         return
-    while slot > 0 and (
-        distances[slot - 1] > distance or (distances[slot - 1] == distance and neighbors[slot - 1] > j)
-    ):
-        distances[slot] = distances[slot - 1]
-        neighbors[slot] = neighbors[slot - 1]
+    while slot > 0 and (distances[slot - 1], neighbors[slot - 1]) > (distance, j):
+        distances[slot], neighbors[slot] = distances[slot - 1], neighbors[slot - 1]
         slot -= 1
-    distances[slot] = distance
-    neighbors[slot] = j
+    distances[slot], neighbors[slot] = distance, j
 
 
 @nb.njit(inline="always")
@@ -230,13 +222,10 @@ def _keep_smallest(products, shift, first, ids, bounds, keys):
 @nb.njit(parallel=True, cache=True, fastmath=FAST)
 def _rerank(x, ids, keys, bounds, squared, indices, finished):
     """Exact distances of the kept candidates; mark rows that no other row can change."""
-    n, k = x.shape[0], squared.shape[1]
-    n_kept = keys.shape[1]
+    n, k, n_kept = len(x), squared.shape[1], keys.shape[1]
     for r in nb.prange(ids.size):
         i = ids[r]
-        squared[r] = np.inf
-        indices[r] = n
-        finished[r] = n_kept == n - 1
+        squared[r], indices[r], finished[r] = np.inf, n, n_kept == n - 1
         # Scores ascend: one beyond the reach of the k-th distance ends the search.
         for slot in range(n_kept + 1):
             key = keys[r, min(slot, n_kept - 1)]

@@ -1,23 +1,20 @@
 """The CUDA path of the exact k-NN search: distances and candidate lists in one Triton kernel.
 
-`reprolib.kernels.knn` holds the mathematics. Products of bfloat16 rows run on tensor cores and stay
-in registers, where each row keeps a list of its smallest lower bounds: the n x n matrix is never
-written. A second kernel computes the candidates' distances again from float32 differences, summed
-in float64. Rows that the bound cannot settle go to the CPU path, which is exact for any input.
+`reprolib.kernels.knn` holds the mathematics. Products of bfloat16 rows run on tensor cores and stay in registers, where
+each row keeps a list of its smallest lower bounds: the n x n matrix is never written. A second kernel computes the
+candidates' distances again from float32 differences, summed in float64. Rows that the bound cannot settle go to the CPU
+path, which is exact for any input.
 
-Cost: `reprolib.kernels.knn.cost`. The product bounds it from d of a few hundred up; below that the
-list does, because a tile of rows and columns is searched again for every candidate that enters.
-Expected share of the bfloat16 roofline on sm_90, not measured: about one half at d = 784 and one
-quarter at d = 160 (n = 70,000, k = 20).
+Cost: `reprolib.kernels.knn.cost`. The product bounds it from d of a few hundred up; below that the list does, because a
+tile is searched again for every candidate that enters. Expected share of the bfloat16 roofline on sm_90, not measured:
+about one half at d = 784 and one quarter at d = 160 (n = 70,000, k = 20).
 """
-
-from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
 
-from reprolib.kernels.knn_cpu import UNIT, knn_cpu
+from reprolib.kernels.knn_cpu import UNIT, knn_cpu, prepare
 
 BLOCK_D = 64
 # Tensor cores may truncate where IEEE arithmetic rounds, and align sums before adding them.
@@ -28,11 +25,11 @@ INFINITE = tl.constexpr(0x7F800000)  # bits of a float32 infinity
 def knn_triton(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """k <= 64 nearest other rows of each row of finite, contiguous float32 `x` (n, d) on a GPU.
 
-    Returns squared distances float32 (n, k) and indices int64 (n, k) on the same device. Runs on
-    CPU tensors under TRITON_INTERPRET=1.
+    Returns squared distances float32 (n, k) and indices int64 (n, k) on the same device. Runs on CPU tensors under
+    TRITON_INTERPRET=1.
     """
     n, d = x.shape
-    z, bias, offset, slack = _prepare(x)
+    z, bias, offset, slack = whole_tiles(x)
     first, second = candidate_blocks(n, k), rerank_blocks(k)
     if not x.is_cuda:
         second["ROWS"] = 64  # the interpreter's time is the number of programs
@@ -46,7 +43,9 @@ def knn_triton(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         return squared, indices
 
     reach = (squared[:, -1].double() * (1 + 4 * UNIT)).sqrt() + slack
-    settled = _scores(keys.amax(1)) + offset > reach**2 * (1 + 1e-12)
+    bits = (keys.amax(1) >> 32).int()
+    score = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).view(torch.float32).double()
+    settled = score + offset > reach**2 * (1 + 1e-12)
     pending = (~settled).nonzero().ravel()
     if pending.numel():
         rest = knn_cpu(x.cpu().numpy(), k, rows=pending.cpu().numpy())
@@ -69,25 +68,9 @@ def rerank_blocks(k: int) -> dict[str, int]:
     return {"K": kept, "ROWS": 1, "BLOCK_D": 1024 // kept, "num_warps": 4}
 
 
-def _prepare(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centred bfloat16 rows padded to whole tiles, and what turns products into lower bounds."""
-    n, d = x.shape
-    gamma = (d + 8) * TENSOR_CORE_UNIT / (1 - (d + 8) * TENSOR_CORE_UNIT)
-    centred = x.double() - x.double().mean(0).float()
-    z = torch.zeros(n, triton.cdiv(d, BLOCK_D) * BLOCK_D, dtype=torch.bfloat16, device=x.device)
-    z[:, :d] = centred.float()
-    rounded = z[:, :d].double()
-    norms = rounded.square().sum(1)
-    errors = (centred - rounded).norm(dim=1)
-    # The last term stands for underflow of tiny factors and sums.
-    offset = norms * (1 - gamma) - (d + 8) * 2.0**-124 * (1 + norms.max().sqrt())
-    return z, (norms * (1 - 2 * gamma)).float(), offset, errors + errors.max()
-
-
-def _scores(keys: torch.Tensor) -> torch.Tensor:
-    """The float32 scores inside keys, as float64."""
-    bits = (keys >> 32).to(torch.int32)
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).view(torch.float32).double()
+def whole_tiles(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`prepare` for `candidates`: bfloat16 rows, padded to whole tiles."""
+    return prepare(x, "bfloat16", TENSOR_CORE_UNIT, triton.cdiv(x.shape[1], BLOCK_D) * BLOCK_D)
 
 
 @triton.jit

@@ -1,12 +1,10 @@
 r"""The pairwise similarity loss of DCSS, without a B x B temporary kept or saved.
 
-With $w_{ij}$ = -1 for a similar pair, 1 for a dissimilar one, 0 for the rest, and
-$h_i = \sum_j w_{ij} q_j$, the loss is the number of similar pairs $+ \sum_i q_i^\top h_i$, and its
-gradient $2 h_i$: one pass over blocks of $s$ gives the counts, the loss and the gradient. The loss
-carries the rounding of its terms: about $10^{-7}$ of the number of similar pairs in float32.
+With $w_{ij}$ = -1 for a similar pair, 1 for a dissimilar one, 0 for the rest, and $h_i = \sum_j w_{ij} q_j$, the loss
+is the number of similar pairs $+ \sum_i q_i^\top h_i$, and its gradient $2 h_i$: one pass over blocks of $s$ gives the
+counts, the loss and the gradient. The loss carries the rounding of its terms: about $10^{-7}$ of the number of similar
+pairs in float32.
 """
-
-from __future__ import annotations
 
 import os
 
@@ -21,16 +19,15 @@ def pairwise_loss(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sum over ordered pairs of 1 - q_i.q_j where similar and q_i.q_j where dissimilar.
 
-    `q` (B, K), rows of a softmax, float32 or float64; `similarity` (B, K), the vectors whose inner
-    products decide, similar from `zeta` up, else dissimilar up to `gamma`: the memberships of the u space
-    (equation 4), or None for q itself (equation 5). Either way the decision carries no gradient.
+    `q` (B, K), rows of a softmax, float32 or float64; `similarity` (B, K), the vectors whose inner products decide,
+    similar from `zeta` up, else dissimilar up to `gamma`: the memberships of the u space (equation 4), or None for q
+    itself (equation 5). Either way the decision carries no gradient. O(B^2 K) time. Float32 on a CUDA device runs in
+    Triton for up to 128 clusters.
 
-    Returns the scalar loss, differentiable once in q, and the numbers of ordered pairs that are similar
-    and dissimilar (Figure 10a), integer scalars; i = j counts, as equations 4 and 5 and the released code
-    have it. Nothing waits for the device: a value that is not finite makes the loss NaN.
-
-    Raises ValueError (shapes, thresholds that do not satisfy 0 <= gamma <= zeta <= 1), TypeError (dtypes).
-    O(B^2 K) time. Float32 on a CUDA device runs in Triton for up to 128 clusters.
+    Returns the scalar loss, differentiable once in q, and the numbers of ordered pairs that are similar and dissimilar
+    (Figure 10a), integer scalars; i = j counts, as equations 4 and 5 and the released code have it. Nothing waits for
+    the device: a value that is not finite makes the loss NaN. Raises ValueError (shapes, thresholds that do not satisfy
+    0 <= gamma <= zeta <= 1), TypeError (dtypes).
 
     Source: paper 004, equations 4 and 5, with its defaults; its Figure 10 ends at zeta = gamma = 0.5.
     """
@@ -47,7 +44,8 @@ def pairwise_loss(
     number = np.float32 if q.dtype == torch.float32 else np.float64
     gamma = min(gamma, float(np.nextafter(number(zeta), number(-np.inf))))
     with torch.no_grad():
-        if takes_triton(q):
+        on_device = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+        if on_device and q.dtype == torch.float32 and q.shape[1] <= 128:  # clusters that fit one tile
             from reprolib.kernels.pairwise_triton import pairwise_triton
 
             found = pairwise_triton(q, similarity, zeta, gamma)
@@ -56,12 +54,6 @@ def pairwise_loss(
     loss, gradient, n_similar, n_dissimilar = found
     linear = torch.dot(gradient.ravel(), q.ravel())  # has the known gradient, and adds nothing
     return loss + (linear - linear.detach()), n_similar, n_dissimilar
-
-
-def takes_triton(q: torch.Tensor) -> bool:
-    """Whether these rows (B, K) go to the Triton kernel: float32 on a device, and K fits one tile."""
-    on_device = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-    return on_device and q.dtype == torch.float32 and q.shape[1] <= 128
 
 
 def _pairwise_blocks(

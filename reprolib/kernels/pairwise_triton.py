@@ -1,17 +1,14 @@
 """The CUDA path of the pairwise similarity loss: tiles of rows and columns in one Triton kernel.
 
-`reprolib.kernels.pairwise` holds the mathematics. A program holds a tile of rows and walks over all
-columns: a tile of similarities becomes signs and counts in registers, and the product of the signs
-with q adds to half the gradient, also in registers. Nothing of size B x B reaches memory. Products are
-IEEE float32, so that a decision at a threshold does not depend on tensor cores. Every program leaves
-its own counts and its share of the loss, added afterwards in a fixed order, in float64.
+`reprolib.kernels.pairwise` holds the mathematics. A program holds a tile of rows and walks over all columns: a tile of
+similarities becomes signs and counts in registers, and the product of the signs with q adds to half the gradient, also
+in registers. Nothing of size B x B reaches memory. Products are IEEE float32, so that a decision at a threshold does
+not depend on tensor cores. Every program leaves its own counts and its share of the loss, added afterwards in a fixed
+order, in float64. Clusters are padded to a power of two, at least 16.
 
-Clusters are padded to a power of two, at least 16. At the batch sizes of DCSS (a few hundred)
-launches and the walk over columns bind. From B of ten thousand the products do: expected share of
-the float32 peak on sm_90 one quarter, not measured.
+At the batch sizes of DCSS (a few hundred) launches and the walk over columns bind. From B of ten thousand the products
+do: expected share of the float32 peak on sm_90 one quarter, not measured.
 """
-
-from __future__ import annotations
 
 import torch
 import triton
@@ -29,10 +26,8 @@ def pairwise_triton(
     programs = triton.cdiv(b, block["ROWS"])
     gradient = torch.empty(b, k, device=q.device)
     partial = torch.empty(programs, 4, dtype=torch.float64, device=q.device)
-    pairs[(programs,)](
-        q, vectors, gradient, partial, b, k, float(zeta), float(gamma),
-        SEPARATE=similarity is not None, **block,
-    )  # fmt: skip
+    separate = similarity is not None
+    pairs[(programs,)](q, vectors, gradient, partial, b, k, float(zeta), float(gamma), SEPARATE=separate, **block)
     n_similar, n_dissimilar, n_bad, dots = partial.sum(0)
     loss = torch.where(n_bad > 0, torch.nan, n_similar + dots).float()
     return loss, gradient, n_similar.long(), n_dissimilar.long()
@@ -56,9 +51,7 @@ def pairs(
     place = rows[:, None] * k + clusters[None, :]
     there = (rows[:, None] < b) & (clusters[None, :] < k)
     own = tl.load(q + place, mask=there, other=0.0)  # (ROWS, K)
-    left = own
-    if SEPARATE:
-        left = tl.load(vectors + place, mask=there, other=0.0)
+    left = tl.load(vectors + place, mask=there, other=0.0) if SEPARATE else own
     half = tl.zeros((ROWS, K), tl.float32)
     similar = tl.zeros((ROWS,), tl.int32)
     dissimilar = tl.zeros((ROWS,), tl.int32)
@@ -67,9 +60,7 @@ def pairs(
         across = (columns[:, None] < b) & (clusters[None, :] < k)
         spot = columns[:, None] * k + clusters[None, :]
         other = tl.load(q + spot, mask=across, other=0.0)  # (COLUMNS, K)
-        right = other
-        if SEPARATE:
-            right = tl.load(vectors + spot, mask=across, other=0.0)
+        right = tl.load(vectors + spot, mask=across, other=0.0) if SEPARATE else other
         s = tl.dot(left, tl.trans(right), input_precision="ieee")  # (ROWS, COLUMNS)
         pair = (rows[:, None] < b) & (columns[None, :] < b)
         near = (pair & (s >= zeta)).to(tl.int32)

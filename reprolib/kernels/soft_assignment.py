@@ -3,13 +3,10 @@ r"""Soft assignment of samples to centers: fuzzy memberships, Student-t assignme
 With $d_{ik} = \lVert u_i - \mu_k \rVert^2$, every assignment here is a softmax over $k$:
 
 - fuzzy memberships (paper 004, equation 2): logits $-\log d_{ik} / (m - 1)$;
-- Student-t (DEC: Xie, Girshick and Farhadi 2016, equation 1): logits
-  $-\frac{\alpha + 1}{2} \log(1 + d_{ik} / \alpha)$.
+- Student-t (DEC: Xie, Girshick and Farhadi 2016, equation 1): logits $-\frac{\alpha + 1}{2} \log(1 + d_{ik} / \alpha)$.
 
 Plain PyTorch on every device: fusing by hand was no faster at the sizes of the papers.
 """
-
-from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
@@ -18,9 +15,8 @@ from torch.nn import functional as F
 def squared_distances(u: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distances (n, K) between `u` (n, d) and `centers` (K, d), never negative.
 
-    float32 or float64, differentiable in both. Sums squared differences, so it is accurate for rows
-    close to a center and far from the origin, where the expanded product cancels. O(nKd) time, O(nK)
-    memory. Raises ValueError (shapes), TypeError (dtypes).
+    float32 or float64, differentiable in both. Sums squared differences, so it is accurate for rows close to a center
+    and far from the origin, where the expanded product cancels. Raises ValueError (shapes), TypeError (dtypes).
     """
     if u.ndim != 2 or centers.ndim != 2 or u.shape[1] != centers.shape[1] or not centers.numel():
         raise ValueError(
@@ -37,11 +33,9 @@ def squared_distances(u: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 def fuzzy_memberships(u: torch.Tensor, centers: torch.Tensor, m: float = 1.5) -> torch.Tensor:
     """Fuzzy c-means memberships p (n, K), rows sum to one: d_ik^(-1/(m-1)) by row, d_ik squared.
 
-    `u` (n, d), `centers` (K, d) as in `squared_distances`. A sample on one or more centers is shared
-    equally by exactly those, the limit. Carries no gradient: the paper weights its losses with
-    constants. Raises ValueError when m is not above 1, or infinite.
-
-    Source: paper 004, equation 2, with its default m.
+    `u` (n, d), `centers` (K, d) as in `squared_distances`. A sample on one or more centers is shared equally by exactly
+    those, the limit. Carries no gradient: the paper weights its losses with constants. Raises ValueError when m is not
+    above 1, or infinite. Source: paper 004, equation 2, with its default m.
     """
     if not 1 < m < float("inf"):
         raise ValueError(f"m must be above 1 and finite, got {m}")
@@ -55,8 +49,8 @@ def fuzzy_memberships(u: torch.Tensor, centers: torch.Tensor, m: float = 1.5) ->
 def student_t(u: torch.Tensor, centers: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
     """Student-t assignment q (n, K) with `alpha` degrees of freedom; rows sum to one.
 
-    `u` (n, d), `centers` (K, d) as in `squared_distances`, differentiable in both. Raises ValueError
-    when alpha is not positive. Source: DEC (Xie, Girshick and Farhadi 2016), equation 1.
+    `u` (n, d), `centers` (K, d) as in `squared_distances`, differentiable in both. Raises ValueError when alpha is not
+    positive. Source: DEC (Xie, Girshick and Farhadi 2016), equation 1.
     """
     return _logits(u, centers, alpha).softmax(1)
 
@@ -71,10 +65,8 @@ def _logits(u: torch.Tensor, centers: torch.Tensor, alpha: float) -> torch.Tenso
 def target_distribution(q: torch.Tensor) -> torch.Tensor:
     """Sharpened assignment p (n, K): q_ik^2 / f_k normalised by row, with f_k = sum_i q_ik.
 
-    `q` (n, K), rows that sum to one. A cluster without mass stays without mass. No gradient: DEC
-    holds its target constant. Raises ValueError (shape).
-
-    Source: DEC (Xie, Girshick and Farhadi 2016), equation 3.
+    `q` (n, K), rows that sum to one. A cluster without mass stays without mass. No gradient: DEC holds its target
+    constant. Raises ValueError (shape). Source: DEC (Xie, Girshick and Farhadi 2016), equation 3.
     """
     if q.ndim != 2:
         raise ValueError(f"q must be 2-D (samples, clusters), got shape {tuple(q.shape)}")
@@ -86,9 +78,8 @@ def target_distribution(q: torch.Tensor) -> torch.Tensor:
 def dec_loss(u: torch.Tensor, centers: torch.Tensor, target: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
     """KL divergence from `student_t(u, centers)` to `target`: sum over clusters, mean over samples.
 
-    `target` (n, K) is not negative, of the dtype of `u`, and held constant. Returns a scalar,
-    differentiable in u and centers. Raises ValueError (shapes, no samples, alpha not positive),
-    TypeError (dtypes).
+    `target` (n, K) is not negative, of the dtype of `u`, and held constant. Returns a scalar, differentiable in u and
+    centers. Raises ValueError (shapes, no samples, alpha not positive), TypeError (dtypes).
 
     Source: DEC (Xie, Girshick and Farhadi 2016), equations 2, 4 and 5; DEC sums over samples.
     """

@@ -1,7 +1,5 @@
 """Triplets within a batch, for the weighted triplet loss of paper 002."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -31,12 +29,11 @@ def sample_triplets(
 ) -> Triplets:
     """Triplets within a batch for equation 11 (paper 002, section 3.5.2).
 
-    `labels` int (b,) cluster ids, on the host. Positives: every pair of one cluster, in both orders if
-    `ordered`. Negatives: "nearest" takes the `n_negatives` samples of other clusters nearest to the anchor by
-    `distances` (b, b), as the paper says; "random" draws them without replacement and at most one less
-    than there are clusters in the batch, as the released codes do. Fewer are taken when the batch has
-    fewer samples outside a cluster; none when it has no pair, or one cluster only. The triplets come on the
-    device of `distances`, which is not waited for.
+    `labels` int (b,) cluster ids, on the host. Positives: every pair of one cluster, in both orders if `ordered`.
+    Negatives: "nearest" takes the `n_negatives` samples of other clusters nearest to the anchor by `distances` (b, b),
+    as the paper says; "random" draws them without replacement and at most one less than there are clusters in the
+    batch, as the released codes do. Fewer are taken when the batch has fewer samples outside a cluster; none when it
+    has no pair, or one cluster only. The triplets come on the device of `distances`, which is not waited for.
     """
     same = labels[:, None] == labels  # (b, b)
     pairs = same & ~torch.eye(len(labels), dtype=torch.bool) if ordered else same.triu(1)

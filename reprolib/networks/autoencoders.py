@@ -1,7 +1,5 @@
 """Autoencoders of paper 004 (section 5, figure 12) and MNet, the network of its second phase."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 
@@ -9,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+Generator = torch.Generator | None
 INNER = 64  # channels inside a bottleneck layer
 WIDTHS = (32, 64, 128)  # channels of the three encoder convolutions
 HIDDEN = (500, 500, 2000)  # of the fully connected autoencoder
@@ -20,10 +19,9 @@ LAST = ("last_kernel", "last_stride", "last_padding", "last_extra")
 def side_sizes(n: int) -> dict[str, int]:
     """Lay out one side of n pixels, 16 <= n <= 32, so that the decoder ends at n again.
 
-    Returns `flat` and `middle`, the pixels after the encoder and after the second deconvolution, and
-    settings of layers; `extra` is the output padding of the first deconvolution. For 28 and 16 pixels
-    these are the values of paper 004, section 6; other sides take the kernels of one of them and
-    change the last deconvolution. Raises ValueError for other n.
+    `flat` and `middle` are the pixels after the encoder and after the second deconvolution, the rest settings of
+    layers, `extra` an output padding. For 28 and 16 pixels these are the values of paper 004, section 6; other
+    sides take the kernels of one of them and change the last deconvolution. Raises ValueError for other n.
     """
     if not SIDES[0] <= n <= SIDES[1]:
         raise ValueError(
@@ -37,12 +35,9 @@ def side_sizes(n: int) -> dict[str, int]:
     middle = 2 * (second - 1) - 2 * padding + kernel
     surplus = 2 * middle + 2 - n  # of a last deconvolution 4x4 with stride 2, unpadded
     last = (n - middle + 1, 1, 0, 0) if small else (4, 2, (surplus + 1) // 2, surplus % 2)
-    return {
-        **{"flat": flat, "middle": middle, "extra": second - (2 * flat + 1)},
-        **{"first_stride": 2 - small, "first_padding": 2 - small},
-        **{"second_kernel": kernel, "second_padding": padding},
-        **dict(zip(LAST, last, strict=True)),
-    }
+    names = "flat", "middle", "extra", "first", "kernel", "padding", *LAST
+    values = flat, middle, second - (2 * flat + 1), 2 - small, kernel, padding, *last
+    return dict(zip(names, values, strict=True))
 
 
 class Bottleneck(nn.Module):
@@ -86,9 +81,7 @@ class ConvAutoencoder(Autoencoder):
     The first convolution alone is normalised, as in the released code. Starts by `initialise`.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], latent_dim: int = 10, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int = 10, generator: Generator = None) -> None:
         super().__init__()
         channels, *pixels = image_shape
         rows, columns = (side_sizes(n) for n in pixels)
@@ -96,27 +89,16 @@ class ConvAutoencoder(Autoencoder):
         a, b, c = WIDTHS
         flat = (c, *both["flat"])
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, a, 5, both["first_stride"], both["first_padding"], bias=False),
-            nn.BatchNorm2d(a),
-            nn.ReLU(inplace=True),
-            Bottleneck(a),
-            nn.Conv2d(a, b, 5, 2, 2),
-            nn.ReLU(inplace=True),
-            Bottleneck(b),
-            nn.Conv2d(b, c, 3, 2),
-            nn.ReLU(inplace=True),
-            Bottleneck(c),
-            nn.Flatten(),
-            nn.Linear(math.prod(flat), latent_dim),
+            nn.Conv2d(channels, a, 5, both["first"], both["first"], bias=False),
+            *(nn.BatchNorm2d(a), nn.ReLU(inplace=True), Bottleneck(a)),
+            *(nn.Conv2d(a, b, 5, 2, 2), nn.ReLU(inplace=True), Bottleneck(b)),
+            *(nn.Conv2d(b, c, 3, 2), nn.ReLU(inplace=True), Bottleneck(c)),
+            *(nn.Flatten(), nn.Linear(math.prod(flat), latent_dim)),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, math.prod(flat)),
-            nn.ReLU(inplace=True),
-            nn.Unflatten(1, flat),
-            nn.ConvTranspose2d(c, b, 3, 2, output_padding=both["extra"]),
-            nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(b, a, both["second_kernel"], 2, both["second_padding"]),
-            nn.ReLU(inplace=True),
+            *(nn.Linear(latent_dim, math.prod(flat)), nn.ReLU(inplace=True), nn.Unflatten(1, flat)),
+            *(nn.ConvTranspose2d(c, b, 3, 2, output_padding=both["extra"]), nn.ReLU(inplace=True)),
+            *(nn.ConvTranspose2d(b, a, both["kernel"], 2, both["padding"]), nn.ReLU(inplace=True)),
             nn.ConvTranspose2d(a, channels, *(both[name] for name in LAST)),
         )
         initialise(self, generator)
@@ -129,11 +111,10 @@ class DenseAutoencoder(Autoencoder):
     For feature vectors (b, d), ReLU between the layers, linear latent vectors and outputs.
     """
 
-    def __init__(self, n_features: int, latent_dim: int = 20, generator: torch.Generator | None = None) -> None:
+    def __init__(self, n_features: int, latent_dim: int = 20, generator: Generator = None) -> None:
         super().__init__()
         widths = (n_features, *HIDDEN, latent_dim)
-        self.encoder = stack(widths)
-        self.decoder = stack(widths[::-1])
+        self.encoder, self.decoder = stack(widths), stack(widths[::-1])
         initialise(self, generator)
 
 
@@ -145,12 +126,7 @@ class MNet(nn.Module):
     """
 
     def __init__(
-        self,
-        latent_dim: int,
-        n_clusters: int,
-        width: int = 128,
-        n_hidden: int = 3,
-        generator: torch.Generator | None = None,
+        self, latent_dim: int, n_clusters: int, width: int = 128, n_hidden: int = 3, generator: Generator = None
     ) -> None:
         super().__init__()
         self.layers = stack((latent_dim, *[width] * n_hidden, n_clusters), normalise=True)
@@ -170,11 +146,10 @@ def stack(widths: tuple[int, ...], normalise: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers[: -2 if normalise else -1])
 
 
-def initialise(network: nn.Module, generator: torch.Generator | None) -> None:
+def initialise(network: nn.Module, generator: Generator) -> None:
     """Xavier's uniform weights and zero biases, drawn from `generator` alone.
 
-    Transposed convolutions keep the distribution of PyTorch's default, as in the released code of
-    paper 004.
+    Transposed convolutions keep the distribution of PyTorch's default, as in the released code of paper 004.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -187,7 +162,7 @@ def initialise(network: nn.Module, generator: torch.Generator | None) -> None:
             nn.init.uniform_(module.bias, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
 
 
-def build_autoencoder(shape: tuple[int, ...], latent_dim: int, generator: torch.Generator | None = None) -> Autoencoder:
+def build_autoencoder(shape: tuple[int, ...], latent_dim: int, generator: Generator = None) -> Autoencoder:
     """The autoencoder of paper 004 for inputs of this shape, one sample: (1, h, w) or (d,)."""
     if len(shape) == 1:
         return DenseAutoencoder(shape[0], latent_dim, generator)

@@ -27,10 +27,9 @@ class Block(NamedTuple):
 def embedding_blocks(height: int, width: int) -> list[Block]:
     """Blocks of the architecture rule for images of this size (paper 002, section 4.1.2).
 
-    Convolutions 5x5 without padding are stacked until the feature map is about 10x10; each is followed
-    by a 2x2 pool (ceil mode) unless that leaves less than 5 pixels a side. The rule gives the released
-    models' flattened sizes for USPS (16), MNIST (28), CMU-PIE and FRGC (32) and COIL (128).
-    Raises ValueError for images smaller than 5x5.
+    Convolutions 5x5 without padding are stacked until the feature map is about 10x10; each is followed by a 2x2
+    pool (ceil mode) unless that leaves less than 5 pixels a side. The rule gives the released models' flattened
+    sizes for USPS (16), MNIST (28), CMU-PIE, FRGC (32) and COIL (128). ValueError for images smaller than 5x5.
     """
     if min(height, width) < KERNEL:
         raise ValueError(
@@ -50,10 +49,9 @@ def embedding_blocks(height: int, width: int) -> list[Block]:
 class ConvEmbedding(nn.Module):
     """CNN f_r of equation 5a: images (b, c, h, w) to unit vectors (b, embedding_dim).
 
-    Blocks of convolution 5x5, batch normalisation, ReLU and pool by `embedding_blocks`, one inner
-    product layer and L2 normalisation (paper 002, section 4.1.2). Weights start from N(0, 0.01^2),
-    biases from 0. `scale_init="uniform"` draws the scales of the batch normalisation from U(0, 1), as
-    Torch7 did; "ones" is today's default.
+    Blocks of convolution 5x5, batch normalisation, ReLU and pool by `embedding_blocks`, one inner product layer
+    and L2 normalisation (paper 002, section 4.1.2). Weights start from N(0, 0.01^2), biases from 0. `scale_init`
+    "uniform" draws the scales of the batch normalisation from U(0, 1), as Torch7 did; "ones" is today's default.
     """
 
     kernel, padding, layout = KERNEL, 0, staticmethod(embedding_blocks)
@@ -70,9 +68,8 @@ class ConvEmbedding(nn.Module):
         in_channels, height, width = image_shape
         self.blocks = self.layout(height, width)
         depths = [in_channels] + [channels] * (len(self.blocks) - 1)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(depth, channels, self.kernel, padding=self.padding) for depth in depths
-        )
+        sizes = channels, self.kernel, 1, self.padding
+        self.convolutions = nn.ModuleList(nn.Conv2d(depth, *sizes) for depth in depths)
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in depths)
         flat = channels * self.blocks[-1].height * self.blocks[-1].width
         self.inner_product = nn.Linear(flat, embedding_dim)
@@ -87,16 +84,14 @@ class ConvEmbedding(nn.Module):
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Outputs of every block and of the inner product layer, before the L2 normalisation."""
         maps = []
-        layers = zip(self.convolutions, self.norms, self.blocks, strict=True)
-        for convolution, norm, block in layers:
+        for convolution, norm, block in zip(self.convolutions, self.norms, self.blocks, strict=True):
             images = norm(convolution(images))  # (b, channels, h, w)
             if block.pooled:
                 images = F.max_pool2d(images, 2, ceil_mode=True)
             # ReLU and maximum commute; after the pool it touches a quarter of the memory
             images = F.relu(images)
             maps.append(images)
-        maps.append(self.inner_product(images.flatten(1)))  # (b, embedding_dim)
-        return maps
+        return [*maps, self.inner_product(images.flatten(1))]  # (b, embedding_dim) the last
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Unit vectors float32 (b, embedding_dim) of float32 images (b, c, h, w)."""
@@ -106,9 +101,8 @@ class ConvEmbedding(nn.Module):
 class PatchEmbedding(ConvEmbedding):
     """CNN of paper 002, section 4.3: patches (m, c, h, w) to unit vectors (m, embedding_dim).
 
-    Two blocks of convolution 3x3 with padding 1, ReLU and a 2x2 pool (ceil mode, as Caffe's): 6x6
-    pixels become 3x3, then 2x2. Batch normalisation as section 4.1.2 has it in every block; section 4.3
-    does not list it. Weights start as those of `ConvEmbedding`.
+    Two blocks of convolution 3x3 with padding 1, ReLU and a 2x2 pool (ceil mode, as Caffe's): 6x6 pixels become
+    3x3, then 2x2. Batch normalisation in every block as section 4.1.2 has it; section 4.3 does not list it.
     """
 
     kernel, padding = 3, 1
@@ -116,8 +110,7 @@ class PatchEmbedding(ConvEmbedding):
     @staticmethod
     def layout(height: int, width: int) -> list[Block]:
         """Blocks for patches of this size."""
-        sides = [(-(-height // size), -(-width // size)) for size in (2, 4)]
-        return [Block(*side, pooled=True) for side in sides]
+        return [Block(math.ceil(height / size), math.ceil(width / size), pooled=True) for size in (2, 4)]
 
 
 @torch.no_grad()
@@ -126,8 +119,8 @@ def embed(
 ) -> np.ndarray:
     """Unit embedding float32 (n, d) of float images (n, c, h, w), in order (paper 002, equation 5a).
 
-    `statistics="batch"` normalises each block of `batch_size` images by its own mean and variance,
-    as JULE.torch does between periods; the running statistics stay as they were.
+    `statistics="batch"` normalises each block of `batch_size` images by its own mean and variance, as JULE.torch
+    does between periods; the running statistics stay as they were.
     """
     network.train(statistics == "batch")
     momentum = [norm.momentum for norm in network.norms]

@@ -3,8 +3,6 @@
 Source: paper 004, sections 4.2 and 4.5 (Table 2) and section 1 of its supplement.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import http.client
@@ -17,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from reprolib.checks import pick_device, unknown_name
+from reprolib.checks import check_name, pick_device
 from reprolib.data import cache
 from reprolib.data.fetch import limited_silence
 from reprolib.data.images import Images, as_pixels
@@ -33,14 +31,13 @@ def resnet_features(
 ) -> np.ndarray:
     """Outputs of a ResNet's average pool, before its classifier: float32 (n, d), in order, cached.
 
-    images: `Images` or uint8 (n, 3, h, w), resized, cropped and normalised as torchvision prescribes
-    for the weights. network: one of NETWORKS, d = 512 for resnet34 and 2048 for the others.
-    precision: "bfloat16" runs under autocast. The file in the cache is known by the pixels, network,
-    weights, preprocessing and precision, not by the device; once there, no weights are needed.
-    Raises ValueError (unknown names, wrong shapes, features not finite, a damaged file), TypeError
-    (pixels not uint8), ConnectionError (weights not there and no download), PermissionError (cache).
-    Source: paper 004, section 4.2, which does not name its weights. Costs 3.7, 4.1, 7.8 and 11.5
-    billion multiply-adds an image from resnet34 to resnet152.
+    `images`: `Images` or uint8 (n, 3, h, w), resized, cropped and normalised as torchvision prescribes for the
+    weights. `network`: one of NETWORKS, d = 512 for resnet34 and 2048 for the others, 3.7 to 11.5 billion
+    multiply-adds an image. `precision`: "bfloat16" runs under autocast. The file in the cache is known by the
+    pixels, network, weights, preprocessing and precision, not by the device; once there, no weights are needed.
+    Raises ValueError (unknown names, wrong shapes, features not finite, a damaged file), TypeError (pixels not
+    uint8), ConnectionError (weights not there and no download), PermissionError (cache).
+    Source: paper 004, section 4.2, which does not name its weights.
     """
     from torchvision.models import get_model_weights
 
@@ -49,12 +46,12 @@ def resnet_features(
         raise TypeError(f"pixels must be uint8, 0..255; got {pixels.dtype}.")
     if pixels.shape[1] != 3:
         raise ValueError(
-            f"the networks take three channels, red, green, blue; got shape {pixels.shape}. Gray "
-            "images are clustered as they are."
+            f"the networks take three channels, red, green, blue; got shape {pixels.shape}. Gray images are "
+            "clustered as they are."
         )
     for what, name, known in (("network", network, NETWORKS), ("precision", precision, PRECISIONS)):
-        if name not in known:
-            raise unknown_name(what, name, known)
+        check_name(what, name, known)
+<<<<<<< HEAD
     place = pick_device(device)
     entry = get_model_weights(network)[WEIGHTS]
     about = {
@@ -64,32 +61,33 @@ def resnet_features(
         "preprocessing": repr(entry.transforms()),
         "precision": precision,
     }
+=======
+    place, entry = pick_device(device), get_model_weights(network)[WEIGHTS]
+    preprocess = entry.transforms()
+    about = {"pixels": array_sha256(pixels, None), "network": network, "weights": Path(entry.url).name}
+    about |= {"preprocessing": repr(preprocess), "precision": precision}
+>>>>>>> pass-q
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     root, name = cache.data_root(), f"features-{network}-{key}"
-    kept = cache.verified(root, name)
-    if kept:
+    if kept := cache.verified(root, name):
         return cache.read_npz(kept, "features")["features"]
     cache.ensure_writable(root / "cache")  # or fail after the hours of the pass
-    features = extract(_pretrained(network, entry), pixels, entry.transforms(), precision=precision, device=place)
+    features = extract(_pretrained(network, entry), pixels, preprocess, precision=precision, device=place)
     cache.write_arrays(root, name, {"features": features}, about)
     return features
-
-
-def _weights_file(entry: Any) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
 
 
 def _pretrained(network: str, entry: Any) -> nn.Module:
     """Build the network with weights from torch's hub cache, downloaded if they are not there."""
     from torchvision.models import get_model
 
-    path = _weights_file(entry)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     prefix = path.stem.rpartition("-")[2]  # torchvision's names end with the start of the SHA-256
     # torch checks only what it downloads
     if path.is_file() and not file_sha256(path).startswith(prefix):
         raise ValueError(
-            f"{path} has the wrong checksum: its SHA-256 does not start with {prefix}. It was cut off "
-            "or changed; delete it and put it there again."
+            f"{path} has the wrong checksum: its SHA-256 does not start with {prefix}. It was cut off or changed; "
+            "delete it and put it there again."
         )
     try:
         with limited_silence():
@@ -97,9 +95,9 @@ def _pretrained(network: str, entry: Any) -> nn.Module:
     # a failed checksum is a RuntimeError; an answer cut off is no OSError
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ConnectionError(
-            f"the weights of {network} are not at {path} and could not be downloaded ({error}). "
-            f"Download {entry.url} where there is a network and put the file there, or set TORCH_HOME "
-            f"to a folder that has it as hub/checkpoints/{path.name}."
+            f"the weights of {network} are not at {path} and could not be downloaded ({error}). Download {entry.url} "
+            "where there is a network and put the file there, or set TORCH_HOME to a folder that has it as "
+            f"hub/checkpoints/{path.name}."
         ) from error
     built = get_model(network, weights=None)
     built.load_state_dict(state)

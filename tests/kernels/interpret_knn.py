@@ -42,7 +42,7 @@ def check_candidates(x, k):
     """The first kernel alone, on poisoned output, program by program in reversed order."""
     x = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     n = x.shape[0]
-    z, bias, _, _ = knn_triton._prepare(x)
+    z, bias, _, _ = knn_triton.whole_tiles(x)
     block = knn_triton.candidate_blocks(n, k)
     keys = torch.full((n + 3, block["K"]), -1, dtype=torch.int64)  # -1 is the key of a NaN
     programs = -(-n // block["BLOCK_N"])

@@ -74,7 +74,8 @@ def test_bounds_hold_for_every_pair(d, precision):
     """The claim that makes the search exact, on this machine's own matrix product."""
     x = np.random.default_rng(d).normal(size=(300, d)).astype(np.float32)
     x[:150] = x[150:] + 1e-4 * x[:150]  # close pairs, where rounding matters most
-    z, bounds = cpu._prepare(x, precision)
+    z, *parts = cpu.prepare(torch.from_numpy(x), precision)
+    bounds = cpu.Bounds(*(part.numpy() for part in parts), cpu.LOSS[precision])
     _, bits, shift = next(cpu._product_blocks(z, z))
     p = (bits.astype(np.uint32) << np.uint32(shift)).view(np.float32).astype(np.float64)
     lower = bounds.bias - 2 * p - bounds.loss * np.abs(p) + bounds.offset[:, None]
