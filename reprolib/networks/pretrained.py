@@ -51,22 +51,10 @@ def resnet_features(
         )
     for what, name, known in (("network", network, NETWORKS), ("precision", precision, PRECISIONS)):
         check_name(what, name, known)
-<<<<<<< HEAD
-    place = pick_device(device)
-    entry = get_model_weights(network)[WEIGHTS]
-    about = {
-        "pixels": Images(pixels).sha256,
-        "network": network,
-        "weights": _weights_file(entry).name,
-        "preprocessing": repr(entry.transforms()),
-        "precision": precision,
-    }
-=======
     place, entry = pick_device(device), get_model_weights(network)[WEIGHTS]
     preprocess = entry.transforms()
-    about = {"pixels": array_sha256(pixels, None), "network": network, "weights": Path(entry.url).name}
+    about = {"pixels": Images(pixels).sha256, "network": network, "weights": Path(entry.url).name}
     about |= {"preprocessing": repr(preprocess), "precision": precision}
->>>>>>> pass-q
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     root, name = cache.data_root(), f"features-{network}-{key}"
     if kept := cache.verified(root, name):
