@@ -1,7 +1,6 @@
 """The k-NN graph and the classical clustering methods beside public peers, over n: parts of `bench`.
 
-All in one process and on the same unit rows. Each of ours is set beside one peer, the graph also beside its
-floor, the products alone.
+All in one process and on the same unit rows. Each of ours is set beside one peer, the graph also beside its floor.
 """
 
 import numpy as np

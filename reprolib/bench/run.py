@@ -1,7 +1,6 @@
 """Time the kernels beside named peers and beside the matrix product that bounds them.
 
-Everything runs one after the other in this process. Nothing is asserted, and nothing is written unless
-it is asked for.
+Everything runs one after the other in this process; nothing is asserted.
 """
 
 import json
@@ -31,8 +30,7 @@ BRIEF = ("knn", "methods")  # if none is named; growth takes half an hour
 def run(names: Sequence[str] = (), quick: bool = False, path: Path | None = None) -> dict[str, Any]:
     """Run the named benches (default: BRIEF) and print them; return what each measured, by its name.
 
-    quick: the digits and few repeats; path: a JSON file that is written too, with the machine. Raises
-    ValueError for an unknown name.
+    quick: the digits and few repeats; path: a JSON file for that and the machine. ValueError for an unknown name.
     """
     names = names or BRIEF
     for name in names:

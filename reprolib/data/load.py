@@ -1,7 +1,7 @@
 """Data sets by name: `load(name)` gives `Images`; only `fetch` downloads. Page: foundations/data.
 
-A name is one of catalogue.py, NAME-train or NAME-test where a split is known, the stem of any .npz in the data root, or
-folder:PATH. All but the last may end in -r0.1 or another r: the imbalanced draw of made.py.
+A name is one of catalogue.py, NAME-train or NAME-test where a split is known, the stem of any .npz in the data root,
+or folder:PATH. All but the last may end in -r0.1 or another r: the imbalanced draw of made.py.
 """
 
 import contextlib
@@ -125,8 +125,8 @@ def load(
 
     name: see the module; root: the data folder, by default `data_root()`; subset: k images evenly spaced over the data
     set or its imbalanced draw, a slice, or indices; gray: one channel; size: int or (height, width), stretched. What
-    was done stands in `.transforms`. Raises ValueError for an unknown name or a damaged file, FileNotFoundError when it
-    is not there, saying how to get it.
+    was done stands in `.transforms`. Raises ValueError for an unknown name or a damaged file, FileNotFoundError saying
+    how to get it.
     """
     folder = data_root(root)
     base, part, r = _resolve(name, folder)

@@ -1,7 +1,7 @@
 """Readers of the forms in which data sets circulate: .mat, CIFAR batches, zips, folders.
 
-None runs code from a file: .mat goes through SciPy's reader, the CIFAR batches through an unpickler that knows nothing
-but arrays, images through Pillow.
+None runs code from a file: .mat goes through SciPy's reader, CIFAR through an unpickler that knows arrays only, images
+through Pillow.
 """
 
 import hashlib
@@ -144,8 +144,8 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
 
     Classes are numbered in the order of the sub-folders' names. One-channel if all files are. size: int or (height,
     width) to which every image is stretched; needed when the sizes differ. Raises FileNotFoundError when there is no
-    such folder; ValueError for no images, images both inside and beside sub-folders or deeper, an unreadable file, or
-    differing sizes without size.
+    such folder; ValueError for no images, images both inside and beside sub-folders or deeper, unreadable files, or
+    differing sizes.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; folder:PATH needs the path of a folder of images.")

@@ -91,8 +91,8 @@ class Paper:
         """Where paper, released code and this book differ, from deviations.yml.
 
         `effect` says in words what is known of it; or `runs` are tags whose records measure it against those of the
-        tag `base`, by default "main". {name} in `ours` stands for a parameter of the method, as the variant "paper" and
-        the profiles' defaults set it; ValueError for an unknown one.
+        tag `base`, by default "main". {name} in `ours` stands for a parameter of the method, as the variant "paper"
+        and the profiles' defaults set it; ValueError for an unknown one.
         """
         settings = defaults(self.profiles["method"]) | self.profiles["default"]
         entries = []

@@ -2,7 +2,7 @@
 
 `book/probes.yml` lists the behaviours of each method and variant, and of what extracts features, the last one
 today's. A record names those that made it and is stale when one is no longer the last. A behaviour is a `plan`,
-exact facts, and `numbers`, known to a tolerance: a refactor ages nothing. `outputs.compute` asks today's code.
+exact facts, and `numbers`, known to a tolerance: a refactor ages nothing. `traces.compute` asks today's code.
 """
 
 import math
@@ -66,9 +66,9 @@ def advice(name: str, found: Iterable[str]) -> str:
 
 def report_changes() -> int:
     """Print which behaviours are no longer those of book/probes.yml; return how many."""
-    from reprolib.experiments import outputs
+    from reprolib.experiments import traces
 
-    stored, today, changed = behaviours(), outputs.known(), 0
+    stored, today, changed = behaviours(), traces.known(), 0
     names = sorted({*stored, *today}, key=str.lower)
     for name in names:
         if name not in today:
@@ -76,7 +76,7 @@ def report_changes() -> int:
         elif name not in stored:
             found = ["it is not in book/probes.yml"]
         else:
-            found = differences(stored[name][-1], outputs.compute(name))
+            found = differences(stored[name][-1], traces.compute(name))
         if found:
             changed += 1
             print(advice(name, found))
@@ -89,12 +89,12 @@ def accept(name: str, why: str) -> dict[str, Any]:
 
     The comment at its head stays. ValueError for an unknown name, without a reason, and where nothing has changed.
     """
-    from reprolib.experiments import outputs
+    from reprolib.experiments import traces
 
-    check_name("behaviour", name, outputs.known())
+    check_name("behaviour", name, traces.known())
     if not why.strip():
         raise ValueError('say why the behaviour changed: --why "..."')
-    today, past = outputs.compute(name), behaviours().get(name, [])
+    today, past = traces.compute(name), behaviours().get(name, [])
     if past and not differences(past[-1], today):
         raise ValueError(f"{name} behaves as before: there is nothing to accept")
     number = past[-1]["id"] + 1 if past else 1

@@ -62,8 +62,8 @@ def replay(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Fit a record again, with its parameters and number of threads, and compare: a row of replays.yml.
 
     Of each result: `equal` labels, the share of `same` ones under the best matching, their `ari`, its mean over all
-    pairs of seeds of the setting (`between_seeds`, None for one seed), and metrics `then` and `now`. ValueError without
-    the model or the version of the data set.
+    pairs of seeds of the setting (`between_seeds`, None for one seed), and metrics `then` and `now`. ValueError
+    without model or data.
     """
     if needs_model(entry):
         raise ValueError(f"{name_of(entry)} is of features of a model that is not here")

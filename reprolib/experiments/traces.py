@@ -1,4 +1,4 @@
-"""What the first steps of a method that trains do, small enough to ask each time.
+"""Today's behaviours: the first steps of what trains, what comes out of all else, small enough to ask each time.
 
 A method is fitted to 60 digits for a few epochs a stage, each stage from untrained networks, as a longer training
 amplifies rounding until no two processors agree. The fit is killed after every epoch and goes on from its checkpoint.
@@ -17,12 +17,17 @@ import torch
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from reprolib import methods
 from reprolib.data.load import load
 from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.methods.base import unit_rows
+from reprolib.methods.jule import JULE, LAYERS
+from reprolib.networks.pretrained import NETWORKS, PRECISIONS, WEIGHTS, extract
+from reprolib.studies import classify, codes, patch_network
 from reprolib.training.trainer import Run, Stage
 
 # digits; for the autoencoders, whose steps cost most; for JULE's merges
@@ -45,12 +50,35 @@ MOVED = MERGES | RATES | {"alpha": 30.0, "gamma": 1.3, "loss_scale": 1.5, "m": 0
 # Of a group of an optimizer, and of a start: other settings are a matter of the package's version
 SETTINGS = ("betas", "eps", "momentum", "dampening", "nesterov", "weight_decay", "amsgrad")
 ASKED = ("n_clusters", "n_components", "n_init", "init", "random_state", "covariance_type")
+# Parameters of methods without steps, so that it shows when one is dropped: of graphs, and of searches
+GRAPHS = {"bandwidth": 0.25, "n_neighbors": 8, "n_neighbor_clusters": 2, "local_weight": 0.5}
+SEARCHES = {"z": 0.5, "linkage": "ward", "scale_neighbor": 3, "graph_weight": 5.0, "max_iter": 10}
+OTHER = GRAPHS | SEARCHES | {"n_init": 1, "n_landmarks": 20, "n_nearest": 3}
+BRIEF = SMALL | OF_JULE | ONE_PERIOD
+
 
 Behaviour = dict[str, dict[str, Any]]  # `plan`, exact facts, and `numbers`, known to a tolerance
 
 
+def compute(name: str) -> Behaviour:
+    """Today's behaviour of a name of `known()`: `plan`, exact facts, and `numbers`, known to a tolerance."""
+    with torch.random.fork_rng(devices=[]), threadpool_limits(1):
+        if name in EXTRACTORS:
+            return EXTRACTORS[name]()
+        method, _, variant = name.partition("/")
+        kind = getattr(methods, method)
+        return trace(kind, variant or "paper") if kind.trains else _labels(kind)
+
+
+def known() -> list[str]:
+    """All names that have a behaviour: a method, or method/variant where there are several; extractors."""
+    kinds = {name: getattr(methods, name).VARIANTS for name in methods.__all__}
+    names = [f"{name}/{v}" if len(variants) > 1 else name for name, variants in kinds.items() for v in variants]
+    return sorted([*EXTRACTORS, *names], key=str.lower)
+
+
 def trace(kind: type, variant: str) -> Behaviour:
-    """The behaviour of a trained method: see the module, and `outputs.compute`."""
+    """The behaviour of a trained method: see the module, and `compute`."""
     digits = load("digits", size=16, subset=N)
     small = kind(**kind.VARIANTS[variant])
     usually = small.get_params()
@@ -223,3 +251,64 @@ def partition(labels: np.ndarray) -> str:
     """Cluster ids in the order in which they come: one character a sample."""
     letters = {}
     return "".join(letters.setdefault(i, chr(ord("a") + len(letters))) for i in labels.tolist())
+
+
+def _labels(kind: type) -> Behaviour:
+    """A method without steps: the partitions of the digits, with its defaults and with other parameters."""
+    digits, model, plan = load("digits", size=16, subset=N), kind(n_clusters=SMALL["n_clusters"]), {}
+    other = {k: v for k, v in OTHER.items() if k in model.get_params()}
+    for name, changed in {"labels": {}, "labels with other parameters": other}.items():
+        plan[name] = partition(clone(model).set_params(**changed).fit(digits).labels_)
+    return {"plan": plan, "numbers": {}}
+
+
+def _represent() -> Behaviour:
+    """Layers of a JULE network after one epoch."""
+    digits = load("digits", size=32, subset=FEWER)
+    model, plan, numbers = JULE(**BRIEF).fit(digits), {}, {}
+    for layer in LAYERS:
+        values = model.represent(digits, layer)
+        plan[layer], numbers[layer] = list(values.shape), rounded(weighted_norm(values))
+    return {"plan": plan, "numbers": numbers}
+
+
+def _codes() -> Behaviour:
+    """Table 8's pipeline: whitened patches, the patch CNN, a codebook, pooled codes, the SVM."""
+    digits = load("digits", size=16, subset=3 * N)
+    train, test = digits.take(range(2 * N)), digits.take(range(2 * N, 3 * N))
+    whitening, patches = codes.whitened_patches(train, 200, random_state=SEED)
+    images = patches.view(-1, 1, codes.PATCH, codes.PATCH).numpy()
+    model = JULE(**BRIEF, negatives="random", n_neighbors=10)
+    network, epochs = patch_network.learn_patch_network(images, model)
+    plan, numbers = {}, {"whitened": rounded(weighted_norm(patches))}
+    numbers["patch CNN, losses"] = [rounded(row["loss"]) for row in epochs]
+    for name in classify.REPRESENTATIONS:
+        learned = name in patch_network.LAYERS
+        represent = patch_network.layer_representation(network, name, images.shape[1:]) if learned else None
+        vectors = represent(patches) if represent else patches
+        book = codes.learn_codebook(vectors, 8, random_state=SEED)
+        features = codes.encode(train, whitening, book, represent=represent, device="cpu")
+        plan[name] = [list(vectors.shape), list(features.shape)]
+        numbers[name] = [rounded(weighted_norm(v)) for v in (vectors, book, features)]
+    for row in classify.classify(train, test, [N, 2 * N], n_codes=8, n_patches=200, device="cpu"):
+        name = f"whitened, {row['n_train']} labelled"
+        plan[name], numbers[name] = {"C": row["C"]}, rounded(np.mean(row["predicted"] == test.labels))
+    return {"plan": plan, "numbers": numbers}
+
+
+def _resnet_features() -> Behaviour:
+    """Features of two images from random weights."""
+    from torchvision.models import get_model, get_model_weights
+
+    pixels = np.repeat(load("digits", size=16, subset=N).pixels[:2], 3, axis=1)
+    torch.manual_seed(0)
+    network = get_model("resnet34", weights=None)
+    network.fc = torch.nn.Identity()
+    preprocess, numbers = get_model_weights("resnet34")[WEIGHTS].transforms(), {}
+    for precision in PRECISIONS:
+        found = extract(network, pixels, preprocess, precision=precision, device=torch.device("cpu"))
+        numbers[f"{precision}, features"] = rounded(weighted_norm(found))
+    return {"plan": {"shape": list(found.shape), "networks": list(NETWORKS)}, "numbers": numbers}
+
+
+EXTRACTORS = {"represent": _represent, "codes": _codes, "resnet_features": _resnet_features}

@@ -39,8 +39,7 @@ class Digraph:
 def edge_weights(squared_distances: np.ndarray, bandwidth: float = 1.0) -> tuple[np.ndarray, float]:
     """Weights exp(-d^2 / sigma^2) with sigma^2 = a * mean d^2 (paper 002, equation 4).
 
-    `squared_distances` (n, k); `bandwidth` is the paper's a. Returns float64 (n, k) and sigma^2. Coinciding samples
-    only (sigma^2 = 0) get weight 1.
+    `squared_distances` (n, k); `bandwidth` is the paper's a. Returns float64 (n, k), 1 where sigma^2 = 0, and sigma^2.
     """
     if not bandwidth > 0:
         raise ValueError(f"bandwidth must be a positive number, got {bandwidth!r}")
@@ -65,8 +64,7 @@ def one_link_clusters(nearest: np.ndarray) -> np.ndarray:
     """Weakly connected components of the graph that joins each sample to its nearest neighbour.
 
     `nearest` int (n,): index of the nearest other sample. Returns int32 (n,) labels 0..c-1 in order of first
-    appearance. Without ties c is the number of mutual nearest-neighbour pairs (paper 002, section 3.6, after Zhang
-    et al. 2013).
+    appearance. Without ties c is the number of mutual nearest-neighbour pairs (paper 002, section 3.6).
     """
     n = len(nearest)
     if n and not 0 <= nearest.min() <= nearest.max() < n:

@@ -2,8 +2,7 @@
 
 Paper 002, equations 3 and 7, on the affinity of Zhang et al. 2012:
 
-    A(i, j) = U(i, j) / |C_i|^2 + U(j, i) / |C_j|^2,
-    U(a, i) = sum over m in C_i of out_a(m) * in_a(m),
+    A(i, j) = U(i, j) / |C_i|^2 + U(j, i) / |C_j|^2, U(a, i) = sum over m in C_i of out_a(m) * in_a(m),
 
 where out_a(m) is the weight of the edges from C_a to sample m and in_a(m) the weight from m to C_a.
 """
@@ -105,11 +104,11 @@ def graph_degree_linkage(
 ) -> Linkage:
     """Merge clusters greedily until `n_clusters` remain (paper 002, equations 2a, 3, 5b, 7 and 8).
 
-    Each step merges cluster i with its nearest neighbour N_i[1], for the i that maximises
-    A(i, N_i[1]) + `local_weight` / (K_c - 1) * sum_{k=2..K_c} (A(i, N_i[1]) - A(i, N_i[k])),
-    K_c = `n_neighbor_clusters`. `local_weight` = 0 is plain graph degree linkage. Ties go to the smaller index.
-    `mode="released"` drops the cross terms of the update, looks for neighbours among smaller indices only and uses
-    the local term while more than 100 clusters remain, as JULE.torch does by default.
+    Each step merges cluster i with its nearest neighbour N_i[1], for the i that maximises A(i, N_i[1]) +
+    `local_weight` / (K_c - 1) * sum_{k=2..K_c} (A(i, N_i[1]) - A(i, N_i[k])), K_c = `n_neighbor_clusters`.
+    `local_weight` = 0 is plain graph degree linkage. Ties go to the smaller index. `mode="released"`, as JULE.torch:
+    no cross terms in the update, neighbours among smaller indices only, the local term while more than 100 clusters
+    remain.
 
     Stops early, with more clusters, when no two clusters are joined by edges both ways. Time is near n log n in
     practice, memory O(n K_s). Raises ValueError on bad labels or counts.

@@ -1,8 +1,8 @@
 """Clusters that hardly any affinity reaches: joined before the merges, or left over after them.
 
 The affinity of graph degree linkage counts edges that go both ways. A few images far from all others point at some
-cluster, but little or nothing points back: they outlive real clusters, and each of them that is left at the end
-costs two real clusters a merge.
+cluster, but little or nothing points back: they outlive real clusters, and each that is left costs two real clusters a
+merge.
 """
 
 import warnings

@@ -1,14 +1,14 @@
 r"""Exact k nearest neighbours of every row among the others, without an n x n matrix.
 
-With z_i the rows less their mean, rounded to the precision of the products, the bracket in
-$\lVert z_i \rVert^2 + (\lVert z_j \rVert^2 - 2 p_{ij})$, $p_{ij} = z_i^\top z_j$, orders the neighbours of row $i$. It
-is wrong by at most $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ in any order of summation, with
-$\gamma = m u / (1 - m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in bfloat16, else 0
-(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); rounding row $i$ by $e_i$ makes the true distance
-shorter by at most $e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and computes their distances
-again, float64 sums of squared differences of the float32 features, rounded to float32. It is finished when the next
-lower bound exceeds its k-th distance; the others (ties, duplicates) look again at everything that might be nearer. So
-the result depends neither on rounding, nor on blocks, nor on the device: see the page "Kernels and their floors".
+With z_i the rows less their mean, rounded to the precision of the products, the bracket in $\lVert z_i \rVert^2 +
+(\lVert z_j \rVert^2 - 2 p_{ij})$, $p_{ij} = z_i^\top z_j$, orders the neighbours of row $i$. It is wrong by at most
+$\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ in any order of summation, with $\gamma = m u / (1
+- m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in bfloat16, else 0 (Higham, Accuracy and
+Stability of Numerical Algorithms, section 3.1); rounding row $i$ by $e_i$ makes the true distance shorter by at most
+$e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and computes their distances again, float64
+sums of squared differences of the float32 features, rounded to float32. It is finished when the next lower bound
+exceeds its k-th distance; the others (ties, duplicates) look again at everything that might be nearer. So the result
+depends neither on rounding, nor on blocks, nor on the device: see the page "Kernels and their floors".
 """
 
 import os
@@ -28,10 +28,10 @@ def knn(
     `features` (n, d), numpy or torch, any real dtype (used as float32); `n_neighbors` = k >= 1; `block_rows`, the rows
     handled at once on the CPU. CUDA tensors run in Triton for k up to 64.
 
-    Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy, torch tensors on the
-    same device for torch. The row itself is excluded by its index, so duplicates are neighbours at distance 0; ties go
-    to the smaller index. Raises ValueError (not 2-D, NaN or infinite values, values too large to square, too few rows,
-    bad k or block_rows), TypeError (not real numbers).
+    Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy, torch tensors on
+    the same device for torch. The row itself is excluded by its index, so duplicates are neighbours at distance 0;
+    ties go to the smaller index. Raises ValueError (not 2-D, NaN or infinite values, values too large to square, too
+    few rows, bad k or block_rows), TypeError (not real numbers).
 
     Source: JULE (Yang et al. 2016), the k-NN graph under equation 4.
     """
@@ -72,10 +72,8 @@ def _as_tensor(features: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(features, np.ndarray) and features.dtype.kind in "fiu":
         features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
     if not isinstance(features, torch.Tensor) or (features.is_complex() or features.dtype == torch.bool):
-        raise TypeError(
-            "features must be a numpy array or a torch tensor of real numbers, got "
-            f"{getattr(features, 'dtype', type(features).__name__)}"
-        )
+        got = getattr(features, "dtype", type(features).__name__)
+        raise TypeError(f"features must be a numpy array or a torch tensor of real numbers, got {got}")
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
             f"features must be 2-D (samples, features), got shape {tuple(features.shape)}; flatten images first"

@@ -49,8 +49,7 @@ def default_precision(n: int, d: int) -> str:
 def torch_threads() -> Iterator[None]:
     """Let numba's loops take as many threads as torch has, and leave torch with that number.
 
-    numba's OpenMP layer sets the number of threads of the whole process; on a busy machine an idle thread that spins
-    makes both many times slower.
+    numba's OpenMP layer sets the number of threads of the whole process; idle threads that spin slow both.
     """
     threads, before = torch.get_num_threads(), nb.get_num_threads()
     nb.set_num_threads(min(threads, nb.config.NUMBA_NUM_THREADS))
@@ -67,8 +66,8 @@ def knn_cpu(
 ) -> tuple[np.ndarray, np.ndarray]:
     """k nearest other rows of each row of finite, contiguous float32 `x` (n, d), as in `knn`.
 
-    `rows` int (m,), the rows that ask (default: all); `precision` of the products, "float32" or "bfloat16", changes the
-    time and not the result. Returns squared distances float32 (m, k) and indices int64 (m, k).
+    `rows` int (m,), the rows that ask (default: all); `precision` of the products, "float32" or "bfloat16", changes
+    the time and not the result. Returns squared distances float32 (m, k) and indices int64 (m, k).
     """
     n, d = x.shape
     precision = precision or default_precision(n, d)

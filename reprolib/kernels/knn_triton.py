@@ -1,13 +1,11 @@
 """The CUDA path of the exact k-NN search: distances and candidate lists in one Triton kernel.
 
-`reprolib.kernels.knn` holds the mathematics. Products of bfloat16 rows run on tensor cores and stay in registers, where
-each row keeps a list of its smallest lower bounds: the n x n matrix is never written. A second kernel computes the
-candidates' distances again from float32 differences, summed in float64. Rows that the bound cannot settle go to the CPU
-path, which is exact for any input.
+`reprolib.kernels.knn` holds the mathematics. Products of bfloat16 rows run on tensor cores and stay in registers,
+where each row keeps a list of its smallest lower bounds: the n x n matrix is never written. A second kernel computes
+the candidates' distances again from float32 differences, summed in float64. Rows that the bound cannot settle go to
+the CPU path, which is exact for any input.
 
-Cost: `reprolib.kernels.knn.cost`. The product bounds it from d of a few hundred up; below that the list does, because a
-tile is searched again for every candidate that enters. Expected share of the bfloat16 roofline on sm_90, not measured:
-about one half at d = 784 and one quarter at d = 160 (n = 70,000, k = 20).
+The product bounds it from d of a few hundred up (`reprolib.kernels.knn.cost`), below that the list of candidates.
 """
 
 import torch
@@ -25,8 +23,7 @@ INFINITE = tl.constexpr(0x7F800000)  # bits of a float32 infinity
 def knn_triton(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """k <= 64 nearest other rows of each row of finite, contiguous float32 `x` (n, d) on a GPU.
 
-    Returns squared distances float32 (n, k) and indices int64 (n, k) on the same device. Runs on CPU tensors under
-    TRITON_INTERPRET=1.
+    Returns squared distances float32 (n, k) and indices int64 (n, k) on the same device.
     """
     n, d = x.shape
     z, bias, offset, slack = whole_tiles(x)

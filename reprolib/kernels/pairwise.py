@@ -2,8 +2,7 @@ r"""The pairwise similarity loss of DCSS, without a B x B temporary kept or save
 
 With $w_{ij}$ = -1 for a similar pair, 1 for a dissimilar one, 0 for the rest, and $h_i = \sum_j w_{ij} q_j$, the loss
 is the number of similar pairs $+ \sum_i q_i^\top h_i$, and its gradient $2 h_i$: one pass over blocks of $s$ gives the
-counts, the loss and the gradient. The loss carries the rounding of its terms: about $10^{-7}$ of the number of similar
-pairs in float32.
+counts, the loss and the gradient. The loss carries the rounding of its terms, $10^{-7}$ of the similar pairs.
 """
 
 import os
@@ -21,15 +20,12 @@ def pairwise_loss(
 
     `q` (B, K), rows of a softmax, float32 or float64; `similarity` (B, K), the vectors whose inner products decide,
     similar from `zeta` up, else dissimilar up to `gamma`: the memberships of the u space (equation 4), or None for q
-    itself (equation 5). Either way the decision carries no gradient. O(B^2 K) time. Float32 on a CUDA device runs in
-    Triton for up to 128 clusters.
+    itself (equation 5). Either way the decision carries no gradient. O(B^2 K) time. Triton for float32 on CUDA, up to
+    128 clusters.
 
-    Returns the scalar loss, differentiable once in q, and the numbers of ordered pairs that are similar and dissimilar
-    (Figure 10a), integer scalars; i = j counts, as equations 4 and 5 and the released code have it. Nothing waits for
-    the device: a value that is not finite makes the loss NaN. Raises ValueError (shapes, thresholds that do not satisfy
-    0 <= gamma <= zeta <= 1), TypeError (dtypes).
-
-    Source: paper 004, equations 4 and 5, with its defaults; its Figure 10 ends at zeta = gamma = 0.5.
+    Returns the scalar loss, differentiable once in q, and the numbers of ordered pairs, i = j too, that are similar
+    and dissimilar (Figure 10a). Nothing waits for the device: a value that is not finite makes the loss NaN. Raises
+    ValueError (shapes; not 0 <= gamma <= zeta <= 1), TypeError (dtypes). Source: paper 004, equations 4 and 5.
     """
     vectors = q if similarity is None else similarity
     if q.ndim != 2 or q.numel() == 0 or vectors.shape != q.shape:

@@ -3,11 +3,9 @@
 `reprolib.kernels.pairwise` holds the mathematics. A program holds a tile of rows and walks over all columns: a tile of
 similarities becomes signs and counts in registers, and the product of the signs with q adds to half the gradient, also
 in registers. Nothing of size B x B reaches memory. Products are IEEE float32, so that a decision at a threshold does
-not depend on tensor cores. Every program leaves its own counts and its share of the loss, added afterwards in a fixed
-order, in float64. Clusters are padded to a power of two, at least 16.
+not depend on tensor cores. Counts and shares of the loss are added afterwards in a fixed order, in float64.
 
-At the batch sizes of DCSS (a few hundred) launches and the walk over columns bind. From B of ten thousand the products
-do: expected share of the float32 peak on sm_90 one quarter, not measured.
+At a few hundred rows launches bind, from ten thousand the products: see the page on kernels.
 """
 
 import torch

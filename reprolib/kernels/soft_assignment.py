@@ -33,9 +33,9 @@ def squared_distances(u: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
 def fuzzy_memberships(u: torch.Tensor, centers: torch.Tensor, m: float = 1.5) -> torch.Tensor:
     """Fuzzy c-means memberships p (n, K), rows sum to one: d_ik^(-1/(m-1)) by row, d_ik squared.
 
-    `u` (n, d), `centers` (K, d) as in `squared_distances`. A sample on one or more centers is shared equally by exactly
-    those, the limit. Carries no gradient: the paper weights its losses with constants. Raises ValueError when m is not
-    above 1, or infinite. Source: paper 004, equation 2, with its default m.
+    `u` (n, d), `centers` (K, d) as in `squared_distances`. A sample on one or more centers is shared equally by
+    exactly those, the limit. Carries no gradient: the paper weights its losses with constants. Raises ValueError when
+    m is not above 1, or infinite. Source: paper 004, equation 2, with its default m.
     """
     if not 1 < m < float("inf"):
         raise ValueError(f"m must be above 1 and finite, got {m}")

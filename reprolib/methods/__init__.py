@@ -9,24 +9,6 @@ from reprolib.methods.self_tuning import SCLS, SCST
 from reprolib.methods.spectral import SCNJW, NCuts
 from reprolib.methods.vade import VaDE
 
-__all__ = [
-    "ACGDL",
-    "ACLink",
-    "ACPIC",
-    "ACZell",
-    "AEKMeans",
-    "DCN",
-    "DCSS",
-    "DEC",
-    "DKM",
-    "IDEC",
-    "JULE",
-    "KMeans",
-    "NCuts",
-    "NMFD",
-    "NMFLP",
-    "SCLS",
-    "SCNJW",
-    "SCST",
-    "VaDE",
-]
+__all__ = ["ACGDL", "ACLink", "ACPIC", "ACZell", "AEKMeans"]
+__all__ += ["DCN", "DCSS", "DEC", "DKM", "IDEC", "JULE"]
+__all__ += ["KMeans", "NCuts", "NMFD", "NMFLP", "SCLS", "SCNJW", "SCST", "VaDE"]

@@ -128,10 +128,9 @@ class TrainedEstimator(TransformerMixin, Estimator):
     ) -> Self:
         """Cluster what `prepare` takes.
 
-        `monitor` is called with a `Report` as the fit goes on. `checkpoint`: a file written after every epoch,
-        from which a killed fit goes on to the same labels. `shared`: a folder of what methods may take over
-        from each other, the pretrained autoencoder. Raises ValueError or TypeError on bad data or parameters,
-        CheckpointError for a damaged file or another run's, FloatingPointError for a loss.
+        `monitor` is called with a `Report` as the fit goes on. `checkpoint`: a file from which a killed fit goes on to
+        the same labels. `shared`: a folder of pretrained autoencoders that methods take over. Raises ValueError or
+        TypeError on bad data or parameters, CheckpointError for a damaged or another run's file, FloatingPointError.
         """
         self.check_parameters()
         with sealed_labels():

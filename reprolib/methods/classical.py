@@ -65,8 +65,7 @@ class ACLink(ClassicalEstimator):
 class GraphAgglomeration(ClassicalEstimator):
     """One-link initial clusters, then merges by a method's `_link` on the k-NN digraph of unit vectors.
 
-    After `fit` also `n_initial_clusters_`, which `n_clusters` may not exceed, `merges_` int32 (m, 2) and
-    `affinities_` float64 (m,).
+    After `fit` also `n_initial_clusters_`, which `n_clusters` may not exceed, `merges_` (m, 2) and `affinities_` (m,).
     """
 
     n_neighbors: Count = 20  # K_s, paper 002, equation 4

@@ -63,10 +63,9 @@ class PerCluster(FromKMeans):
 class DCSS(autoencoder.AutoencoderMethod):
     """Deep clustering with self-supervision using pairwise data similarities (paper 004).
 
-    Phase 1 trains an autoencoder in K successive passes of a batch, each with the loss of one cluster
-    (equations 1 to 3); phase 2 trains MNet and the encoder by pairs (equations 4 and 5). `phase2_epochs=0` is
-    DCSS_u, phase 1 alone. VARIANTS: "released" is what the authors' code does; "joint" takes the losses of the
-    K passes in one step, K times cheaper.
+    Phase 1 trains an autoencoder in K successive passes of a batch, each with the loss of one cluster (equations 1 to
+    3); phase 2 trains MNet and the encoder by pairs (equations 4 and 5). `phase2_epochs=0` is DCSS_u, phase 1 alone.
+    VARIANTS: "released" is what the authors' code does; "joint" takes K losses in one step, K times cheaper.
     """
 
     phase1_epochs: Natural = 200  # MaxIter_1

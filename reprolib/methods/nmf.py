@@ -35,12 +35,11 @@ class NMFLP(ClassicalEstimator):
     neighbours. U (d, k) and V (n, k) are not negative; L is the Laplacian of the 0-1 graph that joins samples
     when one is among the other's `n_neighbors` nearest.
 
-    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, the update of the authors'
-    public GNMF_KL. It minimises the auxiliary function only for close neighbours (log a/b ~ 1 - b/a), so where
-    the objective would rise the step is halved. The authors write the regulariser with twice our weight. Paper
-    002's released script leaves out the graph, as `graph_weight=0` does; its sample weights ("NCW") are left
-    out here. `negative="clip"` sets negative features to 0 and normalises again. After `fit` also `embedding_`
-    float32 (n, k), `components_` float32 (k, d), `objective_` float. Time O(n d k) a step.
+    V follows from one system (sum(u_k) I + `graph_weight` L) v_k = y_k a component, as in the authors' public GNMF_KL,
+    which writes the regulariser with twice our weight; where the objective would rise the step is halved. Paper 002's
+    released script leaves out the graph, as `graph_weight=0` does; its sample weights ("NCW") are left out here.
+    `negative="clip"` sets negative features to 0 and normalises again. After `fit` also `embedding_` float32 (n, k),
+    `components_` float32 (k, d), `objective_` float. Time O(n d k) a step.
     """
 
     n_components: int | None = None  # k; None: n_clusters
@@ -212,9 +211,8 @@ def nndsvd_coefficients(X: Array, rank: int, seed: int) -> Array:
 def descend(X: Array, bases: list, H: Array, max_iter: int, tol: float) -> tuple[list[Array], Array, list[float]]:
     """Alternate updates of X (n, d) ~ H Z_m' ... Z_1': every Z_i (k_i-1, k_i), then H (n, k_m) >= 0.
 
-    One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls by `tol` of
-    itself, or `tol`, or less. Returns the Z, H, and the norms before each update. Source: Trigeorgis et al.
-    2014, algorithm 1.
+    One layer is semi-NMF; a first Z may be None there. Stops when the norm of the residual falls by `tol` of itself,
+    or `tol`, or less. Returns the Z, H, and the norms before each update (Trigeorgis et al. 2014, algorithm 1).
     """
     bases, errors = list(bases), []
     total = float((X.astype(np.float64) ** 2).sum())

@@ -89,8 +89,7 @@ def _angle_gradient(angles, rotation, by_rotation):
     """Derivatives by the angles (k (k-1) / 2,), from those by the entries of the rotation.
 
     With P and S the products of the rotations before and after one in the plane (i, j), its derivative is tr(M
-    U'), where M = S by_rotation^T P and U' is the derivative of its own plane. M changes by two rotations from
-    one angle to the next.
+    U'), where M = S by_rotation^T P and U' is the derivative of its own plane. M changes by two rotations an angle.
     """
     k = len(rotation)
     gradient = np.empty(len(angles))
@@ -111,8 +110,7 @@ def rotation_cost(angles: Array, vectors: Array) -> tuple[float, Array]:
     """Mean over samples of sum_j z_ij^2 / max_j z_ij^2 with Z = vectors R(angles), and its gradient.
 
     `vectors` (n, k) without a row of zeros; `angles` (k (k-1) / 2,). 1 when each row has one entry, k when all
-    are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient jumps where two entries are the
-    largest. Time O(n k^2 + k^3).
+    are alike (Zelnik-Manor and Perona, eq. 3, divided by n). The gradient jumps at ties. Time O(n k^2 + k^3).
     """
     n, k = vectors.shape
     rotation = givens_rotation(angles, k)

@@ -139,10 +139,9 @@ class VaDE(AutoencoderMethod):
     pretrained latent vectors. Labels are the components of largest gamma at the posterior mean; `centers_` are the
     component means, `embedding_` the posterior means. In `history_`, `loss` is the negative ELBO in nats a sample.
 
-    Pixels are normal around the decoder's output, where the authors take Bernoulli ones for MNIST: the
-    pretrained decoder is linear, and features need not lie in [0, 1]. Their variance starts at the pretrained
-    squared error and is trained: at a fixed one, what is worth encoding depends on scale and number of pixels.
-    The authors' learning rate is 2e-3, lowered over time; here it is that of the family.
+    Pixels are normal around the linear decoder's output, where the authors take Bernoulli ones for MNIST; their
+    variance starts at the pretrained squared error and is trained. The authors' learning rate is 2e-3, lowered over
+    time.
     """
 
     STAGE: ClassVar = NegativeELBO

@@ -33,11 +33,10 @@ def resnet_features(
 
     `images`: `Images` or uint8 (n, 3, h, w), resized, cropped and normalised as torchvision prescribes for the
     weights. `network`: one of NETWORKS, d = 512 for resnet34 and 2048 for the others, 3.7 to 11.5 billion
-    multiply-adds an image. `precision`: "bfloat16" runs under autocast. The file in the cache is known by the
-    pixels, network, weights, preprocessing and precision, not by the device; once there, no weights are needed.
-    Raises ValueError (unknown names, wrong shapes, features not finite, a damaged file), TypeError (pixels not
-    uint8), ConnectionError (weights not there and no download), PermissionError (cache).
-    Source: paper 004, section 4.2, which does not name its weights.
+    multiply-adds an image. `precision`: "bfloat16" runs under autocast. Once cached, by pixels, network, weights,
+    preprocessing and precision, no weights are needed. Raises ValueError (unknown names, wrong shapes, features not
+    finite, a damaged file), TypeError (pixels not uint8), ConnectionError (weights not there and no download),
+    PermissionError (cache). Source: paper 004, section 4.2, which does not name its weights.
     """
     from torchvision.models import get_model_weights
 

@@ -5,17 +5,15 @@ Panels are given by title, and what stands in them by label, which has one colou
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from reprolib.experiments.paper import METRICS
-from reprolib.report.figures import MARKERS, PALETTE10, PALETTE20, scatter
+from reprolib.report.figures import MARKERS, PALETTE10, scatter
 
 Names = Mapping[str, str]
 Pairs = Mapping[str, tuple[np.ndarray, Any]]  # by title
@@ -70,8 +68,7 @@ def curves(
 def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels: Names | None = None) -> Figure:
     """Each seed as a ring, mean and standard deviation as a filled mark: settings by data sets.
 
-    rows: of `compare.settings`, the tags from top to bottom, the base first; labels: which results, and how they are
-    called, by default JULE's.
+    rows: of `compare.settings`, the tags from top to bottom, the base first; labels: names of results.
     """
     labels = labels or {"SF": "OURS-SF", "RC": "OURS-RC"}
     rows = rows[rows["result"].isin(list(labels))]
@@ -100,19 +97,15 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
     return figure
 
 
-def bars(panels: Pairs, x: str, y: str, *, what: str = "", even: bool = False, **shape: Any) -> Figure:
-    """Counts on a log scale, {title: (edges (m + 1,), counts (m,))}; even: a line at their mean; else as `curves`."""
+def bars(panels: Pairs, x: str, y: str, *, what: str = "", share: float = 1.0, **shape: Any) -> Figure:
+    """Counts on a log scale, {title: (edges (m + 1,), counts (m,))}, bars of a share of the width; else as `curves`."""
     if not panels:
         return missing(what)
     figure, grid = _panels(panels, subplot_kw={"yscale": "log"}, **shape)
     for axes, (edges, counts) in zip(grid, panels.values(), strict=False):
         middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-        axes.bar(middle, counts, 0.8 * width if even else width, color=PALETTE10[0])
+        axes.bar(middle, counts, share * width, color=PALETTE10[0])
         axes.set_xlabel(x)
-        if even:
-            axes.axhline(np.mean(counts), color=PALETTE10[5], ls="--", lw=1.5)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.grid(axis="x", visible=False)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel(y)
     return figure
@@ -140,22 +133,6 @@ def maps(panels: Pairs, title: str, *, what: str = "", **shape: Any) -> Figure:
         axes.set_box_aspect((1, 1, 1), zoom=0.88)
     figure.suptitle(title, **({} if deep else {"x": 0.02, "ha": "left"}))
     return figure
-
-
-def ancestor_colors(clusters: np.ndarray, final: np.ndarray) -> list[str]:
-    """Colour each cluster (n,) so that the same final cluster keeps its colour on every panel.
-
-    The largest part of a final cluster takes its colour, further parts take the colours of the second ten in turn;
-    above 20 clusters all 20 repeat, and colours only tell neighbours apart.
-    """
-    names, compact = np.unique(clusters, return_inverse=True)
-    if len(names) > len(PALETTE20):
-        return [PALETTE20[c % len(PALETTE20)] for c in compact]
-    chosen, spare = {}, cycle(PALETTE20[10:])
-    for c in np.argsort(-np.bincount(compact), kind="stable"):
-        color = PALETTE10[np.bincount(final[compact == c]).argmax() % 10]
-        chosen[c] = next(spare) if color in chosen.values() else color
-    return [chosen[c] for c in compact]
 
 
 def _panels(titles: Collection[str], size: Any = None, columns: int = 0, **options: Any) -> Any:

@@ -10,9 +10,9 @@ import pandas as pd
 
 from reprolib.checks import check_keys, check_name
 from reprolib.experiments.paper import Paper
-from reprolib.report import compare, verdicts
+from reprolib.report import compare
+from reprolib.report.compare import ANSWERS, FAILS, HOLDS, NOT_RUN, PARTLY, REDUCED, UNKNOWN, difference
 from reprolib.report.measured import as_rows
-from reprolib.report.verdicts import ANSWERS, FAILS, HOLDS, NOT_RUN, PARTLY, REDUCED, UNKNOWN, difference
 from reprolib.studies import theorems
 
 VERDICTS = (HOLDS, PARTLY, FAILS, UNKNOWN, REDUCED, NOT_RUN, "not started")
@@ -53,7 +53,7 @@ def decide(found: Sequence[tuple[str, str]], *, most: bool = False, reduced: str
     if not found:
         return {"verdict": NOT_RUN, "evidence": "no record"}
     answers = [answer for _, answer in found]
-    verdict = verdicts.combined(answers, most=most)
+    verdict = compare.combined(answers, most=most)
     told = [f"{answers.count(HOLDS)} of {len(found)} hold"]
     for answer in ANSWERS:
         if names := [name for name, other in found if other == answer]:
@@ -71,7 +71,7 @@ def _cells(
     for cell in compare.table(paper, table, datasets=datasets):
         if cell["row"] in rows and None not in (cell["mean"], cell["paper"]):
             sides = (cell["scores"], cell["paper"])
-            yield _told(paper, cell["row"], cell["dataset"], sides[::-1] if reversed else sides, verdicts.reaches)
+            yield _told(paper, cell["row"], cell["dataset"], sides[::-1] if reversed else sides, compare.reaches)
 
 
 def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str]) -> Found:
@@ -80,7 +80,7 @@ def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str
     for row in rows:
         one, other = (found.get((row, dataset), {"mean": None}) for dataset in datasets)
         if None not in (one["mean"], other["mean"]):
-            yield _told(paper, row, datasets[0], (one["scores"], other["scores"]), verdicts.reaches)
+            yield _told(paper, row, datasets[0], (one["scores"], other["scores"]), compare.reaches)
 
 
 def _better(
@@ -96,7 +96,7 @@ def _better(
             if (ours := _scores(paper, dataset, one)) is not None:
                 best = max(others, key=np.mean)
                 name = one.removesuffix("/labels").replace("/", " ")
-                yield _told(paper, name, dataset, (ours, best), verdicts.above, paired=paired)
+                yield _told(paper, name, dataset, (ours, best), compare.above, paired=paired)
 
 
 def _phases(
@@ -110,11 +110,11 @@ def _phases(
             if average:
                 gaps.append(one - other)
             else:
-                yield _told(paper, method, dataset, (one, other), verdicts.above, paired=True)
+                yield _told(paper, method, dataset, (one, other), compare.above, paired=True)
     if gaps:
         table = pd.concat(gaps, axis=1).dropna(axis=1)  # one seed alone says nothing
         found = difference(table.mean(axis=1))
-        yield f"mean of {table.shape[1]} pairs of method and data set {found}", verdicts.above(found)
+        yield f"mean of {table.shape[1]} pairs of method and data set {found}", compare.above(found)
 
 
 def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
@@ -127,7 +127,7 @@ def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: st
         if tuple(key) in starts and result in (None, key[-1]):
             what = key[-1] if len(tags) == 1 else tag
             sides = (starts[tuple(key)], scores)
-            yield _told(paper, what, key[0], sides, getattr(verdicts, rule), paired=True)
+            yield _told(paper, what, key[0], sides, getattr(compare, rule), paired=True)
 
 
 def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
@@ -139,7 +139,7 @@ def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
         if None not in (start["mean"], cell["mean"]) and (over or row != cell["row"]):
             printed = None if None in (cell["paper"], start["paper"]) else cell["paper"] - start["paper"]
             sides = (cell["scores"], start["scores"])
-            yield _told(paper, cell["row"], cell["dataset"], sides, verdicts.above, printed=printed)
+            yield _told(paper, cell["row"], cell["dataset"], sides, compare.above, printed=printed)
 
 
 def _stages(paper: Paper, dataset: str, clusters: Sequence[int]) -> Found:
@@ -161,7 +161,7 @@ def _codes(paper: Paper, code: str, than: str, sizes: dict[str, str], table: str
             one, other = (by_code[name, size]["accuracy"] for name in (code, than))
             theirs = numbers[row][places[0]] - numbers[row][places[1]]
             found = difference(one, other, paired=True)
-            yield f"{code} from {int(size[1:]):,} {found}, in the paper {theirs:+.3f}", verdicts.above(found, theirs)
+            yield f"{code} from {int(size[1:]):,} {found}, in the paper {theirs:+.3f}", compare.above(found, theirs)
 
 
 def _theorems(paper: Paper, zeta: float) -> Found:
@@ -169,7 +169,7 @@ def _theorems(paper: Paper, zeta: float) -> Found:
     yield from ((name, HOLDS if good else FAILS) for name, good in theorems.theorems_on_a_lattice(zeta))
 
 
-def _scores(paper: Paper, dataset: str, one: str) -> verdicts.Scores | None:
+def _scores(paper: Paper, dataset: str, one: str) -> compare.Scores | None:
     """Scores by seed, in the headline metric, of "method/result" or "method/result@tag"."""
     what, _, tag = one.partition("@")
     row = dict(zip(("method", "result"), what.split("/"), strict=True)) | {"tag": tag or "main"}
@@ -178,18 +178,10 @@ def _scores(paper: Paper, dataset: str, one: str) -> verdicts.Scores | None:
 
 
 def _told(
-    paper: Paper,
-    what: str,
-    dataset: str,
-    sides: tuple[Any, Any],
-    rule: Callable[..., str],
-    *,
-    paired: bool = False,
-    **options: Any,
+    paper: Paper, what: str, dataset: str, sides: tuple, rule: Callable, paired: bool = False, **printed: Any
 ) -> tuple[str, str]:
-    paired = paired and all(isinstance(side, pd.Series) for side in sides)
-    found = difference(*sides, paired=paired)
-    return f"{what.split(' [')[0]} on {paper.names.get(dataset, dataset)} {found}", rule(found, **options)
+    found = difference(*sides, paired=paired and all(isinstance(side, pd.Series) for side in sides))
+    return f"{what.split(' [')[0]} on {paper.names.get(dataset, dataset)} {found}", rule(found, **printed)
 
 
 KINDS: dict[str, Callable[..., Found]] = {

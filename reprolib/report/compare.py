@@ -1,37 +1,122 @@
-"""One way to compare scores: with the paper's numbers, with another method, with a changed setting."""
+"""One way to compare scores: with the paper's numbers, with another method, with a changed setting.
 
+Each question (is it above zero, does it reach a printed number, is it as good as none?) is read off the interval of
+the mean difference by Student's t. One seed has no interval: it decides nothing.
+"""
+
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from reprolib.checks import check_name, unknown_name
 from reprolib.experiments.paper import Paper, defaults
-from reprolib.report import verdicts
 from reprolib.report.measured import groups, measured
-from reprolib.report.verdicts import FAILS, HOLDS, NOT_RUN, UNKNOWN
 
+CONFIDENCE = 0.95
+MARGIN = 0.02  # of ACC, NMI, ARI: a smaller difference is as good as none
+HOLDS, FAILS, UNKNOWN = ANSWERS = ("holds", "does not hold", "cannot tell")
+PARTLY, REDUCED, NOT_RUN = "holds in part", "at reduced scale", "not run"
+
+Scores = pd.Series | float  # by seed; one number for what has no seed: a printed number, an exact method
 PROFILES = ("paper", "cpu")  # a smoke run says nothing; where the paper's scale was run, it goes first
 VERDICTS = ("above", "reached", UNKNOWN, "below", "one seed", NOT_RUN)
 
 
-def scores(rows: pd.DataFrame, metric: str) -> verdicts.Scores:
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference, its 95 % interval, and the seeds on the side that has fewer; 0 between two numbers."""
+
+    gap: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def interval(self) -> str:
+        """As "+0.012 [−0.003, +0.027]"; the mean alone where there is no interval."""
+        told = f"{self.gap:+.3f}"
+        if 0 < self.high - self.low < math.inf:
+            told += f"\u00a0[{self.low:+.3f},\u00a0{self.high:+.3f}]"
+        return told.replace("-", "−")
+
+    def __str__(self) -> str:
+        seeds = {0: "", 1: ", one seed"}.get(self.n, f", {self.n} seeds")
+        return f"{self.interval}{seeds}"
+
+
+def difference(ours: Scores, other: Scores = 0.0, *, paired: bool = False) -> Difference:
+    """The mean of ours less that of the other, with its interval by Student's t.
+
+    paired: over the seeds that both have; otherwise by Welch. For one seed on a side it is the whole line.
+    """
+    if paired:
+        ours, other = (ours - other).dropna(), 0.0
+    sides = [side for side in (ours, other) if isinstance(side, pd.Series)]
+    gap = float(np.mean(ours) - np.mean(other))
+    n = min(map(len, sides), default=0)
+    parts, room = [side.var() / len(side) for side in sides], math.inf if n == 1 else 0.0
+    if n > 1 and any(parts):
+        freedom = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, sides, strict=True))
+        room = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(sum(parts))
+    return Difference(gap, gap - room, gap + room, n)
+
+
+def above(found: Difference, printed: float | None = None) -> str:
+    """Whether a difference is above zero; no, where its interval ends below the paper's, or MARGIN without one."""
+    if found.low > (0 if found.n else MARGIN):  # two exact numbers always differ
+        return HOLDS
+    return FAILS if found.high < (printed if printed and printed > 0 else MARGIN) else UNKNOWN
+
+
+def reaches(found: Difference) -> str:
+    """Whether a mean, less the printed number, is at least as good up to MARGIN."""
+    if found.low > -MARGIN:
+        return HOLDS
+    return FAILS if found.high < 0 else UNKNOWN
+
+
+def alike(found: Difference) -> str:
+    """Whether a difference is as good as none: the whole interval lies within MARGIN of zero."""
+    if -MARGIN < found.low and found.high < MARGIN:
+        return HOLDS
+    return FAILS if found.low > MARGIN or found.high < -MARGIN else UNKNOWN
+
+
+def combined(answers: Iterable[str], *, most: bool = False) -> str:
+    """The verdict on a claim: all hold, or with `most` more than half; some; else no if at least half say so."""
+    answers = list(answers)
+    good, bad = answers.count(HOLDS), answers.count(FAILS)
+    if not answers:
+        return NOT_RUN
+    if good == len(answers) or (most and 2 * good > len(answers)):
+        return HOLDS
+    if good:
+        return PARTLY
+    return FAILS if 2 * bad >= len(answers) else UNKNOWN
+
+
+def scores(rows: pd.DataFrame, metric: str) -> Scores:
     """Scores by seed of rows of `measured` of one setting; one number where the method takes no seed."""
     exact = len(rows) == 1 and "random_state" not in defaults(rows["method"].iloc[0])
     return float(rows[metric].iloc[0]) if exact else rows[metric]
 
 
-def verdict(found: verdicts.Difference) -> str:
+def verdict(found: Difference) -> str:
     """How a mean stands to the paper's number, from their difference: one of VERDICTS.
 
-    "above": the whole interval is more than MARGIN over the paper's; "reached" and "below": see `verdicts.reaches`.
+    "above": the whole interval is more than MARGIN over the paper's; "reached" and "below": see `reaches`.
     """
     if found.n == 1:
         return "one seed"
-    if found.low > verdicts.MARGIN:
+    if found.low > MARGIN:
         return "above"
-    return {HOLDS: "reached", FAILS: "below", UNKNOWN: UNKNOWN}[verdicts.reaches(found)]
+    return {HOLDS: "reached", FAILS: "below", UNKNOWN: UNKNOWN}[reaches(found)]
 
 
 def runs(paper: Paper, dataset: str, row: Mapping[str, Any], profile: str | None = None) -> pd.DataFrame | None:
@@ -60,11 +145,10 @@ def cells(
 ) -> list[dict[str, Any]]:
     """Compare rows as `Paper.printed` has them with the records: a dict for each row and data set.
 
-    metric: by default the paper's headline; profile: whose records to take, by default "paper", else "cpu" where there
-    are none (never "smoke"); datasets: which columns, by default all. Keys: row, method, dataset, paper, reported,
-    scores (by seed), mean, std, n_seeds, profile, reduced (against the paper, from profiles.yml), devices, stale,
-    verdict. Cells without a record have mean None and verdict "not run", without a number of the paper "not in paper".
-    Raises ValueError for an unknown data set or profile.
+    metric: by default the headline; profile: by default "paper", else "cpu"; datasets: by default all columns. Keys:
+    row, method, dataset, paper, reported, scores, mean, std, n_seeds, profile, reduced (from profiles.yml), devices,
+    stale, verdict, "not run" without a record and "not in paper" without a number of the paper. ValueError for unknown
+    names.
     """
     columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
     for dataset in datasets:
@@ -88,7 +172,7 @@ def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profi
         "reduced": paper.profiles["profiles"].get(scale, {}).get(dataset, {}).get("reduced"),
         "devices": sorted(set(found["device"])),
         "stale": bool(found["stale"].any()),
-        "verdict": "not in paper" if printed is None else verdict(verdicts.difference(ours, printed)),
+        "verdict": "not in paper" if printed is None else verdict(difference(ours, printed)),
     }
 
 
@@ -108,8 +192,7 @@ def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[di
     """What each tag changes against `base` in the paper's headline metric.
 
     One dict a tag, data set, profile and result: these four, the `difference` over the seeds that both have, `changed`
-    (parameter -> value in base, value here; the variant's name apart) and stale. Tags without a record beside one of
-    the base give none.
+    (parameter -> value in base, value here; the variant's name apart) and stale; for tags beside the base.
     """
     place = ["dataset", "profile", "result"]
     rows = settings(paper, [base, *tags])
@@ -119,7 +202,7 @@ def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[di
         if tuple(key) not in starts:
             continue
         start = starts[tuple(key)]
-        gap = verdicts.difference(here[paper.headline], start[paper.headline], paired=True)
+        gap = difference(here[paper.headline], start[paper.headline], paired=True)
         before, after = (side["parameters"].iloc[0] for side in (start, here))
         pairs = {k: (before.get(k), after.get(k)) for k in {**before, **after} if k != "variant"}
         effect = {"tag": tag, **dict(zip(place, key, strict=True)), "difference": gap}

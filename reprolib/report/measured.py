@@ -17,8 +17,7 @@ COLUMNS = [*ABOUT, "dataset", "n", "seed", "result", "seconds", "memory", "stale
 def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a record and result, indexed by the seed: COLUMNS, then its scores ("acc", ...).
 
-    seconds: those of the whole run; memory: its peak in MiB; stale: whether the method does something else by now;
-    parameters: the record's dict.
+    seconds: those of the whole run; memory: its peak in MiB; stale: whether the method has changed since.
     """
     rows = []
     for entry in entries:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from reprolib.experiments.paper import METRICS, Paper
 from reprolib.report import compare
+from reprolib.report.compare import NOT_RUN
 from reprolib.report.measured import KEYS, measured
-from reprolib.report.verdicts import NOT_RUN
 
 SPACE = "\u00a0"  # does not break: a number and its spread stay on one line
 MARKS = {"above": "▲", "reached": "●", "cannot tell": "?", "below": "▼", "one seed": "·"}
@@ -82,8 +82,8 @@ def marked(verdict: str) -> str:
 def comparison(cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = "") -> Table:
     """Put the cells of `compare.table` in the paper's layout: methods by data sets.
 
-    A cell holds the paper's number, with what it quotes after a slash; then, if run, ours with its spread and number of
-    seeds; then the verdict. names: data sets as printed, by our name.
+    A cell holds the paper's number, with what it quotes after a slash; then, if run, ours with its spread and number
+    of seeds; then the verdict. names: data sets as printed, by our name.
     """
     found = {(cell["row"], cell["dataset"]): _compared(cell) for cell in cells}
     columns = list(dict.fromkeys(dataset for _, dataset in found))
@@ -265,9 +265,9 @@ def _compared(cell: Mapping[str, Any]) -> str:
         printed += f"{SPACE}/{SPACE}{cell['reported']:.3f}"
     if cell["mean"] is None:
         return printed
-    seeds = f"{cell['n_seeds']}{SPACE}seed{'s' if cell['n_seeds'] > 1 else ''}"
+    seeds = "" if cell["verdict"] == "one seed" else f"{cell['n_seeds']}{SPACE}seed{'s'[: cell['n_seeds'] - 1]}, "
     here = spread(cell["mean"], cell["std"], stale=cell["stale"])
-    return f"{printed}\nhere{SPACE}{here}\n{seeds}, {marked(cell['verdict'])}"
+    return f"{printed}\nhere{SPACE}{here}\n{seeds}{marked(cell['verdict'])}"
 
 
 def _in_order(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:

@@ -168,7 +168,7 @@ class PatchCodes(BaseEstimator):
 
     `n_clusters` and `network` are parameters of the JULE that learns the CNN of patches. After `fit`: `results_`, the
     predicted class of each image for each number of labelled ones, as in {"n625": int32 (n,)}, and `history_`, a row a
-    step: what it took, the network's loss by epoch.
+    step.
     """
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
@@ -197,8 +197,8 @@ class PatchCodes(BaseEstimator):
     def fit(self, X: Images, *, monitor: Any = None, checkpoint: Any = None, shared: Any = None) -> Self:
         """Learn from `train`, and predict the classes of X.
 
-        shared: folder where a CNN of the same patches and settings is found, or left for other representations.
-        Raises ValueError as `classify` does and without a `train`.
+        shared: folder where a CNN of the same patches is found, or left. Raises ValueError as `classify` and without a
+        `train`.
         """
         if not self.train:
             raise ValueError("name the data set of labelled images, as in train='cifar10-train'")

@@ -4,9 +4,8 @@
 `fit` takes as many epochs with the same batch size, learning rate and precision. What differs is its step and
 the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs in [0, 1].
 
-`step` is the loop of that `fit` over one batch, for the bench. Its data loader, which collates sample by sample, is
-replaced by the batch in memory; what `fit` does once a call, below a millisecond, stays. Batch normalisation is in
-training mode for both; ClustPy would leave the network as its pretraining does, in evaluation mode.
+`step` is the loop of that `fit` over one batch in memory, without its data loader. Batch normalisation is in training
+mode for both; ClustPy would leave it in evaluation mode, as its pretraining does.
 """
 
 import contextlib

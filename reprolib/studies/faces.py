@@ -56,8 +56,7 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
     """Threshold of the highest accuracy when pairs with a score above it are called the same.
 
-    scores: float (n,), same: bool (n,). The lowest of equally good ones, halfway between neighbouring scores,
-    below or above all. O(n log n).
+    scores: float (n,), same: bool (n,). The lowest of equally good ones, between neighbouring scores or beyond.
     """
     order = np.argsort(scores, kind="stable")
     ranked, truth = scores[order], same[order]

@@ -1,8 +1,7 @@
 r"""What inner products two soft assignments can have: the theorems of DCSS (paper 004, appendix A).
 
-A soft assignment is a row of K values, none negative, that sum to one. Two rows are *together* when
-their largest entries share an index and *apart* when they can be told to have different ones; with a
-tie for the largest entry a pair can be both. For rows with maxima a <= b and n = floor(1 / b),
+Two rows, not negative with sum one, are *together* when their largest entries share an index and *apart* when they can
+be told to have different ones; with a tie they can be both. For maxima a <= b and n = floor(1 / b),
 
 $$\max q_i^\top q_j = \min\{a,\; n a b + (1 - n a)(1 - n b)\},$$
 
@@ -41,8 +40,7 @@ def largest_product(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 def largest_product_apart(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart, with these maxima, attained; never above one half.
 
-    From one half up this is a + b - 2 a b. A tie for the largest entry counts as apart. Paper 004, Theorem 2
-    (equation 22, before it takes the maxima apart).
+    From one half up this is a + b - 2 a b. A tie for the largest entry counts as apart. Paper 004, Theorem 2.
     """
     first, second = _maxima(first, second)
     return np.minimum(largest_product(first, second), first + second - 2.0 * first * second)
@@ -51,9 +49,8 @@ def largest_product_apart(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 def smallest_product_together(first: ArrayLike, second: ArrayLike, n_clusters: int) -> np.ndarray:
     """Lower bound of q_i.q_j of all pairs that are together, with these maxima (paper 004, equations 20, 26).
 
-    `first`, `second`: in [1 / n_clusters, 1]; `n_clusters` at least 2. a b for three clusters and more,
-    attained from one half up: what is left of the rows can lie on different entries. Two clusters leave one
-    entry for both: a b + (1 - a)(1 - b), exactly.
+    `first`, `second`: in [1 / n_clusters, 1]; `n_clusters` at least 2. a b for three clusters and more, attained from
+    one half up: what is left of the rows can lie on different entries. Two clusters: a b + (1 - a)(1 - b), exactly.
     """
     first, second = _maxima(first, second)
     if n_clusters < 2:

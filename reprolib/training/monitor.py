@@ -73,9 +73,9 @@ class Merged(Report):
 class Log:
     """Score the clusters of every report; pass it as `monitor`.
 
-    images: the `Images` of the fit; their labels are copied here, before it, and without labels only counts are
-    kept; path: file that survives a kill together with the method's checkpoint; figure: also keep the `arrays`
-    of the reports for at most 2,000 `points` evenly spaced.
+    images: the `Images` of the fit; their labels are copied here, before it, and without labels only counts are kept;
+    path: file that survives a kill together with the method's checkpoint; figure: also keep the `arrays` of at most
+    2,000 `points`.
     """
 
     def __init__(self, images: Any, *, path: Path | None = None, figure: bool = False) -> None:

@@ -7,19 +7,19 @@ import pytest
 import yaml
 
 from reprolib.__main__ import main
-from reprolib.experiments import outputs, paper, probes, records
+from reprolib.experiments import paper, probes, records, traces
 from reprolib.files import as_yaml
 from reprolib.kernels import soft_assignment
 from reprolib.methods import autoencoder, dcss, dec, jule, vade
 from reprolib.studies import codes
 from reprolib.training.trainer import Run
 
-NAMES = outputs.known()
+NAMES = traces.known()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_behaves_as_its_records_were_made(name):
-    found = probes.differences(probes.behaviours()[name][-1], outputs.compute(name))
+    found = probes.differences(probes.behaviours()[name][-1], traces.compute(name))
     assert not found, probes.advice(name, found)
 
 
@@ -142,13 +142,13 @@ def test_sees_a_mutation(name, owner, function, old, new, monkeypatch):
     scope = dict(inspect.unwrap(whole).__globals__)
     exec(compile(source.replace(old, new), "mutated", "exec"), scope)
     monkeypatch.setattr(owner, function, scope[function])
-    assert probes.differences(probes.behaviours()[name][-1], outputs.compute(name))
+    assert probes.differences(probes.behaviours()[name][-1], traces.compute(name))
 
 
 def test_sees_that_seeds_share_a_pretraining(monkeypatch):
     kept = tuple(k for k in autoencoder.Pretrain.shared if k != "random_state")
     monkeypatch.setattr(autoencoder.Pretrain, "shared", kept)
-    found = probes.differences(probes.behaviours()["DEC"][-1], outputs.compute("DEC"))
+    found = probes.differences(probes.behaviours()["DEC"][-1], traces.compute("DEC"))
     assert any("1 files of 2 seeds" in line for line in found)
 
 
@@ -194,7 +194,7 @@ def book(tmp_path, monkeypatch):
 @pytest.fixture
 def computes(monkeypatch):
     """Let today's behaviour of every name be the one given."""
-    return lambda found: monkeypatch.setattr(outputs, "compute", lambda name: found)
+    return lambda found: monkeypatch.setattr(traces, "compute", lambda name: found)
 
 
 def test_accept_appends_and_keeps_the_rest(book, computes):
@@ -246,7 +246,7 @@ def test_unknown_names_are_told(book):
 
 
 def test_report_counts_and_tells_what_changed(book, computes, monkeypatch, capsys):
-    monkeypatch.setattr(outputs, "known", lambda: ["DEC", "IDEC"])
+    monkeypatch.setattr(traces, "known", lambda: ["DEC", "IDEC"])
     computes(behaviour(loss=2.0))
     assert probes.report_changes() == 3
     told = capsys.readouterr().out

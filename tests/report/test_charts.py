@@ -83,9 +83,9 @@ def test_bars_stand_between_their_edges():
     assert found == [(0.0, 1.0, 5), (1.0, 2.0, 7)]
     assert axes.get_yscale() == "log" and len(axes.lines) == 0
     panels = {str(i): (edges, counts) for i in range(5)}
-    figure = charts.bars(panels, "x", "y", even=True, columns=3)
+    figure = charts.bars(panels, "x", "y", share=0.5, columns=3)
     assert titles(figure) == list("01234")
-    assert all(axes.lines[0].get_ydata()[0] == 6 for axes in figure.axes[:5])
+    assert figure.axes[0].patches[1].get_width() == 1.0
     assert [axes.get_ylabel() for axes in figure.axes[:5]] == ["y", "", "", "y", ""]
 
 
@@ -96,11 +96,3 @@ def test_maps_are_flat_or_deep_as_the_points_are():
     assert len(flat.axes[0].collections[0].get_offsets()) == 7
     (deep,) = charts.maps({"a": (points, ["#000000"] * 7)}, "title").axes
     assert deep.name == "3d" and deep.get_zlabel() == "PC 3"
-
-
-def test_a_final_cluster_keeps_its_colour_on_earlier_panels():
-    final = np.array([0, 0, 0, 1, 1])
-    earlier = np.array([4, 4, 2, 3, 3])  # 4 and 2 become 0, 3 becomes 1
-    last, before = charts.ancestor_colors(final, final), charts.ancestor_colors(earlier, final)
-    assert before[:2] == last[:2] and before[3:] == last[3:]
-    assert before[2] not in last

@@ -6,7 +6,7 @@ import pytest
 
 from reprolib.experiments.paper import Paper, claimed
 from reprolib.report import claims, tables
-from reprolib.report.verdicts import FAILS, HOLDS, UNKNOWN
+from reprolib.report.compare import FAILS, HOLDS, UNKNOWN
 
 
 def test_the_evidence_sorts_comparisons_by_their_answer():

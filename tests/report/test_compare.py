@@ -8,8 +8,8 @@ import pytest
 
 from reprolib.experiments.paper import Paper, papers
 from reprolib.report import compare
+from reprolib.report.compare import Difference
 from reprolib.report.measured import COLUMNS, as_rows, groups, measured
-from reprolib.report.verdicts import Difference
 
 
 def nmi(book, tag, result="SF"):

@@ -10,7 +10,7 @@ import pytest
 
 from reprolib import methods
 from reprolib.experiments import paper as profiles
-from reprolib.report import tables, verdicts
+from reprolib.report import compare, tables
 
 BOOK = profiles.BOOK
 PAPERS = [p for p in profiles.papers() if (BOOK / p / "results.md").is_file()]
@@ -30,7 +30,7 @@ def prose(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(BOOK).as_posix())
 def test_no_measured_number_is_typed_into_the_prose(page):
     # the rule of the verdicts states its own threshold
-    rule = f"{verdicts.MARGIN:g}"
+    rule = f"{compare.MARGIN:g}"
     typed = [n for n in re.findall(r"(?<![\d.])\d+\.\d+(?![\d.]*\d)", prose(page)) if n != rule]
     assert typed == [], f"computed outputs or glue carry numbers; typed here: {typed}"
 

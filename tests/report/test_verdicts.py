@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from reprolib.report import verdicts
-from reprolib.report.verdicts import (
+from reprolib.report import compare
+from reprolib.report.compare import (
     FAILS,
     HOLDS,
     MARGIN,
@@ -100,8 +100,8 @@ def rates(rule, effect, std, n):
     """How often each answer comes out of normal differences of n seeds with a known mean, as on the page."""
     drawn = np.random.default_rng(0).normal(effect, std, (2000, n))
     room = stats.t.ppf(0.975, n - 1) * drawn.std(1, ddof=1) / math.sqrt(n)
-    found = [rule(verdicts.Difference(g, g - r, g + r, n)) for g, r in zip(drawn.mean(1), room, strict=True)]
-    return {answer: found.count(answer) / len(found) for answer in verdicts.ANSWERS}
+    found = [rule(compare.Difference(g, g - r, g + r, n)) for g, r in zip(drawn.mean(1), room, strict=True)]
+    return {answer: found.count(answer) / len(found) for answer in compare.ANSWERS}
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
