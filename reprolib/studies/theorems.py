@@ -76,7 +76,7 @@ def larger_maximum(zeta: ArrayLike) -> np.ndarray:
 def largest_product_apart_from(zeta: ArrayLike) -> np.ndarray:
     """Largest q_i.q_j of all pairs that are apart and have both maxima at least zeta, attained.
 
-    2 zeta (1 - zeta) from one half up, one half below. Printed (paper 004, equation 22): 2 (1 - zeta).
+    2 zeta (1 - zeta) from one half up, one half below. Printed (paper 004, Theorem 2): 2 (1 - zeta).
     """
     (zeta,) = _maxima(zeta)
     high = np.maximum(zeta, 0.5)  # maxima below one half add no larger product
