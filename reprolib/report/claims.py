@@ -64,14 +64,12 @@ def decide(found: Sequence[tuple[str, str]], *, most: bool = False, reduced: str
     return {"verdict": verdict, "evidence": "\n".join(told)}
 
 
-def _cells(
-    paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] = (), reversed: bool = False
-) -> Found:
-    """The printed numbers of a table are reached; reversed: ours are not above them."""
+def _cells(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str] = (), at_most: bool = False) -> Found:
+    """The printed numbers of a table are reached; at_most: ours are not above them."""
     for cell in compare.table(paper, table, datasets=datasets):
         if cell["row"] in rows and None not in (cell["mean"], cell["paper"]):
             sides = (cell["scores"], cell["paper"])
-            yield _told(paper, cell["row"], cell["dataset"], sides[::-1] if reversed else sides, compare.reaches)
+            yield _told(paper, cell["row"], cell["dataset"], sides[::-1] if at_most else sides, compare.reaches)
 
 
 def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str]) -> Found:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from reprolib.checks import check_name, unknown_name
+from reprolib.checks import check_name
 from reprolib.experiments.paper import Paper, defaults
 from reprolib.report.measured import groups, measured
 
@@ -153,8 +153,8 @@ def cells(
     columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
     for dataset in datasets:
         check_name("data set of these rows", dataset, columns)
-    if profile is not None and profile not in entries:
-        raise unknown_name("profile", profile, entries)
+    if profile is not None:
+        check_name("profile", profile, entries)
     pairs = product(rows, datasets or columns)
     return [_cell(paper, row, d, metric or paper.headline, profile) for row, d in pairs if d in row["values"]]
 

@@ -1,8 +1,8 @@
 """ClustPy's autoencoder methods beside ours: from the same starts as estimators, and their training step.
 
-`ClustPyDEC` and its kin pretrain as our methods do and begin with the same k-means centers; then ClustPy's own
-`fit` takes as many epochs with the same batch size, learning rate and precision. What differs is its step and
-the order of the images. VaDE is left out: ClustPy's wants a decoder with outputs in [0, 1].
+`ClustPyDEC` and its kin pretrain as our methods do and begin with the same k-means centers; then ClustPy's own `fit`
+takes as many epochs with the same batches, learning rate and precision: what differs is its step. VaDE is left out:
+ClustPy's wants a decoder with outputs in [0, 1].
 
 `step` is the loop of that `fit` over one batch in memory, without its data loader. Batch normalisation is in training
 mode for both; ClustPy would leave it in evaluation mode, as its pretraining does.

@@ -2,8 +2,10 @@
 
 import re
 
+import pandas as pd
 import pytest
 
+from reprolib.experiments import records
 from reprolib.experiments.paper import Paper, claimed
 from reprolib.report import claims, tables
 from reprolib.report.compare import FAILS, HOLDS, UNKNOWN
@@ -52,6 +54,9 @@ def test_methods_are_compared_with_the_best_of_the_others(book):
     # RC is above SF, but not above the best of the two
     both = better | {"than": ["JULE/SF", "JULE/RC@main"]}
     assert judge(book, **both)[0] == "does not hold"
+    # a rival under another tag
+    assert judge(book, **better | {"than": ["JULE/SF@worse"]})[0] == "holds"
+    assert judge(book, **better | {"first": ["JULE/SF@worse"], "than": ["JULE/SF"]})[0] == "does not hold"
     # one seed of k-means decides nothing
     one = better | {"than": ["KMeans/labels"]}
     assert judge(book, **one) == ("cannot tell", {UNKNOWN: ["JULE RC on Digits"]})
@@ -103,7 +108,7 @@ def test_cells_follow_the_printed_table(book):
     rows[0]["name"] = "low [1]"
     cells = dict(kind="cells", table="t", rows=["low [1]", "high", "no"])
     assert judge(book, **cells) == ("holds in part", {HOLDS: ["low on Digits"], FAILS: ["high on Digits"]})
-    told = judge(book, **cells, reversed=True)
+    told = judge(book, **cells, at_most=True)
     assert told == ("holds in part", {HOLDS: ["high on Digits"], FAILS: ["low on Digits"]})
     assert judge(book, **cells | {"rows": []})[0] == "not run"
 
@@ -161,6 +166,50 @@ def test_codes_are_compared_seed_by_seed_where_the_paper_prints_both(book):
     assert judge(book, **check) == ("not run", {})
 
 
+# three seeds whose starts differ by more than what is compared
+STARTS, LIFTED = pd.Series([0.70, 0.80, 0.75]), pd.Series([0.721, 0.819, 0.771])
+
+
+def test_shared_starts_are_compared_seed_by_seed(book, monkeypatch):
+    scores = {"A/f": LIFTED, "A/t": STARTS, "B/f": LIFTED[:1], "B/t": STARTS[:1]}
+    monkeypatch.setattr(claims, "_scores", lambda paper, dataset, one: scores.get(one))
+    better = dict(kind="better", first=["A/f"], than=["A/t"], datasets=["digits"])
+    assert judge(book, **better)[0] == "cannot tell"
+    assert judge(book, **better, paired=True)[0] == "holds"
+    phases = dict(kind="phases", methods=["A", "B"], first="f", than="t", datasets=["digits"])
+    assert judge(book, **phases) == ("holds in part", {HOLDS: ["A on Digits"], UNKNOWN: ["B on Digits"]})
+    # a pair with one seed alone is no part of the mean
+    told = judge(book, **phases, average=True)
+    assert told == ("holds", {HOLDS: ["mean of 1 pairs of method and data set"]})
+
+    def rows(tag, scores):
+        about = {"tag": tag, "dataset": "digits", "profile": "cpu", "result": "SF"}
+        return pd.DataFrame({book.headline: scores}).assign(**about)
+
+    found = pd.concat([rows("main", LIFTED), rows("less", STARTS)])
+    monkeypatch.setattr(claims.compare, "settings", lambda paper, tags: found)
+    assert judge(book, kind="settings", tags=["less"])[0] == "holds"
+
+
+def test_the_papers_own_gain_decides_what_no_gain_means(book, monkeypatch):
+    def cell(row, paper, scores):
+        return {"row": row, "dataset": "digits", "paper": paper, "scores": scores, "mean": scores.mean()}
+
+    start, gained = pd.Series([0.5] * 3), pd.Series([0.51, 0.50, 0.52])  # by 0.01, between -0.015 and 0.035
+    for printed, answer in ((0.06, "does not hold"), (0.02, "cannot tell")):
+        cells = [cell("x, data", 0.5, start), cell("x, ip", 0.5 + printed, gained)]
+        monkeypatch.setattr(claims.compare, "table", lambda *_, cells=cells: cells)
+        assert judge(book, kind="gains", table="t")[0] == answer
+        about = book.select(tag="main", method="JULE")[0]
+        pairs = [(t, seed, a) for t, scores in (("k", start), ("c", gained)) for seed, a in scores.items()]
+        runs = [about | {"tag": t, "random_state": seed, "metrics": {"n10": {"accuracy": a}}} for t, seed, a in pairs]
+        book.others = {"t8": {"columns": ["C", "K"], "rows": [{"name": "10", "values": [0.5 + printed, 0.5]}]}}
+        check = dict(kind="codes", code="c", than="k", table="t8", sizes={"n10": "10"}, columns={"c": "C", "k": "K"})
+        monkeypatch.setattr(claims.Paper, "select", lambda self, runs=runs, **_: runs)
+        assert judge(book, **check)[0] == answer
+        monkeypatch.undo()
+
+
 def test_a_wrong_check_names_its_claim(book):
     with pytest.raises(ValueError, match="claims.yml, jule, 'c'.*Did you mean 'better'"):
         judge(book, kind="beter")
@@ -181,3 +230,16 @@ def test_every_claim_of_every_paper_has_a_verdict():
         rows = claims.judged(Paper(paper["id"]))
         assert rows and {row["verdict"] for row in rows} <= set(claims.VERDICTS)
         assert len(tables.claims(rows).rows) == len(paper["claims"])
+
+
+def test_the_note_on_passes_and_lost_clusters_is_what_the_records_say():
+    book = Paper("dcss")
+    for entry in book.select(dataset=["usps", "fashion-mnist"], tag="main", profile="cpu"):
+        given = entry["parameters"]
+        if entry["method"] == "DCSS":
+            assert given["phase1_epochs"] * given["n_clusters"] == 60
+        elif entry["method"] in ("DEC", "IDEC", "DCN", "DKM", "VaDE"):
+            assert given["phase1_epochs"] == 20
+    dkm = book.select(method="DKM", dataset="usps", tag="main", profile="cpu")
+    used = [len(set(records.load_arrays(entry)["u"].tolist())) for entry in dkm]
+    assert used == [9, 9, 9]

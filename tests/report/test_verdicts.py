@@ -40,6 +40,8 @@ CASES = [
     (above, NOISY, BETTER + [0.001, -0.001, 0], True, FAILS),
     (above, STABLE, STABLE[::-1], True, FAILS),  # as good as none
     (above, STABLE[:1], 0.1, False, UNKNOWN),
+    (above, 0.912, 0.905, False, FAILS),  # two exact numbers always differ
+    (above, 0.95, 0.90, False, HOLDS),
     (above, STABLE, STABLE[:1], False, UNKNOWN),
     (alike, STABLE, STABLE[::-1], True, HOLDS),
     (alike, NOISY, BETTER, False, UNKNOWN),  # a null result with a wide interval is no equivalence
