@@ -14,7 +14,8 @@ from reprolib.report import compare, tables
 
 BOOK = profiles.BOOK
 PAPERS = [p for p in profiles.papers() if (BOOK / p / "results.md").is_file()]
-PAGES = [BOOK / paper / name for paper in PAPERS for name in ("index.md", "results.md")]
+OF_RESULTS = {"index", "results", "phases", "ablations", "deviations"}
+PAGES = [page for paper in PAPERS for page in sorted((BOOK / paper).glob("*.md")) if page.stem in OF_RESULTS]
 PAGES += [BOOK / "ledger.md"]
 
 
