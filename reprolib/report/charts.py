@@ -1,4 +1,4 @@
-"""Four kinds of figure for measured numbers; each takes plain numbers, so that a page says what it draws.
+"""Five kinds of figure for measured numbers; each takes plain numbers, so that a page says what it draws.
 
 Panels are given by title, and what stands in them by label, which has one colour and marker in all panels.
 """
@@ -13,10 +13,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reprolib.experiments.paper import METRICS
+from reprolib.report.compare import UNKNOWN, difference
 from reprolib.report.figures import MARKERS, PALETTE10, scatter
 
 Names = Mapping[str, str]
 Pairs = Mapping[str, tuple[np.ndarray, Any]]  # by title
+LOOKS = {  # of a verdict: colour and marker
+    "above": (PALETTE10[0], "^"),
+    "reached": (PALETTE10[2], "o"),
+    UNKNOWN: (PALETTE10[1], "D"),
+    "below": (PALETTE10[5], "v"),
+    "one seed": (PALETTE10[9], "s"),
+}
 
 
 def missing(what: str) -> Figure:
@@ -70,7 +78,7 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
 
     rows: of `compare.settings`, the tags from top to bottom, the base first; labels: names of results.
     """
-    labels = labels or {"SF": "OURS-SF", "RC": "OURS-RC"}
+    labels = labels or {"SF": "JULE-SF", "RC": "JULE-RC"}
     rows = rows[rows["result"].isin(list(labels))]
     shown = list(dict.fromkeys(rows["tag"]))
     if len(shown) < 2:
@@ -94,6 +102,32 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
         grid[0].plot([], [], marker, color=color, label=labels[result])
     figure.legend(loc="outside upper right", ncols=2)
     figure.suptitle("Rings: seeds; filled: mean ± standard deviation", x=0.02, ha="left")
+    return figure
+
+
+def against(cells: Sequence[Mapping[str, Any]], names: Names, x: str) -> Figure:
+    """Published numbers as ticks, ours as marks with the 95 % interval of the mean, coloured by verdict.
+
+    cells: of `compare.table`; those that were run, by data set as `names` has them, a line each; x: label of the axis.
+    """
+    shown = [c for dataset in names for c in cells if c["dataset"] == dataset and c["verdict"] in LOOKS]
+    if not shown:
+        return missing("a row with a published number")
+    figure, axes = plt.subplots(figsize=(7.5, 1.5 + 0.34 * len(shown)))
+    for place, cell in enumerate(shown):
+        color, marker = LOOKS[cell["verdict"]]
+        found = difference(cell["scores"])
+        if cell["n_seeds"] > 1:
+            axes.plot([found.low, found.high], [place, place], color=color, lw=1.5)
+        axes.plot(cell["mean"], place, marker, color=color, ms=8)
+        axes.plot(cell["paper"], place, "|", color="black", ms=17, mew=2)
+    axes.set(xlabel=x, ylim=(len(shown) - 0.4, -0.6))
+    axes.set_yticks(range(len(shown)), [f"{names[c['dataset']]}, {c['row'].split(' [')[0]}" for c in shown])
+    axes.plot([], [], "|", color="black", ms=12, mew=2, label="published")
+    for verdict in (v for v in LOOKS if v in {cell["verdict"] for cell in shown}):
+        color, marker = LOOKS[verdict]
+        axes.plot([], [], marker, color=color, ms=8, label=f"here: {verdict}")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

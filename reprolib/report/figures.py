@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 # Okabe and Ito's colours first, which colour-blind readers can tell apart, then two more
 PALETTE10 = tuple("#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #000000 #882255 #999999".split())
@@ -78,6 +79,8 @@ def described(figure: Figure) -> str:
             for name, side in (("Across", "x"), ("Up", "y")):
                 label, (low, high) = getattr(axes, f"get_{side}label")(), getattr(axes, f"get_{side}lim")()
                 told += [(name, f"{label}, {low:.3g} to {high:.3g}" if label else "")]
+                if isinstance(getattr(axes, f"{side}axis").get_major_formatter(), FuncFormatter):  # names, not numbers
+                    told += [("Places", text.get_text()) for text in getattr(axes, f"get_{side}ticklabels")()]
         told += [("Shown", label) for label in axes.get_legend_handles_labels()[1]]
         told += [("Text", text.get_text()) for text in axes.texts]
         for name, text in told:

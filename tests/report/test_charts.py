@@ -1,9 +1,10 @@
-"""The four kinds of figure: what they draw, and what they say where there is nothing to draw."""
+"""The five kinds of figure: what they draw, and what they say where there is nothing to draw."""
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
-from made_records import NAMES
+from made_records import NAMES, cell
 
 from reprolib.experiments.paper import METRICS
 from reprolib.report import charts, compare
@@ -28,8 +29,9 @@ def test_without_numbers_every_figure_says_what_was_not_run(book):
         charts.curves({"one": {}, "two": {"label": []}}, "x", what="it"),
         charts.bars({}, "x", "y", what="it"),
         charts.maps({}, "title", what="it"),
+        charts.against([], NAMES, "x"),
     ]
-    assert all(figure.axes[0].texts[0].get_text() == "not run: it" for figure in empty)
+    assert all(figure.axes[0].texts[0].get_text().startswith("not run: ") for figure in empty)
     alone = charts.dots(compare.settings(book, ["main", "absent"]), NAMES)
     assert "not run" in alone.axes[0].texts[0].get_text()
 
@@ -73,6 +75,23 @@ def test_dots_show_every_seed_and_the_mean(book):
     labels = {"RC": "recomputed"}
     figure = charts.dots(compare.settings(book, ["main", "worse"]), NAMES, "acc", labels)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["recomputed"]
+
+
+def test_measured_stands_against_published_with_the_verdict_in_colour_and_form():
+    seeds = pd.Series([0.88, 0.9, 0.92])
+    near = cell("JULE [1]", "usps", mean=0.9, scores=seeds, n_seeds=3, verdict="reached")
+    single = cell("JULE", "digits", mean=0.5, scores=pd.Series([0.5]), n_seeds=1, verdict="one seed")
+    figure = charts.against([near, cell("K-means", "usps", verdict="not run"), single], NAMES, "NMI")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Digits, JULE", "USPS, JULE"]
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    ours, published, interval, *_ = lines
+    assert (ours.get_xdata()[0], published.get_xdata()[0]) == (0.5, 0.9) and ours.get_marker() == "s"
+    half = 4.303 * 0.02 / np.sqrt(3)  # Student's t with two degrees of freedom
+    np.testing.assert_allclose(interval.get_xdata(), [0.9 - half, 0.9 + half], rtol=1e-3)
+    assert (interval.get_color(), lines[3].get_marker()) == charts.LOOKS["reached"]
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["published", "here: reached", "here: one seed"]
 
 
 def test_bars_stand_between_their_edges():
