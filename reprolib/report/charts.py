@@ -108,9 +108,9 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
 def against(cells: Sequence[Mapping[str, Any]], names: Names, x: str) -> Figure:
     """Published numbers as ticks, ours as marks with the 95 % interval of the mean, coloured by verdict.
 
-    cells: of `compare.table`; those that were run, by data set as `names` has them, a line each; x: label of the axis.
+    cells: of `compare.table`; those that were run have a line each; x: label of the axis.
     """
-    shown = [c for dataset in names for c in cells if c["dataset"] == dataset and c["verdict"] in LOOKS]
+    shown = [cell for cell in cells if cell["verdict"] in LOOKS]
     if not shown:
         return missing("a row with a published number")
     figure, axes = plt.subplots(figsize=(7.5, 1.5 + 0.34 * len(shown)))
@@ -122,7 +122,7 @@ def against(cells: Sequence[Mapping[str, Any]], names: Names, x: str) -> Figure:
         axes.plot(cell["mean"], place, marker, color=color, ms=8)
         axes.plot(cell["paper"], place, "|", color="black", ms=17, mew=2)
     axes.set(xlabel=x, ylim=(len(shown) - 0.4, -0.6))
-    axes.set_yticks(range(len(shown)), [f"{names[c['dataset']]}, {c['row'].split(' [')[0]}" for c in shown])
+    axes.set_yticks(range(len(shown)), [f"{c['row'].split(' [')[0]}, {names[c['dataset']]}" for c in shown])
     axes.plot([], [], "|", color="black", ms=12, mew=2, label="published")
     for verdict in (v for v in LOOKS if v in {cell["verdict"] for cell in shown}):
         color, marker = LOOKS[verdict]

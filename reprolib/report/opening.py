@@ -10,7 +10,7 @@ from reprolib.report.tables import MARKS
 Rows = Iterable[Mapping[str, Any]]
 WORDS = {  # of a claim's verdict
     HOLDS: "reproduced",
-    PARTLY: "reproduced in part",
+    PARTLY: "in part",
     FAILS: "not reproduced",
     UNKNOWN: "cannot tell",
     REDUCED: "could not be tested",
@@ -18,11 +18,11 @@ WORDS = {  # of a claim's verdict
     "not started": "not started",
 }
 STANDS = {  # of a cell's verdict
-    "above": "above the published number on",
-    "reached": "at the published number on",
-    "below": "below the published number on",
-    UNKNOWN: "the interval cannot tell on",
-    "one seed": "one seed alone on",
+    "above": "above on",
+    "reached": "reached on",
+    "below": "below on",
+    UNKNOWN: "cannot tell on",
+    "one seed": "one seed on",
 }
 
 
@@ -42,11 +42,11 @@ def chips(title: str, judged: Rows) -> str:
 
 
 def numbers(cells: Rows, names: Mapping[str, str]) -> str:
-    """How the rows of `compare.cells` that were run stand to the published numbers, as Markdown: a sentence a row."""
+    """How rows of `compare.cells` stand to the published numbers: a line of Markdown a row, ours for theirs."""
     rows: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
         if cell["verdict"] in STANDS:
-            where = f"{names[cell['dataset']]} ({cell['mean']:.3f}, published {cell['paper']:.3f})"
+            where = f"{names[cell['dataset']]} ({cell['mean']:.3f} for {cell['paper']:.3f})"
             groups = rows.setdefault(cell["row"], {what: [] for what in STANDS.values()})
             groups[STANDS[cell["verdict"]]].append(where)
     lines = []

@@ -81,9 +81,9 @@ def test_measured_stands_against_published_with_the_verdict_in_colour_and_form()
     seeds = pd.Series([0.88, 0.9, 0.92])
     near = cell("JULE [1]", "usps", mean=0.9, scores=seeds, n_seeds=3, verdict="reached")
     single = cell("JULE", "digits", mean=0.5, scores=pd.Series([0.5]), n_seeds=1, verdict="one seed")
-    figure = charts.against([near, cell("K-means", "usps", verdict="not run"), single], NAMES, "NMI")
+    figure = charts.against([single, cell("K-means", "usps", verdict="not run"), near], NAMES, "NMI")
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["Digits, JULE", "USPS, JULE"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["JULE, Digits", "JULE, USPS"]
     lines = [line for line in axes.lines if len(line.get_xdata())]
     ours, published, interval, *_ = lines
     assert (ours.get_xdata()[0], published.get_xdata()[0]) == (0.5, 0.9) and ours.get_marker() == "s"

@@ -33,6 +33,5 @@ def test_a_sentence_sorts_the_data_sets_of_a_row_by_verdict():
         cell("K-means", "usps", verdict="not run"),
     ]
     assert opening.numbers(cells, NAMES) == (
-        "**JULE**: above the published number on Digits (0.950, published 0.900); "
-        "below the published number on USPS (0.800, published 0.900)."
+        "**JULE**: above on Digits (0.950 for 0.900); below on USPS (0.800 for 0.900)."
     )
