@@ -23,6 +23,7 @@ class DataSet:
     mat: tuple[str, ...] = ()
     made_from: tuple[str, ...] = ()
     sha256: str = ""  # of the arrays that the book used
+    classes: tuple[str, ...] = ()  # their names, where they are no numbers from 0
     idx: tuple[str, ...] = ()  # SHA-256 of MNIST's four files, in the order of fetch.IDX_FILES
 
 
