@@ -4,12 +4,18 @@ Skips when the book is not built, or when no browser is installed. REPROLIB_REQU
 (`make site-test`, .ci/run) turns every such skip into a failure.
 """
 
+import json
 import os
+import shutil
 from urllib.parse import urlsplit
 
 import nbformat
+import numpy as np
 import pytest
+from made_pictures import numbered, write
 
+from reprolib.report.explorer import explorer
+from reprolib.report.pictures import Pictured
 from tools import browser, notebooks, site
 
 HTML = notebooks.ROOT / "_build" / "html"
@@ -153,3 +159,87 @@ def test_browser_reports_errors_and_wide_pages(tmp_path, program):
     assert report.probe["overflow"] > 0
     assert report.probe["untypeset"] == ["x"]
     assert len(report.probe["broken_images"]) == 1
+
+
+#: A reader with keyboard and mouse; what the map then shows comes back as one line of the console. `browser.visit`
+#: waits for the promise of MathJax, so this takes its place
+READER = """
+let map, canvas, figure;
+const told = {}, key = (name) => canvas.dispatchEvent(new KeyboardEvent("keydown", { key: name, cancelable: true }));
+const at = (i) => {
+  const box = canvas.getBoundingClientRect(), [x, y] = map.pixel(i);
+  return { clientX: box.left + x, clientY: box.top + y, pointerType: "mouse" };
+};
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const read = async () => {
+  await new Promise((done) => addEventListener("load", done));
+  figure = document.querySelector("figure.explorer"), map = figure.explorer, canvas = map.canvas;
+  await wait(700);
+  told.first = map.current;
+  told.live = figure.querySelector("[aria-live]").textContent;
+  for (let k = 0; k < 9; k++) key("ArrowLeft");
+  told.walk = [map.current];
+  for (let k = 0; k < 5; k++) { key("ArrowRight"); told.walk.push(map.current); }
+  told.text = figure.querySelector(".explorer-text").innerText;
+  canvas.dispatchEvent(new PointerEvent("pointermove", at(0)));
+  told.held = map.current;
+  key("Escape");
+  canvas.dispatchEvent(new PointerEvent("pointermove", at(0)));
+  told.hovered = map.current;
+  canvas.dispatchEvent(new MouseEvent("click", at(2)));
+  told.clicked = map.current;
+  key("Enter");
+  told.neighbour = map.current;
+  figure.querySelector(".explorer-near button:last-child").click();
+  told.button = map.current;
+  key("PageUp");
+  told.stage = [map.slider.value, map.stageName.textContent];
+  await wait(700);
+  map.only.click();
+  told.mistakes = [0, 1, 2, 3, 4].filter((i) => map.seen(i));
+  document.documentElement.dataset.theme = "dark";
+  await wait(50);
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  told.drawn = pixels.some((value) => value > 0);
+  told.image = map.picture.style.backgroundImage.slice(0, 20);
+  told.stills = figure.querySelectorAll("img").length;
+  console.error(JSON.stringify(told));
+};
+window.MathJax = { startup: { promise: read() } };
+"""
+
+
+def test_explorer_follows_keys_and_mouse(tmp_path, program):
+    places = np.array([3.0, 0.0, 10.0, 4.0, 1.0])
+    vectors = np.stack([places, np.zeros(5), np.zeros(5)], axis=1)
+    images = numbered([0, 0, 1, 1, 0])
+    labels = np.array([0, 0, 1, 0, 0])
+    arrays = {
+        "points": np.arange(5),
+        "pca_0": vectors,
+        "clusters_0": np.arange(5),
+        "pca_1": vectors,
+        "clusters_1": labels,
+    }
+    history = [{"period": 0, "n_clusters": 5}, {"period": 1, "n_clusters": 2}]
+    packed = explorer(Pictured(write(tmp_path, images, {"SF": labels}, arrays, history), images=images))
+    (tmp_path / "site").mkdir()
+    for name in ("explorer.js", "explorer.css"):
+        shutil.copy(notebooks.ROOT / "book" / "_static" / name, tmp_path / "site")
+    style, script = (
+        '<meta charset="utf-8"><link rel="stylesheet" href="explorer.css">',
+        '<script src="explorer.js"></script>',
+    )
+    write_site(tmp_path / "site", f"{style}{packed._repr_html_()}{script}<script>{READER}</script>")
+    (report,) = browser.visit(tmp_path / "site", ["index.html"], program=program, width=NARROW)
+    (line,) = [line for line in report.console_errors if "favicon" not in line]
+    told, order = json.loads(line), np.argsort(places).tolist()
+    assert report.probe["overflow"] <= 0
+    assert told["walk"] in ([*order, order[-1]], [*order[::-1], order[0]])
+    assert told["first"] == 3 and "Image 3, class 1." in told["live"] and "wrong" in told["live"]
+    end = told["walk"][-1]
+    assert f"Image {end}" in told["text"] and ("✓" in told["text"]) == (end != 3)
+    assert told["held"] == end and told["hovered"] == 0 and told["clicked"] == 2
+    assert told["neighbour"] == 3 and told["button"] == 2
+    assert told["stage"] == ["0", "5 clusters of pixels"] and told["mistakes"] == []
+    assert told["drawn"] and told["image"] == 'url("data:image/png;' and told["stills"] == 0

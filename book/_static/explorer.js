@@ -44,11 +44,10 @@
 
     tells(i) {
       const s = this.stages[this.stage], c = s.clusters[i], size = s.sizes[c];
-      const cluster = `Cluster ${s.ids[c]} stands for ${this.name(s.stands[c])}`;
       return {
         image: `Image ${count(this.data.numbers[i])}`,
         truth: `Class ${this.name(this.truth[i])}`,
-        cluster: `${cluster} ${this.right(i) ? "✓" : "✗"}`,
+        cluster: `Cluster ${s.ids[c]} stands for ${this.name(s.stands[c])}`,
         size: `${count(size)} of the ${count(this.n)} images here`,
       };
     }
@@ -207,7 +206,7 @@
       this.show(this.picture, i);
       this.picture.classList.toggle("explorer-wrong", !this.right(i));
       const strong = make("strong", {}, told.truth);
-      this.text.replaceChildren(make("span", {}, told.image), strong, make("span", {}, told.cluster), make("small", {}, told.size));
+      this.text.replaceChildren(make("span", {}, told.image), strong, make("span", {}, `${told.cluster} ${this.right(i) ? "✓" : "✗"}`), make("small", {}, told.size));
       const near = [...this.neighbours(i)];
       this.near.replaceChildren(...near.map((j) => {
         const span = this.thumb(36), same = this.truth[j] === this.truth[i];
@@ -221,7 +220,7 @@
       if (aloud) {
         const classes = near.map((j) => this.name(this.truth[j])).join(", ");
         this.live.textContent =
-          `${this.stages[this.stage].name}. ${told.image}, ${told.truth.toLowerCase()}. ${told.cluster.slice(0, -2)}: ` +
+          `${this.stages[this.stage].name}. ${told.image}, ${told.truth.toLowerCase()}. ${told.cluster}: ` +
           `${this.right(i) ? "right" : "wrong"}. Nearest neighbours: ${classes}.`;
       }
     }

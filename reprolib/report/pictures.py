@@ -175,7 +175,7 @@ class Pictured:
         most = []
         for i in np.argsort(-counts, kind="stable")[:2]:
             of, instead = pairs[:, i]
-            where = f"that of {self.names[instead]}" if instead >= 0 else "a cluster without class"
+            where = f"the cluster of {self.names[instead]}" if instead >= 0 else "a cluster without class"
             most.append(f"{counts[i]:,} of class {self.names[of]} in {where}")
         text += f" The most frequent mistakes: {', '.join(most)}." if most else ""
         lost = [self.names[c] for c in sorted({*self.y.tolist()} - {*self.classes.values()})]
@@ -194,15 +194,15 @@ def contact_sheet(pictured: Pictured, n_right: int = 8, n_wrong: int = 5) -> Fig
         mostly = pictured.names[np.bincount(pictured.y[inside]).argmax()]
         title = f"cluster of {pictured.names[of]}" if of >= 0 else f"without class, mostly {mostly}"
         told = f"{title}\n{inside.sum():,} images, {right.sum() / inside.sum():.0%}"
-        axes.text(-0.2, 1.25 * row, told, ha="right", va="center", fontsize=8)
+        axes.text(-0.2, 1.25 * row, told, ha="right", va="center", fontsize=9)
         for start, part, most in ((0, right, n_right), (n_right + 0.5, inside & ~right, n_wrong)):
             places = np.flatnonzero(part[pictured.shown])
             few = min(most, len(places))
             for column, place in enumerate(places[np.arange(few) * len(places) // max(few, 1)]):
                 mark = f"✗ {pictured.names[pictured.y[pictured.shown[place]]]}" if start else ""
                 _tile(axes, pictured, place, start + column, 1.25 * row, mark)
-    axes.text(0, -0.6, "✓ images of the cluster's class", fontsize=9)
-    axes.text(n_right + 0.5, -0.6, "✗ of another class", fontsize=9, color=WRONG)
+    axes.text(0, -0.6, "✓ images of the cluster's class", fontsize=10)
+    axes.text(n_right + 0.5, -0.6, "✗ of another class", fontsize=10, color=WRONG)
     return figure
 
 
@@ -215,7 +215,9 @@ def mistakes(pictured: Pictured, n: int = 20, columns: int = 10) -> Figure:
         mark = f"✗ {pictured.names[pictured.y[number]]}\nnot {pictured.names[of] if of >= 0 else 'any'}"
         place = np.searchsorted(pictured.shown, number)
         _tile(axes, pictured, place, 1.25 * (i % columns), 1.6 * (i // columns), mark)
-    axes.text(0, -0.6, f"surest: {by}" if len(numbers) else "no mistake among the images that can be shown", fontsize=9)
+    axes.text(
+        0, -0.6, f"surest: {by}" if len(numbers) else "no mistake among the images that can be shown", fontsize=10
+    )
     return figure
 
 
@@ -257,4 +259,4 @@ def _tile(axes: Axes, pictured: Pictured, place: int, x: float, y: float, mark: 
     axes.imshow(pictured.pixels[place], cmap=cmap, vmin=0, vmax=255, extent=box, interpolation="nearest")
     if mark:
         axes.add_patch(Rectangle((x, y - 0.45), 0.9, 0.9, fill=False, edgecolor=WRONG, linewidth=1.5))
-        axes.text(x + 0.45, y + 0.48, mark, ha="center", va="top", fontsize=7 if len(mark) < 9 else 6, color=WRONG)
+        axes.text(x + 0.45, y + 0.48, mark, ha="center", va="top", fontsize=8 if len(mark) < 9 else 6.5, color=WRONG)
