@@ -40,7 +40,8 @@ def main() -> None:
         sheet(pixels).save(stream, "PNG", optimize=True)
         packed = stream.getvalue()
         write_atomically(THUMBS / f"{name}.png", partial(_put, packed))
-        about = {"dataset": name, "images": n, "of": images.n, "shape": list(pixels.shape[1:]), "terms": terms}
+        about = {"dataset": name, "images": n, "of": images.n, "whole": whole, "shape": list(pixels.shape[1:])}
+        about["terms"] = terms
         digests = {"data_sha256": images.sha256, "file_sha256": hashlib.sha256(packed).hexdigest()}
         entries.append(about | digests)
         print(f"{name}: {n:,} of {images.n:,} images, {len(packed):,} bytes")

@@ -41,7 +41,7 @@ def sheet(pixels: np.ndarray) -> Image.Image:
 
 
 def manifest() -> dict[str, dict[str, Any]]:
-    """The stored sheets by the hash of their data set: `dataset`, `images`, `of`, `shape`, `terms`, hashes."""
+    """The stored sheets by the hash of their data: `dataset`, `images`, `of`, `whole` (numbers), `shape`, `terms`."""
     return {about["data_sha256"]: about for about in json.loads((THUMBS / "manifest.json").read_text())}
 
 
