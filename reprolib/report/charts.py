@@ -101,7 +101,6 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
     for result, (color, marker, _) in looks.items():
         grid[0].plot([], [], marker, color=color, label=labels[result])
     figure.legend(loc="outside upper right", ncols=2)
-    figure.suptitle("Rings: seeds; filled: mean ± standard deviation", x=0.02, ha="left")
     return figure
 
 
