@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from reprolib.experiments.probes import latest
 from reprolib.methods.jule import JULE, LAYERS
 from reprolib.networks.pretrained import NETWORKS, resnet_features
 from reprolib.training.checkpoint import load_checkpoint
-from reprolib.training.monitor import Log, seconds_by_stage
+from reprolib.training.monitor import Log, Report, seconds_by_stage
 from reprolib.training.trainer import NO_RESULT
 
 PIXELS = "pixels"
+NOTEBOOK = "notebook"  # by what a run was executed, unless its record says otherwise
 # What a page chooses beside `parameters`, the hyper-parameters that differ from the profile's. None: the
 # paper's own method; the profile's features, else pixels; the folder of the paper's records
 SETTINGS = {"method": None, "variant": "paper", "dataset": "digits", "profile": "smoke", "random_state": 0}
@@ -80,6 +81,14 @@ class Plan:
         """Folder of fitted models and what methods share; it stays on this machine."""
         return self.runs / "models"
 
+    @property
+    def needed_model(self) -> Path | None:
+        """File of the JULE model whose layer the method sees, if any."""
+        if not (found := learned(self.features)):
+            return None
+        folder = self.shared if self.paper == "jule" else papers.paper_folder("jule") / "runs" / "models"
+        return folder / f"{records.stem('JULE', found[0], self.profile, 'main', self.random_state)}.safetensors"
+
     def images(self) -> Any:
         """Load the data set as the profile says, and as the model of learned features takes it."""
         how = self.load
@@ -99,8 +108,7 @@ class Plan:
 
     def _jule(self) -> JULE:
         dataset, profile, seed = learned(self.features)[0], self.profile, self.random_state
-        folder = self.shared if self.paper == "jule" else papers.paper_folder("jule") / "runs" / "models"
-        path = folder / f"{records.stem('JULE', dataset, profile, 'main', seed)}.safetensors"
+        path = self.needed_model
         if path.is_file():
             return JULE.load(path)
         raise FileNotFoundError(
@@ -121,7 +129,7 @@ class Plan:
             path.unlink(missing_ok=True)
         return Log(images, path=path, figure=self.random_state == 0)
 
-    def fit(self, model: Any, images: Any, monitor: Log) -> dict[str, float]:
+    def fit(self, model: Any, images: Any, monitor: Callable[[Report], None]) -> dict[str, float]:
         """Fit, from the checkpoint if any; return the seconds, a killed run's too, by stage if the method has some."""
         inputs, before, options = self.inputs(images), [], {}
         if self.checkpoint.exists():
@@ -137,12 +145,16 @@ class Plan:
         # merges included, half of JULE's time
         return {"fit": sum(row["seconds"] for row in before) + time.perf_counter() - began}
 
-    def record(self, model: Any, images: Any, monitor: Log, seconds: Mapping[str, float]) -> Path:
+    def record(
+        self, model: Any, images: Any, monitor: Log, seconds: Mapping[str, float], executed: str = NOTEBOOK
+    ) -> Path:
         """Write the record of a fitted method, return its path, and drop the checkpoint."""
         names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state", "code")
         setting = {name: getattr(self, name) for name in names}
         setting |= {"parameters": self.recorded, "task": getattr(model, "task", "clustering")}
         setting |= {"device": self.parameters.get("device", "auto"), "seconds": seconds}
+        if executed != NOTEBOOK:  # as records without the key are
+            setting["code"] = self.code | {"executed": executed}
         told = {"history": monitor.rows(model.history_), "arrays": monitor.arrays}
         path = records.record(self.runs, images, model.results_, **told, **setting)
         for file in (self.checkpoint, self.checkpoint.with_suffix(".log")):

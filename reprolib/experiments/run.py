@@ -1,4 +1,4 @@
-"""Run a paper's experiment page with papermill: several seeds, resumable, one record a seed."""
+"""Run a paper's experiment page with papermill, or else as a script: several seeds, resumable, one record a seed."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def run(
 
     parameters: as for `plan`, without `random_state`; jobs: seeds at a time, each a process of its own; force: also
     where a finished record is there: intact, fresh and of the same parameters; runs_dir: default book/<paper>/runs. A
-    killed seed goes on from its checkpoint. Executed notebooks and logs: runs/executed. Raises ValueError or TypeError
+    killed seed goes on from its checkpoint. Executed notebooks and logs: runs/executed. Without papermill and jupytext
+    the same process is a plain script, and the record says so. Raises ValueError or TypeError
     for bad names and values before anything runs, RunFailed at the end.
     """
     if not seeds or jobs < 1:
@@ -86,22 +88,21 @@ def _execute(waiting: Sequence[Plan], asked: Mapping[str, Any], jobs: int, total
 
 
 def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> subprocess.Popen:
-    import jupytext
-    import nbformat
-
-    # as a file: given a notebook object, papermill copies its whole source into the result's metadata
-    notebook, log = scratch / f"{item.stem}.ipynb", _log(item)
-    nbformat.write(jupytext.read(paper_folder(item.paper) / "run.md"), notebook)
+    log = log_of(item)
     # the progress bar of a verbose method is the postfix of ours
     parameters = {"verbose": True} if "verbose" in item.parameters else {}
     parameters |= {k: v for k, v in asked.items() if k not in SETTINGS}
-    sent = {k: v for k, v in asked.items() if k in SETTINGS}
-    sent |= {"random_state": item.random_state, "parameters": parameters}
-    command = [
-        *(sys.executable, "-m", "papermill", str(notebook), str(log.with_suffix(".ipynb"))),
-        *("--parameters_yaml", yaml.safe_dump(sent), "--cwd", str(paper_folder(item.paper))),
-        *("--kernel", "python3", "--log-output", "--no-progress-bar"),
-    ]
+    sent = {k: v for k, v in asked.items() if k in SETTINGS} | {"random_state": item.random_state}
+    if find_spec("papermill") and find_spec("jupytext"):
+        notebook = _notebook(item, scratch)
+        command = [
+            *(sys.executable, "-m", "papermill", str(notebook), str(log.with_suffix(".ipynb"))),
+            *("--parameters_yaml", yaml.safe_dump(sent | {"parameters": parameters})),
+            *("--cwd", str(paper_folder(item.paper)), "--kernel", "python3", "--log-output", "--no-progress-bar"),
+        ]
+    else:
+        script = "reprolib.experiments.single"
+        command = [sys.executable, "-m", script, item.paper, yaml.safe_dump(sent | parameters)]
     # the kernel must be this interpreter's and find this package, installed or not
     paths = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": paths}
@@ -113,14 +114,24 @@ def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> su
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
 
+def _notebook(item: Plan, scratch: Path) -> Path:
+    import jupytext
+    import nbformat
+
+    # as a file: given a notebook object, papermill copies its whole source into the result's metadata
+    notebook = scratch / f"{item.stem}.ipynb"
+    nbformat.write(jupytext.read(paper_folder(item.paper) / "run.md"), notebook)
+    return notebook
+
+
 def _outcome(item: Plan, status: int) -> list[str]:
     """Say what went wrong with a process that has ended: nothing, or one message."""
     # not `is_finished`: code that changed while the run went on makes it stale, not failed
     if status == 0 and item.finished_record():
         return []
     said = [n for n in _tail(item) if n and not n.startswith(("Ending", "Executing"))]
-    reason = [f"exit status {status}", *said][-1] if status else "the page wrote no record"
-    return [f"{item.stem}: {reason}\n  log: {_log(item)}"]
+    reason = [f"exit status {status}", *said][-1] if status else "the run wrote no record"
+    return [f"{item.stem}: {reason}\n  log: {log_of(item)}"]
 
 
 def _epochs(item: Plan) -> str:
@@ -129,10 +140,11 @@ def _epochs(item: Plan) -> str:
     return "epoch {}, {} left, {}".format(*found[-1]) if found else ""
 
 
-def _log(item: Plan) -> Path:
+def log_of(item: Plan) -> Path:
+    """The log of a run, beside its executed page."""
     return item.runs / "executed" / f"{item.stem}.log"
 
 
 def _tail(item: Plan) -> list[str]:
     """The last lines of a log, and of its progress bars."""
-    return [line.strip() for line in _log(item).read_bytes()[-4096:].decode(errors="replace").splitlines()]
+    return [line.strip() for line in log_of(item).read_bytes()[-4096:].decode(errors="replace").splitlines()]
