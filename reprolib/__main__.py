@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,13 @@ def data(action: str, names: Sequence[str], root: str | None) -> int:
     return status
 
 
+def _seconds(text: str) -> float:
+    """Seconds of "8m", "1.5h" or "90s"."""
+    if not (found := re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh])", text)):
+        raise ValueError(f"--budget takes a time, as in 8m, 1.5h or 90s; got {text!r}.")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 @cli.command()
 @click.argument("paper")
 @click.option("-p", "--parameters", multiple=True, metavar="name=value", help=PARAMETERS)
@@ -90,7 +98,17 @@ def data(action: str, names: Sequence[str], root: str | None) -> int:
 @click.option("--first-seed", default=0, help="first random_state (default 0)")
 @click.option("--jobs", default=1, help="seeds at a time (default 1)")
 @click.option("--force", is_flag=True, help="run even where a record is there")
-def run(paper: str, parameters: Sequence[str], seeds: int, first_seed: int, **options: Any) -> None:
+@click.option("--profile", help="smoke, cpu or paper, as -p profile=")
+@click.option("--plan", "only_plan", is_flag=True, help="show what it will cost; start nothing")
+def run(
+    paper: str,
+    parameters: Sequence[str],
+    seeds: int,
+    first_seed: int,
+    profile: str | None,
+    only_plan: bool,
+    **options: Any,
+) -> None:
     """Run a paper's experiment, one record a seed.
 
     PAPER is a folder of the book, as jule.
@@ -98,12 +116,71 @@ def run(paper: str, parameters: Sequence[str], seeds: int, first_seed: int, **op
     from reprolib.experiments import run as experiment
     from reprolib.experiments.records import read, told
 
-    given = parse_parameters(parameters)
+    given = parse_parameters([*parameters, *([f"profile={profile}"] if profile else [])])
+    if only_plan:
+        from reprolib.experiments.reproduce import asked
+
+        return _show(asked(paper, given, range(first_seed, first_seed + seeds)))
     options["runs_dir"] = given.pop("runs_dir", None)
     # a queue or a service stops with SIGTERM: end the notebooks too, as after ctrl-c
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for path in experiment.run(paper, given, range(first_seed, first_seed + seeds), **options):
         print(f"{told(read(path))}; {path}")
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[PAPER]...")
+@click.option("--profile", default="paper", show_default=True, help="smoke, cpu or paper")
+@click.option("--budget", metavar="TIME", help="8m, 1.5h or 90s; by default no end")
+@click.option("--jobs", default=1, show_default=True, help="processes at a time")
+@click.option("--plan", "only_plan", is_flag=True, help="show runs and their cost; start nothing")
+@click.option("--list", "path", type=click.Path(path_type=Path), help="JSON list of runs, instead of what is missing")
+@click.option("--root", type=click.Path(path_type=Path), help="folder for records, by default the book")
+def reproduce(
+    names: Sequence[str],
+    profile: str,
+    budget: str | None,
+    jobs: int,
+    only_plan: bool,
+    path: Path | None,
+    root: Path | None,
+) -> int | None:
+    """Run what the tables and figures lack at a profile.
+
+    The cheapest first, within a budget; the same command goes on where it stopped.
+    """
+    began, seconds = time.monotonic(), _seconds(budget) if budget else float("inf")
+    from reprolib.experiments import reproduce as experiments
+    from reprolib.experiments.cost import this_device
+    from reprolib.experiments.workers import run_all
+
+    tasks = experiments.listed(path, root) if path else experiments.gaps(names, profile, root)
+    if only_plan:
+        return _show(tasks)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    left = seconds - (time.monotonic() - began)
+    return None if run_all(tasks, jobs, this_device(), left) else FAILED
+
+
+@cli.command("import")
+@click.argument("paths", nargs=-1, required=True, metavar="ARCHIVE...", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="replace records that are there and differ")
+def take(paths: Sequence[Path], force: bool) -> None:
+    """Check what `make gpu` packed elsewhere and put it into the book.
+
+    ARCHIVE: the .tar.gz, or all its parts.
+    """
+    from reprolib.experiments.archive import take as take_in
+
+    print(*take_in(paths, force=force), sep="\n")
+
+
+def _show(tasks: Sequence[Any]) -> None:
+    """Print what runs will cost."""
+    from reprolib.experiments.reproduce import table
+    from reprolib.report.tables import Table
+
+    print(Table(*table(tasks)))
 
 
 @cli.command()

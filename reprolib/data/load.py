@@ -151,6 +151,24 @@ def available(root: Root = None) -> list[dict[str, Any]]:
     return [dict(zip(("name", "what", "n", "shape", "found", "how"), row, strict=True)) for row in rows]
 
 
+def is_here(name: str, root: Root = None) -> bool:
+    """Tell whether `load` would find a data set; ValueError for an unknown name."""
+    folder = data_root(root)
+    base, _, _ = _resolve(name, folder)
+    return base not in TABLE or bool(_find(base, folder))
+
+
+def size_of(name: str, root: Root = None) -> tuple[int, tuple[int, ...]]:
+    """Number of images and their shape (c, h, w), from the catalogue where it knows them, else by reading them."""
+    base, part, r = _resolve(name, data_root(root))
+    if base not in TABLE or r:
+        images = load(name, root=root)
+        return images.n, images.shape[1:]
+    entry = TABLE[base]
+    first = part == entry.parts[0]
+    return (entry.n_first if first else entry.n - entry.n_first) if part else entry.n, entry.shape
+
+
 def fetch(name: str, root: Root = None) -> str:
     """Get a data set into the cache of the data root by the first route that works, and say which.
 

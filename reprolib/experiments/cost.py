@@ -1,0 +1,176 @@
+"""What a run will cost, before it runs: counted operations over the rates of a device.
+
+A training stage is built on a few random samples and one of its steps counted: FLOPs grow with the samples, calls
+with the steps. A step takes the longer of both. A method without stages takes what its records took.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from reprolib.experiments.plan import Plan
+from reprolib.training.trainer import Run
+
+SAMPLES = 32  # of the counted steps, at least
+SHARE = {"cuda": 0.2, "cpu": 0.6}  # of the matrix product's rate that small convolutions reach
+EPOCH_SECONDS, RUN_SECONDS = 0.02, 3.0  # a checkpoint; data, k-means, scores
+IMAGES_A_CLUSTER = 5.7  # in JULE's initial clusters: 9,298 of USPS in 1,590, 70,000 of MNIST in 11,519
+MERGE_SECONDS = 2e-3  # of JULE's merges and graphs, an image: 120 s of 70,000 on one core
+GROWTH = 1.5  # of the seconds of a method without stages, as a power of the samples
+OVERHEAD_GB = 1.0  # of Python, torch and a CUDA context
+
+
+@dataclass(frozen=True)
+class Device:
+    """Rates: `flops` a second of small float32 convolutions; `call`, seconds to start one operation."""
+
+    flops: float
+    call: float
+
+
+# Peaks: data sheets of H100 SXM and A100 SXM, TF32 without sparsity; calls: eager PyTorch from one thread of a
+# server's processor. The laptop: four cores of 3 GHz with two 8-wide multiply-adds
+DEVICES = {
+    "H100": Device(SHARE["cuda"] * 495e12, 6e-6),
+    "A100": Device(SHARE["cuda"] * 156e12, 8e-6),
+    "laptop": Device(SHARE["cpu"] * 0.38e12, 4e-6),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage, or all periods of JULE: passes through the data, FLOPs a sample, operations a step of `batch`."""
+
+    name: str
+    passes: int
+    flops: float
+    calls: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parts of `n` samples, other seconds on the host, memory and disk in GB."""
+
+    parts: tuple[Part, ...]
+    n: int
+    host: float
+    memory: float
+    disk: float
+
+    def seconds(self, device: Device, but: Iterable[str] = ()) -> float:
+        """Estimated seconds on a device, without the parts named."""
+        total = self.host
+        for part in self.parts:
+            if part.name not in but:
+                steps = math.ceil(self.n / part.batch)
+                a_pass = max(steps * part.calls * device.call, self.n * part.flops / device.flops)
+                total += part.passes * (a_pass + EPOCH_SECONDS)
+        return total
+
+
+@cache
+def this_device() -> Device:
+    """Measure the device that methods pick, in a second: a matrix product and the start of small operations."""
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    size, few = (8192, 100) if where == "cuda" else (1024, 5)
+    square, one = torch.ones(size, size, device=where), torch.ones(16, device=where)
+
+    def seconds(work: Any, repeats: int) -> float:
+        work()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            last = work()
+        last.sum().item()  # waits for the device
+        return (time.perf_counter() - began) / repeats
+
+    factor = square.bfloat16() if where == "cuda" else square
+    rate = 2 * size**3 / seconds(lambda: factor @ factor, few)
+    # convolutions take TF32, at half of bfloat16's rate
+    return Device(SHARE[where] * rate / (2 if where == "cuda" else 1), seconds(one.sin, 2000))
+
+
+def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mapping[str, Any]]) -> Cost:
+    """The cost of a plan on `n` samples of `shape` (c, h, w) or (d,).
+
+    records: of the paper, for a method without stages, whose nearest one in size it takes.
+    """
+    values = n * math.prod(shape)
+    if not item.estimator().trains:
+        took = [e for e in records if e["method"] == item.method]
+        same = [e for e in took if e["tag"] == item.tag] or took
+        near = min(same, key=lambda e: abs(math.log(n / e["dataset"]["n"])), default=None)
+        seconds, memory = 60.0, OVERHEAD_GB + 8e-9 * values
+        if near is not None:
+            growth = max(1.0, n / near["dataset"]["n"])
+            seconds = sum(near["seconds"].values()) * growth**GROWTH
+            memory = near["peak_memory_mb"] / 1e3 * growth
+        return Cost((), n, RUN_SECONDS + seconds, memory, 3e-9 * n)
+    settings = {
+        k: v for k, v in item.parameters.items() if not k.endswith("_epochs") and k not in ("device", "verbose")
+    }
+    parts, weights = _counted(item.method, shape, tuple(sorted(settings.items())))
+    epochs = {"pretrain": "pretrain_epochs", "phase 1": "phase1_epochs", "phase 2": "phase2_epochs"}
+    passes = {stage: item.parameters.get(name, 0) for stage, name in epochs.items()}
+    host = RUN_SECONDS
+    if item.method == "JULE":
+        from reprolib.methods.jule import period_lengths
+
+        initial = max(item.parameters["n_clusters"], round(n / IMAGES_A_CLUSTER))
+        periods = period_lengths(initial, item.parameters["n_clusters"], item.parameters["unrolling_rate"])
+        passes["periods"] = item.parameters["n_epochs"] * (len(periods) - 1)
+        host += MERGE_SECONDS * n
+    found = tuple(Part(name, passes[name], *rest) for name, *rest in parts if passes[name])
+    # images as bytes on the device and as floats on the host; weights, moments and gradients
+    return Cost(found, n, host, OVERHEAD_GB + (5 * values + 16 * weights) / 1e9, 16e-9 * weights + 3e-9 * n)
+
+
+@cache
+def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list[tuple[str, float, int, int]], int]:
+    """Name, FLOPs a sample, operations a step and batch size of each kind of stage, and the number of weights."""
+    from reprolib.experiments.paper import estimator_class
+
+    parameters = dict(settings) | {"device": "cpu", "random_state": 0}
+    batch = parameters["batch_size"]
+    n = max(SAMPLES, 2 * parameters["n_clusters"])
+    if "pretrain_epochs" in estimator_class(method)().get_params():
+        parameters |= dict.fromkeys(("pretrain_epochs", "phase1_epochs", "phase2_epochs"), 1)
+    else:  # JULE: the number of clusters does not matter to a step
+        parameters |= {"n_clusters": 2, "n_neighbors": 5, "n_epochs": 1}
+    model = estimator_class(method)(**parameters | {"batch_size": n})
+    drawn = np.random.default_rng(0).integers(0, 256, (n, *shape), dtype=np.uint8)
+    X = drawn if len(shape) > 1 else drawn / np.float32(255)
+    run, found = Run(model, model.inputs(X)), []
+    for stage in model.stages(run, X):
+        stage.build()
+        stage.begin()
+        if not stage.epochs or method == "JULE" and found:
+            continue
+        stage.begin_epoch()
+        run.modules.train()
+        for optimizer in run.optimizers.values():
+            for group in optimizer.param_groups:
+                group["foreach"] = True  # as on a GPU
+        with FlopCounterMode(display=False) as products, _Calls() as calls:
+            stage.step(next(iter(stage.batches())))
+        name = "periods" if method == "JULE" else stage.name
+        found.append((name, products.get_total_flops() / n, calls.count, batch))
+    return found, sum(p.numel() for p in run.modules.parameters())
+
+
+class _Calls(TorchDispatchMode):
+    """Counts operations, those of backward passes and optimizers too."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return function(*args, **kwargs or {})

@@ -1,0 +1,231 @@
+"""Runs taken one after the other by a few long-lived processes, within a budget of seconds.
+
+A start of Python, torch and CUDA costs seconds, so a process takes run after run. What one run does, out of memory
+or killed by a signal included, ends that run alone: it is told, its process replaced, its checkpoint kept.
+"""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from reprolib.experiments.cost import Cost, Device
+from reprolib.experiments.plan import Plan, plan
+from reprolib.experiments.records import read, told
+from reprolib.experiments.run import log_of
+from reprolib.experiments.single import execute
+
+GRACE = 15.0  # seconds before the end of the budget, for what runs to end at its checkpoint
+POLL_SECONDS = 1.0
+FEW = 8  # names in a line
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A run that is asked for: its plan, what `plan` is given for it, its cost and what it waits for.
+
+    printed: the paper has a number of it; known: another profile's record says the same; pretraining: equal where runs
+    share one; model: the fitted model whose features it takes, if any; left: the share that a checkpoint leaves to do.
+    """
+
+    item: Plan
+    given: dict[str, Any]
+    cost: Cost
+    printed: bool = True
+    known: bool = False
+    pretraining: tuple[Any, ...] | None = None
+    model: Path | None = None
+    left: float = 1.0
+
+
+def work(connection: Connection) -> None:
+    """A worker: take settings, run them, answer; until None comes, or memory or the device has failed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt, EOFError):
+        while (task := connection.recv()) is not None:
+            said, sound = _one_run(connection, *task)
+            connection.send(("ended", said))
+            if not sound:
+                return
+
+
+def _one_run(connection: Connection, paper: str, given: dict[str, Any]) -> tuple[str, bool]:
+    """Execute a run into its log: what went wrong, "" for nothing, and whether this process can go on."""
+    with contextlib.suppress(OSError):  # the peak of memory, anew for each run
+        Path("/proc/self/clear_refs").write_text("5")
+    try:
+        connection.send(("begun", None))
+        item = plan(paper, given)
+        log_of(item).parent.mkdir(parents=True, exist_ok=True)
+        with log_of(item).open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            try:
+                execute(item, begun=lambda: connection.send(("pretrained", None)))
+            except Exception:
+                traceback.print_exc()
+                raise
+        return "", True
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        memory = isinstance(error, MemoryError) or "out of memory" in said
+        return said, not (memory or "CUDA" in said)
+    finally:
+        gc.collect()
+
+
+class Workers:
+    """`n` processes that work through tasks; each on a device of its own where there are several.
+
+    Prints a line a run. `failed` and `left` hold what went wrong and what was not begun, with the reason.
+    """
+
+    def __init__(self, n: int, tasks: Sequence[Task], device: Device, seconds: float) -> None:
+        self.n, self.queue, self.device = n, list(tasks), device
+        self.end = time.monotonic() + seconds - GRACE
+        self.done: list[str] = []
+        self.failed: list[str] = []
+        self.left: dict[str, str] = {}
+        self.pretrained: set[Any] = set()
+        self.ratio: dict[str, float] = {}  # seconds taken over estimated, by method
+        self.busy: dict[Connection, tuple[Any, Task, float, float]] = {}  # process, task, when begun, what expected
+        self.idle: list[tuple[Any, Connection]] = []
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.devices = visible.split(",") if visible else [str(i) for i in range(_n_devices())]
+        self.started = 0
+
+    def run(self) -> None:
+        """Work until nothing is left that can end in time, then stop what still runs: its checkpoint stays."""
+        try:
+            while time.monotonic() < self.end:
+                while len(self.busy) < self.n and (task := self._next()):
+                    self._give(task)
+                if not self.busy:
+                    break
+                for connection in wait(list(self.busy), timeout=POLL_SECONDS):
+                    self._hear(connection)
+        finally:
+            self._stop()
+        for task in self.queue:
+            name = task.item.stem
+            self.left.setdefault(name, "needs a model that is not here" if self._waits(task) else "no time left")
+
+    def expected(self, task: Task) -> float:
+        """Seconds that a task is likely to take now: its pretraining may be there, its method known."""
+        shared = ("pretrain",) if task.pretraining in self.pretrained else ()
+        return task.left * task.cost.seconds(self.device, shared) * self.ratio.get(task.item.method, 1.0)
+
+    def _waits(self, task: Task) -> bool:
+        return task.model is not None and not task.model.is_file()
+
+    def _next(self) -> Task | None:
+        """The first task that can begin: it ends in time, and nobody makes what it needs."""
+        making = {task.pretraining for _, task, *_ in self.busy.values()} - self.pretrained - {None}
+        for task in self.queue:
+            late = time.monotonic() + self.expected(task) > self.end
+            if not late and task.pretraining not in making and not self._waits(task):
+                self.queue.remove(task)
+                return task
+        return None
+
+    def _give(self, task: Task) -> None:
+        process, connection = self.idle.pop() if self.idle else self._start()
+        self.busy[connection] = process, task, time.monotonic(), self.expected(task)
+        connection.send((task.item.paper, task.given))
+
+    def _start(self) -> tuple[Any, Connection]:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        share = str(max(1, (os.cpu_count() or 1) // self.n))
+        settings = {
+            f"{of}_NUM_THREADS": os.environ.get(f"{of}_NUM_THREADS", share) for of in ("OMP", "NUMBA", "OPENBLAS")
+        }
+        if len(self.devices) > 1:
+            settings["CUDA_VISIBLE_DEVICES"] = self.devices[self.started % len(self.devices)]
+        self.started += 1
+        process = context.Process(target=work, args=(there,), daemon=True)
+        before = os.environ.copy()
+        os.environ.update(settings)
+        try:
+            process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        there.close()
+        return process, here
+
+    def _hear(self, connection: Connection) -> None:
+        process, task, began, expected = self.busy[connection]
+        try:
+            what, said = connection.recv()
+        except (EOFError, OSError):
+            process.join(5)
+            what, said = "ended", f"its process ended with status {process.exitcode}"
+        if what == "begun":  # a start is no part of a run's seconds
+            self.busy[connection] = process, task, time.monotonic(), expected
+            return
+        if what == "pretrained":
+            self.pretrained.add(task.pretraining)
+            return
+        del self.busy[connection]
+        if said or not process.is_alive():
+            self._retire(process, connection)
+        else:
+            self.idle.append((process, connection))
+        seconds, name = time.monotonic() - began, task.item.stem
+        if said:
+            self.failed.append(f"{name}: {said}\n  log: {log_of(task.item)}")
+            print(f"failed: {name}: {said}", flush=True)
+            return
+        self.pretrained.add(task.pretraining)
+        self.ratio[task.item.method] = self.ratio.get(task.item.method, 1.0) * seconds / expected
+        self.done.append(name)
+        print(f"{name}: {told(read(task.item.runs / f'{name}.json'))}, {seconds:.0f} s in all", flush=True)
+
+    def _retire(self, process: Any, connection: Connection) -> None:
+        with contextlib.suppress(OSError):
+            connection.send(None)
+        connection.close()
+        process.join(5)
+        if process.is_alive():
+            process.kill()
+
+    def _stop(self) -> None:
+        """End idle workers, and by SIGTERM those at work: after an epoch its checkpoint is whole."""
+        for process, task, *_ in self.busy.values():
+            process.terminate()
+            self.left[task.item.stem] = "stopped at the end of the budget; goes on from its checkpoint"
+        for process, connection in self.idle:
+            self._retire(process, connection)
+        until = time.monotonic() + GRACE - 5
+        for process, *_ in self.busy.values():
+            process.join(max(0.1, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+
+
+def _n_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def run_all(
+    tasks: Sequence[Task], jobs: int, device: Device, seconds: float, say: Callable[[str], Any] = print
+) -> bool:
+    """Work through tasks in this order, `jobs` at a time, for `seconds` at most; tell what came; True: none failed."""
+    workers = Workers(jobs, tasks, device, seconds)
+    workers.run()
+    for why in dict.fromkeys(workers.left.values()):
+        names = [name for name, reason in workers.left.items() if reason == why]
+        say(f"left, {why}: {len(names)}, {', '.join(names[:FEW])}{', ...' * (len(names) > FEW)}")
+    say(f"{len(workers.done)} runs done, {len(workers.failed)} failed, {len(workers.left)} left")
+    for said in workers.failed:
+        say(said)
+    return not workers.failed

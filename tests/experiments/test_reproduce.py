@@ -1,0 +1,265 @@
+"""Missing runs: which they are, what they cost, and workers that outlive what goes wrong in one of them."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reprolib.experiments import cost, records, reproduce, run, single, workers
+from reprolib.experiments.paper import Paper
+from reprolib.experiments.plan import plan
+
+HERE = ("usps", "coil20", "digits")
+FAST = cost.Device(1e15, 0.0)
+
+
+@pytest.fixture
+def some_data(monkeypatch):
+    """As if only HERE were there."""
+    monkeypatch.setattr(reproduce, "is_here", HERE.__contains__)
+
+
+def entry(paper="dcss", method="KMeans", tag="main", seed=0, **parameters):
+    place = {"paper": paper, "dataset": "digits", "profile": "smoke", "variant": "paper"}
+    return place | {"method": method, "tag": tag, "seed": seed, "parameters": parameters}
+
+
+def listed(tmp_path, *entries):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(entries))
+    return reproduce.listed(path, tmp_path / "runs")
+
+
+def test_the_gaps_are_the_papers_cells_first_and_known_ones_last(some_data, tmp_path):
+    tasks = reproduce.gaps([], "paper", tmp_path)
+    names = [(t.item.paper, t.item.stem) for t in tasks]
+    assert len(set(names)) == len(names)
+    assert {t.item.dataset for t in tasks} == {"usps", "coil20"} and {t.item.profile for t in tasks} == {"paper"}
+    order = [(t.known, not t.printed, t.cost.seconds(cost.this_device())) for t in tasks]
+    assert order == sorted(order)
+    stems = {stem for _, stem in names}
+    # three seeds, one where none is taken; DCSS's own, those beside it, a deviation
+    assert {f"DCSS-usps-paper-main-seed{k}" for k in range(3)} <= stems
+    assert "ACGDL-usps-paper-main-seed0" in stems and "ACGDL-usps-paper-main-seed1" not in stems
+    by_stem = {t.item.stem: t for t in tasks}
+    joint = by_stem["DCSS-usps-paper-joint-seed0"]
+    # 60 epochs of phase 1 belong to the schedule of the other profile
+    assert (joint.item.variant, joint.item.parameters["phase1_epochs"], joint.printed) == ("joint", 200, False)
+    assert "DCSS-usps-paper-phase1-10-seed0" not in stems
+    # the same parameters and images as at profile cpu
+    assert by_stem["JULE-usps-paper-main-seed0"].known and not by_stem["DCSS-usps-paper-main-seed0"].known
+    moved = by_stem["ACGDL-usps-paper-transfer-mnist-test-ip-seed1"]
+    assert moved.item.features == "jule/mnist-test/ip" and moved.printed
+    assert moved.model.name == "JULE-mnist-test-paper-main-seed1.safetensors"
+
+
+def test_a_run_with_a_record_is_no_gap(some_data, tmp_path):
+    tasks = reproduce.gaps(["dcss"], "smoke", tmp_path)
+    task = next(t for t in tasks if t.item.method == "KMeans")
+    assert len({t.item.stem for t in tasks}) == len(tasks)
+    path = single.execute(plan("dcss", task.given))
+    assert records.read(path)["executed"] == "script"
+    again = reproduce.gaps(["dcss"], "smoke", tmp_path)
+    assert {t.item.stem for t in tasks} - {t.item.stem for t in again} == {task.item.stem}
+
+
+def test_a_list_names_the_runs_and_their_order(tmp_path):
+    tasks = listed(tmp_path, entry(method="DCSS", tag="alpha-0.5", seed=2, alpha=0.5), entry())
+    assert [t.item.stem for t in tasks] == ["DCSS-digits-smoke-alpha-0.5-seed2", "KMeans-digits-smoke-main-seed0"]
+    assert tasks[0].item.parameters["alpha"] == 0.5 and tasks[0].item.runs == tmp_path / "runs/dcss"
+    with pytest.raises(ValueError, match="Did you mean 'parameters'"):
+        listed(tmp_path, entry() | {"parameter": {}})
+    with pytest.raises(ValueError, match="a run of the list: seed missing"):
+        listed(tmp_path, {k: v for k, v in entry().items() if k != "seed"})
+
+
+def test_costs_follow_passes_samples_and_clusters():
+    def parts(method, dataset, n, side, **given):
+        item = plan("dcss", {"method": method, "dataset": dataset, "profile": "paper"} | given)
+        return {p.name: p for p in cost.estimate(item, n, (1, side, side), []).parts}
+
+    dcss, joint = parts("DCSS", "usps", 9298, 16), parts("DCSS", "usps", 9298, 16, variant="joint", tag="joint")
+    assert {name: p.passes for name, p in dcss.items()} == {"pretrain": 200, "phase 1": 200, "phase 2": 20}
+    # K successive passes of the pretraining's step
+    assert dcss["phase 1"].flops == pytest.approx(10 * dcss["pretrain"].flops, rel=1e-3)
+    assert joint["phase 1"].flops == pytest.approx(dcss["pretrain"].flops, rel=1e-3)
+    assert 5 < dcss["phase 1"].calls / joint["phase 1"].calls < 10
+    assert parts("DEC", "usps", 9298, 16)["phase 1"].flops < dcss["pretrain"].flops  # no decoder
+
+
+def test_a_cost_is_the_longer_of_products_and_calls_and_pretraining_can_be_there():
+    part = cost.Part("pretrain", 10, flops=1e6, calls=100, batch=50)
+    whole = cost.Cost((part, dataclasses.replace(part, name="phase 1")), 1000, host=5.0, memory=1.0, disk=0.0)
+    launches, products = cost.Device(1e15, 1e-3), cost.Device(1e9, 1e-9)
+    a_pass = 20 * 100 * 1e-3 + cost.EPOCH_SECONDS
+    assert whole.seconds(launches) == pytest.approx(5 + 2 * 10 * a_pass)
+    assert whole.seconds(launches, ["pretrain"]) == pytest.approx(5 + 10 * a_pass)
+    assert whole.seconds(products) == pytest.approx(5 + 2 * 10 * (1.0 + cost.EPOCH_SECONDS))
+
+
+def test_jules_passes_are_those_of_its_periods():
+    item = plan("jule", {"dataset": "usps", "profile": "paper"})
+    (part,) = cost.estimate(item, 9298, (1, 16, 16), []).parts
+    entry = Paper("jule").select(method="JULE", dataset="usps", tag="main", profile="cpu")[0]
+    assert part.passes == item.parameters["n_epochs"] * entry["history"][-1]["period"]
+
+
+def test_a_method_without_stages_costs_what_the_nearest_record_took():
+    item = plan("jule", {"method": "ACZell", "dataset": "mnist", "profile": "paper"})
+    took = [
+        dict(method="ACZell", tag="main", dataset={"n": n}, seconds={"fit": s}, peak_memory_mb=1000)
+        for n, s in ((100, 1), (35000, 50))
+    ]
+    found = cost.estimate(item, 70000, (1, 28, 28), took)
+    assert found.seconds(FAST) == pytest.approx(cost.RUN_SECONDS + 50 * 2**cost.GROWTH)
+    assert found.memory == pytest.approx(2.0)
+
+
+def faulty(connection):
+    """A worker in which the tag of a run says how it ends."""
+
+    def execute(item, begun):
+        if item.tag == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raised = {"memory": MemoryError("none left"), "driver": RuntimeError("CUDA error: unspecified launch failure")}
+        raised |= {"full": OSError(28, "No space left on device")}
+        if item.tag in raised:
+            raise raised[item.tag]
+        Path(item.runs, f"{item.stem}.pid").write_text(str(os.getpid()))
+        return single.execute(item, begun)
+
+    workers.execute = execute
+    real(connection)
+
+
+real = workers.work
+
+
+def test_a_fault_ends_one_run_and_the_next_call_has_it_again(tmp_path, monkeypatch, capsys):
+    faults = ("killed", "memory", "driver", "full")
+    asked = [entry(seed=0), *(entry(tag=tag, n_init=2) for tag in faults), entry(seed=1), entry(seed=2)]
+    monkeypatch.setattr(workers, "work", faulty)
+    assert not workers.run_all(listed(tmp_path, *asked), 2, FAST, 1e9)
+    said = capsys.readouterr().out
+    for tag, reason in zip(faults, ("status -9", "MemoryError", "CUDA error", "No space left"), strict=True):
+        assert f"failed: KMeans-digits-smoke-{tag}-seed0: " in said and reason in said
+    assert "3 runs done, 4 failed, 0 left" in said
+    assert len(list(tmp_path.glob("runs/dcss/*.json"))) == 3
+    assert [t.item.tag for t in listed(tmp_path, *asked)] == list(faults)
+
+
+def test_one_process_takes_run_after_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "work", faulty)
+    assert workers.run_all(listed(tmp_path, *(entry(seed=k) for k in range(3))), 1, FAST, 1e9)
+    assert len({path.read_text() for path in tmp_path.glob("runs/dcss/*.pid")}) == 1
+
+
+def test_at_the_end_of_the_budget_the_checkpoint_stays_and_the_next_call_ends_the_same(tmp_path, capsys):
+    asked = entry(method="DCSS", tag="long", pretrain_epochs=6)
+    (task,) = listed(tmp_path, asked)
+
+    class Ends(workers.Workers):
+        """The budget ends as soon as there is a checkpoint."""
+
+        @property
+        def end(self):
+            return 0.0 if task.item.checkpoint.exists() else float("inf")
+
+        @end.setter
+        def end(self, value):
+            pass
+
+    stopped = Ends(1, [task], FAST, 1e9)
+    stopped.run()
+    assert stopped.left == {task.item.stem: "stopped at the end of the budget; goes on from its checkpoint"}
+    (again,) = listed(tmp_path, asked)
+    assert 0 < again.left < 1
+    assert workers.run_all([again], 1, FAST, 1e9)
+    (whole,) = listed(tmp_path / "whole", asked) if (tmp_path / "whole").mkdir() is None else ()
+    path = single.execute(whole.item)
+    found = [records.load_arrays(records.read(p)) for p in (path, task.item.runs / f"{task.item.stem}.json")]
+    for name in ("ae", "u", "q"):
+        np.testing.assert_array_equal(*(f[name] for f in found))
+
+
+def test_nothing_is_begun_that_cannot_end(tmp_path, capsys):
+    tasks = listed(tmp_path, entry(), entry(method="DCSS"))
+    slow = cost.Device(1e6, 1.0)
+    assert workers.run_all(tasks, 1, slow, workers.GRACE + 30)
+    said = capsys.readouterr().out
+    assert "1 runs done, 0 failed, 1 left" in said and "left, no time left: 1, DCSS-digits-smoke-main-seed0" in said
+
+
+def test_two_that_share_a_pretraining_do_not_make_it_at_once(tmp_path):
+    same = [entry(method=method) for method in ("DEC", "DCN")]
+    tasks = listed(tmp_path, *same, entry(method="DCN", seed=1), entry(method="DEC", tag="d", latent_dim=5), entry())
+    assert tasks[0].pretraining == tasks[1].pretraining != tasks[2].pretraining
+    crew = workers.Workers(9, tasks, FAST, 1e9)
+
+    def begin():
+        task = crew._next()
+        if task is not None:
+            crew.busy[len(crew.busy)] = None, task, 0.0, 1.0
+        return task
+
+    assert [begin() for _ in range(5)] == [tasks[0], tasks[2], tasks[3], tasks[4], None]
+    crew.pretrained.add(tasks[0].pretraining)
+    assert begin() is tasks[1]
+
+
+def test_what_needs_a_model_waits_for_it(tmp_path):
+    on = entry("jule", tag="on-digits-ip", features="jule/digits/ip")
+    tasks = listed(tmp_path, on, entry("jule", "JULE"))
+    crew = workers.Workers(2, tasks, FAST, 1e9)
+    assert crew._next() is tasks[1] and crew._next() is None
+    tasks[0].model.parent.mkdir(parents=True)
+    tasks[0].model.touch()
+    assert crew._next() is tasks[0]
+
+
+def test_what_runs_takes_corrects_what_is_expected(tmp_path):
+    tasks = listed(tmp_path, entry(seed=0), entry(seed=1), entry(method="DCSS"))
+    crew = workers.Workers(1, tasks, FAST, 1e9)
+    before = [crew.expected(task) for task in tasks]
+    crew.ratio["KMeans"] = 3.0
+    assert [crew.expected(task) for task in tasks] == [3 * before[0], 3 * before[1], before[2]]
+
+
+def test_each_process_has_a_device_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    seen = []
+
+    class Context:
+        Pipe = staticmethod(lambda: (None, type("End", (), {"close": lambda self: None})()))
+
+        class Process:
+            def __init__(self, **_):
+                pass
+
+            def start(self):
+                seen.append((os.environ["CUDA_VISIBLE_DEVICES"], "OMP_NUM_THREADS" in os.environ))
+
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda kind: Context)
+    crew = workers.Workers(3, [], FAST, 1e9)
+    for _ in range(3):
+        crew._start()
+    assert seen == [("4", True), ("7", True), ("4", True)]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+def test_without_jupyter_a_run_is_a_script_with_the_same_record(tmp_path, monkeypatch):
+    notebook, script = tmp_path / "notebook", tmp_path / "script"
+    (there,) = run.run("dcss", {}, [0], runs_dir=notebook)
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
+    (path,) = run.run("dcss", {}, [0], runs_dir=script)
+    one, other = records.read(there), records.read(path)
+    assert other["executed"] == "script" and "executed" not in one
+    assert one["metrics"] == other["metrics"] and one["parameters"] == other["parameters"]
+    assert set(other) - {"executed"} == set(one)
+    assert run.run("dcss", {}, [0], runs_dir=script) == [path]
+    with pytest.raises(run.RunFailed, match="(?s)n_clusters.*log: .*too-many"):
+        run.run("dcss", {"method": "KMeans", "n_clusters": 1700, "tag": "too-many"}, [0], runs_dir=script)
