@@ -10,6 +10,9 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed
 REFERENCES := tests/notebooks
 PAGES ?=
+# of make gpu: minutes; --jobs, --list and other options of tools/gpu.py
+BUDGET ?= 10
+GPU ?=
 
 # A fixed number, not the machine's: sums in another order change the last digits of a page
 export OMP_NUM_THREADS ?= 2
@@ -20,7 +23,7 @@ export NUMBA_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help book test site-test lint notebooks lock doctor clean
+.PHONY: help book test site-test lint notebooks lock doctor gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -64,6 +67,10 @@ lock: $(INSTALLED) ## write requirements.lock from what is installed in .venv
 
 doctor: $(INSTALLED) ## device, versions, data found, what will run where
 	$(PY) -m reprolib doctor
+
+# with the machine's own python: a GPU box may have torch and no jupyter
+gpu: ## GPU tests, bench and missing runs within BUDGET minutes, packed into $OUT or gpu-out (GPU="--jobs 8")
+	$(PYTHON) -m tools.gpu --budget $(BUDGET) $(GPU)
 
 clean: ## remove what was built; the installed environment stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
