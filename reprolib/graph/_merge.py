@@ -16,7 +16,6 @@ EXACT, RELEASED = 0, 1
 SPARE = 4  # room for more at the end of each list
 # JULE.torch uses its local term only while the table is wider than this
 RELEASED_LOCAL_MIN = 100
-NO_SAMPLE = np.iinfo(np.int32).max  # beyond the end of a list
 
 
 class Lists(NamedTuple):
@@ -87,23 +86,23 @@ def _merge_boundaries(a, b, boundary, labels, acc, mark, touched):
     begin = at = end[0]
     count = 0
     while p < p_end or q < q_end:
-        left = sample[p] if p < p_end else NO_SAMPLE
-        right = sample[q] if q < q_end else NO_SAMPLE
-        m, d_out, d_in = min(left, right), 0.0, 0.0
-        if left == m:
-            d_out, d_in = degree[p, 0], degree[p, 1]
+        if q == q_end or (p < p_end and sample[p] < sample[q]):
+            m, d_out, d_in = sample[p], degree[p, 0], degree[p, 1]
             p += 1
-        if right == m:
-            d_out, d_in = d_out + degree[q, 0], d_in + degree[q, 1]
+        elif p == p_end or sample[q] < sample[p]:
+            m, d_out, d_in = sample[q], degree[q, 0], degree[q, 1]
             q += 1
-        if labels[m] != a:
+        else:
+            m, d_out, d_in = sample[p], degree[p, 0] + degree[q, 0], degree[p, 1] + degree[q, 1]
+            p += 1
+            q += 1
+        i = labels[m]
+        if i != a:
             sample[at], degree[at, 0], degree[at, 1] = m, d_out, d_in
             at += 1
-    for p in range(begin, at):
-        if degree[p, 0] > 0.0 and degree[p, 1] > 0.0:
-            i = labels[sample[p]]
-            count = _touch(i, mark, touched, count)
-            acc[i, 0] += degree[p, 0] * degree[p, 1]
+            if d_out > 0.0 and d_in > 0.0:
+                count = _touch(i, mark, touched, count)
+                acc[i, 0] += d_out * d_in
     start[a], length[a], length[b] = begin, at - begin, 0
     end[0] = at
     return count
