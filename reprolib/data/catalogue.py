@@ -11,7 +11,8 @@ class DataSet:
     """What is known about a data set before it is there.
 
     parts: NAME-train are the first `n_first` images, NAME-test the rest; mat: stems of .mat files that circulate;
-    made_from: data sets put one after the other at loading, part by part.
+    made_from: data sets put one after the other at loading, part by part; each: images of a class that are kept, all
+    for 0.
     """
 
     what: str
@@ -22,6 +23,7 @@ class DataSet:
     parts: tuple[str, ...] = ("train", "test")
     mat: tuple[str, ...] = ()
     made_from: tuple[str, ...] = ()
+    each: int = 0
     sha256: str = ""  # of the arrays that the book used
     classes: tuple[str, ...] = ()  # their names, where they are no numbers from 0
     idx: tuple[str, ...] = ()  # SHA-256 of MNIST's four files, in the order of fetch.IDX_FILES

@@ -72,7 +72,8 @@ def _read(base: str, part: str, root: Path) -> Images:
     _check_here(base, root)
     entry, name = TABLE[base], f"{base}-{part}" if part else base
     if entry.made_from:
-        return made.join([_read(s, part, root) for s in entry.made_from], name)
+        images = made.join([_read(s, part, root) for s in entry.made_from], name)
+        return made.equal_classes(images, entry.each) if entry.each else images
     images = _read_file(base, Path(_find(base, root)), root)
     if not part:
         return images

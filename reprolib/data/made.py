@@ -1,4 +1,4 @@
-"""Data sets made from others when they are loaded: several in a row, or an imbalanced draw of one.
+"""Data sets made from others when they are loaded: several in a row, equal classes, or an imbalanced draw of one.
 
 Source: paper 004, sections 4.1 (2MNIST) and 4.8 (imbalanced subsets).
 """
@@ -46,6 +46,17 @@ def join(sets: Sequence[Images], name: str) -> Images:
         labels.append(part.labels + n_classes)
         n_classes += int(part.labels.max()) + 1
     return Images(np.concatenate([s.pixels for s in sets]), np.concatenate(labels), name=name)
+
+
+def equal_classes(images: Images, each: int) -> Images:
+    """Keep the first `each` images of every class, in the given order; ValueError for a class with fewer."""
+    values, classes, sizes = np.unique(images.labels, return_inverse=True, return_counts=True)
+    if sizes.min() < each:
+        raise ValueError(f"{images.name!r} has a class of {sizes.min()} images; {each} of each are asked for.")
+    kept = np.concatenate([np.flatnonzero(classes == c)[:each] for c in range(len(values))])
+    few = images.take(np.sort(kept))
+    few.transforms["balance"] = f"{few.n} of {images.n}, the first {each} of each class"
+    return few
 
 
 def retention(n_classes: int, r: float) -> np.ndarray:

@@ -91,6 +91,19 @@ def test_sets_of_other_shapes_or_without_labels_are_not_joined():
         made.join([square, Images(square.pixels, name="bare")], "both")
 
 
+# --- equal classes ----------------------------------------------------------------------------------
+
+
+def test_equal_classes_are_the_first_images_of_each_in_file_order():
+    images = flat([7, 3, 3, 7, 5, 7, 5, 3, 5, 7], name="few")
+    kept = made.equal_classes(images, 2)
+    np.testing.assert_array_equal(kept.pixels.ravel(), [0, 1, 2, 3, 4, 6])
+    np.testing.assert_array_equal(kept.labels, [7, 3, 3, 7, 5, 5])
+    assert kept.name == "few" and kept.transforms == {"balance": "6 of 10, the first 2 of each class"}
+    with pytest.raises(ValueError, match="'few' has a class of 3 images; 4 of each are asked for"):
+        made.equal_classes(images, 4)
+
+
 # --- the imbalanced draw --------------------------------------------------------------------------
 
 
@@ -230,6 +243,17 @@ def test_real_2mnist_has_20_classes_in_order():
     test = load("2mnist-test")
     assert test.n == 20_000 and list(np.bincount(test.labels))[10:] == [1000] * 10
     np.testing.assert_array_equal(test.pixels[:10_000], both.pixels[60_000:70_000])
+
+
+def test_real_balanced_usps_has_as_many_of_each_digit_as_usps_of_its_rarest():
+    few, usps = real("usps-balanced"), real("usps")
+    least = np.bincount(usps.labels).min()
+    assert few.name == "usps-balanced" and few.sha256 == TABLE[few.name].sha256
+    assert list(np.bincount(few.labels)) == [least] * 10
+    # its rarest digit is whole
+    rarest = np.bincount(usps.labels).argmin()
+    np.testing.assert_array_equal(few.pixels[few.labels == rarest], usps.pixels[usps.labels == rarest])
+    assert load("usps-balanced", subset=100).n == 100
 
 
 def test_real_mnist_is_drawn_within_the_binomial_bound():
