@@ -164,9 +164,9 @@ def resolve(
 ) -> dict[str, Any]:
     """Every parameter that a method, by default the paper's own, is built with, `random_state` excepted.
 
-    The paper's own takes profiles.yml's `default` and the data set's entry; another what is `shared` of these, its
-    `baselines`, and the entry's `others`. A variant's come before these, the overrides last. ValueError for unknown
-    names and without n_clusters, TypeError for a value of the wrong type.
+    The paper's own, and a study of it, take profiles.yml's `default` and the data set's entry; another what is `shared`
+    of these, its `baselines`, and the entry's `others`. A variant's come before these, the overrides last. ValueError
+    for unknown names and without n_clusters, TypeError for a value of the wrong type.
     """
     declared = profiles(paper)
     method = method or declared["method"]
@@ -175,7 +175,7 @@ def resolve(
     check_name(f"variant of {method}", variant, variants)
     entry = profile_entry(paper, dataset, profile)
     chosen = declared["default"] | {k: v for k, v in entry.items() if k not in ABOUT}
-    if method != declared["method"]:
+    if not issubclass(estimator_class(method), estimator_class(declared["method"])):
         chosen = {k: chosen[k] for k in declared["shared"] if k in chosen and k in known}
         chosen |= declared["baselines"][method] or {}
         chosen |= {k: v for k, v in entry.get("others", {}).items() if k in known}
@@ -222,10 +222,11 @@ def estimators() -> dict[str, type]:
     from reprolib.studies import clustpy
     from reprolib.studies.checkpoint_choice import AEKMeansByEpoch
     from reprolib.studies.classify import PatchCodes
+    from reprolib.studies.kmeans_starts import DCSSByStart
 
     peers = (getattr(clustpy, f"ClustPy{name}") for name in ("DEC", "IDEC", "DCN", "DKM"))
     own = (getattr(methods, name) for name in methods.__all__)
-    return {kind.__name__: kind for kind in (*own, PatchCodes, AEKMeansByEpoch, *peers)}
+    return {kind.__name__: kind for kind in (*own, PatchCodes, AEKMeansByEpoch, DCSSByStart, *peers)}
 
 
 def estimator_class(method: str) -> type:

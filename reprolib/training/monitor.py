@@ -58,7 +58,8 @@ class Merged(Report):
 
     def row(self) -> dict[str, Any]:
         """Without a stage: the period is its name."""
-        return {"period": self.period, "n_clusters": self.n_clusters}
+        row = {"period": self.period, "n_clusters": self.n_clusters}
+        return row | {"directions": round(directions(self.embedding), 3)}
 
     def arrays(self, points: np.ndarray) -> dict[str, np.ndarray]:
         """The first three principal components (paper 002, Figure 1), and the clusters."""
@@ -130,6 +131,16 @@ class Log:
             floats = {k: float(f"{v:.6g}") for k, v in row.items() if isinstance(v, float)}
             rows.append(row | floats)
         return rows
+
+
+def directions(embedding: np.ndarray) -> float:
+    """Effective number of directions of an embedding (n, d): (sum l)^2 / sum l^2 of its covariance's eigenvalues l.
+
+    K equal clusters, each as far from every other, have K - 1.
+    """
+    centered = embedding - embedding.mean(0)
+    gram = centered.T @ centered if len(embedding) > embedding.shape[1] else centered @ centered.T
+    return float(np.trace(gram) ** 2 / np.square(gram).sum()) if gram.any() else 0.0
 
 
 def seconds_by_stage(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
