@@ -30,7 +30,11 @@ def test_a_sheet_is_the_file_of_the_manifest(about):
 
 @SHEET
 def test_a_sheet_belongs_to_records_and_holds_their_points(about):
-    entries = [entry for name in ("jule", "dcss") for entry in Paper(name).select(dataset=about["dataset"])]
+    entries = [
+        entry
+        for name in ("jule", "dcss")
+        for entry in Paper(name).select(dataset=about["dataset"], profile=None, tag=None)
+    ]
     same = [entry for entry in entries if entry["dataset"]["sha256"] == about["data_sha256"]]
     assert same and all(entry["dataset"]["n"] == about["of"] for entry in same)
     points = [p for p in (pictures.load_arrays(entry).get("points") for entry in same[:40]) if p is not None]

@@ -41,11 +41,12 @@ class Paper:
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """All records, sorted by file name."""
-        return records.load_records(self.name, task=None, root=self.root)
+        return records.load_records(self.name, profile=None, tag=None, task=None, root=self.root)
 
-    def select(self, task: str = "clustering", **filters: Any) -> list[dict[str, Any]]:
-        """Return the records of a task that match every filter, as `records.load_records` takes them."""
-        return [e for e in self.records if records.matches(e, {"task": task, **filters})]
+    def select(self, *, profile: Any, tag: Any, task: Any = "clustering", **filters: Any) -> list[dict[str, Any]]:
+        """Return the records that match every filter, as `records.load_records` takes them."""
+        filters |= {"profile": profile, "tag": tag, "task": task}
+        return [e for e in self.records if records.matches(e, filters)]
 
     @cached_property
     def profiles(self) -> dict[str, Any]:

@@ -103,15 +103,16 @@ def as_text(entry: Mapping[str, Any]) -> str:
 
 
 def load_records(
-    paper: str, *, task: str | None = "clustering", root: Path | None = None, **filters: Any
+    paper: str, *, profile: Any, tag: Any, task: Any = "clustering", root: Path | None = None, **filters: Any
 ) -> list[dict]:
     """Read a paper's records, sorted by file name, keeping those that match every filter.
 
-    task: None for all; filters: `key=value` or `key=[values]` on top-level keys, `dataset` by its name; root: folder,
-    default book/<paper>/runs. ValueError for a file that is no record, or an unknown key.
+    A filter is `key=value` or `key=[values]` on a top-level key, `dataset` by its name; None for all. Profile and tag
+    must be said: runs of other scales and settings lie side by side, with the same seeds. root: folder, default
+    book/<paper>/runs. ValueError for a file that is no record, or an unknown key.
     """
     folder = BOOK / paper / "runs" if root is None else root
-    filters |= {} if task is None else {"task": task}
+    filters |= {"profile": profile, "tag": tag, "task": task}
     return [e for e in map(read, sorted(folder.glob("*.json"))) if matches(e, filters)]
 
 
@@ -191,10 +192,10 @@ def read(path: Path) -> dict:
 
 
 def matches(entry: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
-    """Tell whether each key named is, or is among, what is wanted; the `dataset` goes by its name."""
+    """Tell whether each key named is, or is among, what is wanted, None for all; the `dataset` goes by its name."""
     for key, wanted in filters.items():
         check_name("record key", key, entry)
         value = entry[key]["name"] if key == "dataset" else entry[key]
-        if value not in (wanted if isinstance(wanted, list | tuple | set) else [wanted]):
+        if wanted is not None and value not in (wanted if isinstance(wanted, list | tuple | set) else [wanted]):
             return False
     return True

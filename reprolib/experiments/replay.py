@@ -44,7 +44,7 @@ def draw(
     """Draw records that can be replayed, without repetition; ValueError for a sample below 1 and where none can."""
     if sample < 1:
         raise ValueError(f"sample must be at least 1, got {sample}")
-    entries = records.load_records(paper)
+    entries = records.load_records(paper, profile=None, tag=None)
     for wanted, of in ((method, lambda e: e["method"]), (dataset, lambda e: e["dataset"]["name"])):
         if wanted is not None:
             check_name(f"name with records of {paper}", wanted, {of(entry) for entry in entries})
@@ -100,7 +100,7 @@ def run(paper: str, sample: int = 1, **options: Any) -> list[dict[str, Any]]:
     Records of features of a model are never drawn, and their number is told.
     """
     drawn, rows = draw(paper, sample, **options), []
-    if left := sum(map(needs_model, records.load_records(paper))):
+    if left := sum(map(needs_model, records.load_records(paper, profile=None, tag=None))):
         print(f"{left} records of {paper} are of features of a model that is not here: not drawn")
     for entry in drawn:
         rows.append(row := replay(entry))

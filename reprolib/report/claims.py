@@ -142,14 +142,16 @@ def _gains(paper: Paper, table: str, over: str | None = None) -> Found:
 
 def _stages(paper: Paper, dataset: str, clusters: Sequence[int]) -> Found:
     """The runs of a data set went through these numbers of clusters."""
-    runs = paper.select(dataset=dataset, tag="main")
+    runs = paper.select(dataset=dataset, profile=compare.PROFILES, tag="main")
     if seen := {stage["n_clusters"] for entry in runs for stage in entry["history"]}:
         yield from ((f"{number:,} clusters", HOLDS if number in seen else FAILS) for number in clusters)
 
 
-def _codes(paper: Paper, code: str, than: str, sizes: dict[str, str], table: str, columns: dict[str, str]) -> Found:
+def _codes(
+    paper: Paper, profile: str, code: str, than: str, sizes: dict[str, str], table: str, columns: dict[str, str]
+) -> Found:
     """A codebook is more accurate than another, seed by seed, where the paper prints both: {result: row of `table`}."""
-    rows = as_rows(paper.select(task="classification", tag=[code, than]))
+    rows = as_rows(paper.select(task="classification", profile=profile, tag=[code, than]))
     by_code = dict(iter(rows.groupby(["tag", "result"], sort=False)))
     printed = paper.others[table]
     places = [printed["columns"].index(columns[name]) for name in (code, than)]

@@ -32,7 +32,7 @@ def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 @lru_cache(maxsize=8)
 def measured(paper: Paper) -> pd.DataFrame:
     """Return `as_rows` of all records of a paper that cluster."""
-    return as_rows(paper.select())
+    return as_rows(paper.select(profile=None, tag=None))
 
 
 @lru_cache(maxsize=8)

@@ -20,13 +20,13 @@ def with_printed(**printed):
 def test_files_are_read_once_and_again_by_a_new_paper(folder, monkeypatch):
     read, found = [], Paper("jule", root=folder)
     monkeypatch.setattr(records, "read", lambda path, read_one=records.read: read.append(path) or read_one(path))
-    assert len(found.records) == len(found.select()) == 8
-    assert len(found.select(tag="main", method="JULE")) == 3
-    assert len(found.select(profile=["cpu"], dataset="digits")) == 7
+    assert len(found.records) == len(found.select(profile=None, tag=None)) == 8
+    assert len(found.select(tag="main", method="JULE", profile=None)) == 3
+    assert len(found.select(profile=["cpu"], dataset="digits", tag=None)) == 7
     assert len(read) == 8
     assert len(Paper("jule", root=folder).records) == 8 and len(read) == 16
     with pytest.raises(ValueError, match="Did you mean 'dataset'"):
-        found.select(datset="usps")
+        found.select(datset="usps", profile=None, tag=None)
 
 
 def test_yaml_is_read_again_when_it_has_changed(tmp_path):

@@ -33,7 +33,7 @@ def test_file_and_code_know_the_same_names():
 
 
 def test_every_record_names_known_behaviours_and_none_is_stale():
-    for entry in [r for p in paper.papers() for r in records.load_records(p)]:
+    for entry in [r for p in paper.papers() for r in records.load_records(p, profile=None, tag=None)]:
         assert set(entry["behaviours"]) <= set(NAMES), entry["path"]
         assert not records.is_stale(entry), entry["path"]
 

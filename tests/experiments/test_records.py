@@ -12,7 +12,7 @@ from reprolib.data import load as datasets
 from reprolib.experiments import paper, probes, records
 
 CODE = {"commit": None, "dirty": None, "behaviours": {"KMeans": 0}}
-COMMITTED = [r for p in paper.papers() for r in records.load_records(p, task=None)]
+COMMITTED = [r for p in paper.papers() for r in records.load_records(p, task=None, profile=None, tag=None)]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_committed_records_are_rescored_from_their_assignment(entry):
 
 def test_a_record_holds_what_the_scores_and_the_reader_need(tmp_path, digits):
     path = write(tmp_path, digits, arrays={"pca_0": np.zeros((5, 3), np.float16)})
-    (entry,) = records.load_records("jule", root=tmp_path)
+    (entry,) = records.load_records("jule", root=tmp_path, profile=None, tag=None)
     assert path.name == "KMeans-digits-smoke-main-seed0.json" == Path(entry["path"]).name
     assert entry["dataset"]["sha256"] == digits.sha256
     assert entry["dataset"]["n"] == 1797
@@ -82,7 +82,7 @@ def test_writing_the_same_run_twice_gives_the_same_bytes(tmp_path, digits):
 
 def test_a_changed_assignment_does_not_pass_for_the_recorded_one(tmp_path, digits):
     path = write(tmp_path, digits)
-    (entry,) = records.load_records("jule", root=tmp_path)
+    (entry,) = records.load_records("jule", root=tmp_path, profile=None, tag=None)
     np.savez_compressed(path.with_suffix(".npz"), labels=digits.labels, y=digits.labels)
     with pytest.raises(ValueError, match="not the file its record was written with"):
         records.rescore(entry)
@@ -90,7 +90,7 @@ def test_a_changed_assignment_does_not_pass_for_the_recorded_one(tmp_path, digit
 
 def test_rescoring_refuses_another_version_of_the_data(tmp_path, digits):
     write(tmp_path, digits)
-    (entry,) = records.load_records("jule", root=tmp_path)
+    (entry,) = records.load_records("jule", root=tmp_path, profile=None, tag=None)
     assert records.rescore(entry, digits) == records.rescore(entry) == entry["metrics"]
     with pytest.raises(ValueError, match="another version of the data set"):
         records.rescore(entry, digits.take(slice(0, 1000)))
@@ -150,7 +150,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, digits, chang
 def test_images_without_labels_are_recorded_without_metrics(tmp_path, digits):
     blind = datasets.Images(digits.pixels, None, name="mine")
     write(tmp_path, blind)
-    (entry,) = records.load_records("jule", root=tmp_path)
+    (entry,) = records.load_records("jule", root=tmp_path, profile=None, tag=None)
     assert entry["metrics"] == {} == records.rescore(entry)
     assert "y" not in records.load_arrays(entry)
 
@@ -159,19 +159,30 @@ def test_filters_select_and_unknown_keys_name_the_nearest(tmp_path, digits):
     for seed in range(3):
         write(tmp_path, digits, seed=seed)
     write(tmp_path, digits, tag="other")
-    assert len(records.load_records("jule", root=tmp_path)) == 4
-    assert len(records.load_records("jule", root=tmp_path, tag="main")) == 3
-    assert len(records.load_records("jule", root=tmp_path, random_state=[0, 1], tag="main")) == 2
-    assert not records.load_records("jule", root=tmp_path, dataset="usps")
+    assert len(records.load_records("jule", root=tmp_path, profile=None, tag=None)) == 4
+    assert len(records.load_records("jule", root=tmp_path, tag="main", profile=None)) == 3
+    assert len(records.load_records("jule", root=tmp_path, random_state=[0, 1], tag="main", profile=None)) == 2
+    assert not records.load_records("jule", root=tmp_path, dataset="usps", profile=None, tag=None)
     with pytest.raises(ValueError, match="Did you mean 'dataset'"):
-        records.load_records("jule", root=tmp_path, datset="usps")
+        records.load_records("jule", root=tmp_path, datset="usps", profile=None, tag=None)
+
+
+@pytest.mark.parametrize("said", [{}, {"profile": "cpu"}, {"tag": "main"}])
+def test_a_query_that_does_not_say_profile_and_tag_is_an_error(tmp_path, said):
+    # runs of other scales and settings have the same seeds: one would hide the other
+    for ask in (
+        lambda: records.load_records("jule", root=tmp_path, **said),
+        lambda: paper.Paper("jule").select(**said),
+    ):
+        with pytest.raises(TypeError, match="keyword-only argument.*'(tag|profile)'"):
+            ask()
 
 
 @pytest.mark.parametrize("text", ["{", '{"schema": 99}', "[]"])
 def test_a_file_that_is_no_record_is_named(tmp_path, text):
     (tmp_path / "odd.json").write_text(text)
     with pytest.raises(ValueError, match="odd.json"):
-        records.load_records("jule", root=tmp_path)
+        records.load_records("jule", root=tmp_path, profile=None, tag=None)
 
 
 def test_a_record_is_stale_when_its_behaviour_is_not_the_last():
@@ -209,8 +220,8 @@ def test_a_record_is_told_in_one_line(tmp_path, digits):
 def test_a_classification_is_scored_by_its_accuracy_and_read_when_asked_for(tmp_path, digits):
     labels = np.roll(digits.labels, 1)
     write(tmp_path, digits, labels=labels, task="classification")
-    assert records.load_records("jule", root=tmp_path) == []
-    (entry,) = records.load_records("jule", root=tmp_path, task="classification")
+    assert records.load_records("jule", root=tmp_path, profile=None, tag=None) == []
+    (entry,) = records.load_records("jule", root=tmp_path, task="classification", profile=None, tag=None)
     right = round(float(np.mean(labels == digits.labels)), 6)
     assert entry["metrics"] == {"labels": {"accuracy": right}} == records.rescore(entry, digits)
-    assert records.load_records("jule", root=tmp_path, task=None) == [entry]
+    assert records.load_records("jule", root=tmp_path, task=None, profile=None, tag=None) == [entry]

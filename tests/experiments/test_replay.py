@@ -40,7 +40,7 @@ def book(tmp_path, monkeypatch):
 
 
 def by_seed(seed):
-    (entry,) = records.load_records("jule", random_state=seed, tag="main")
+    (entry,) = records.load_records("jule", random_state=seed, tag="main", profile=None)
     return entry
 
 
@@ -90,7 +90,7 @@ def test_draw_refuses(book, options, message):
 
 
 def test_refuses_other_data_and_features(book, monkeypatch):
-    (entry,) = records.load_records("jule", tag="features")
+    (entry,) = records.load_records("jule", tag="features", profile=None)
     with pytest.raises(ValueError, match="model that is not here"):
         replay.replay(entry)
     entry = by_seed(0)
@@ -102,7 +102,7 @@ def test_refuses_other_data_and_features(book, monkeypatch):
 @pytest.mark.parametrize("name", paper.papers())
 def test_every_committed_record_can_be_planned_again(name):
     seen = set()
-    for entry in records.load_records(name):
+    for entry in records.load_records(name, profile=None, tag=None):
         setting = {k: entry[k] for k in (*replay.SETTING, "random_state")} | entry["parameters"]
         key = repr(setting | {"dataset": entry["dataset"]["name"], "random_state": 0})
         if not replay.needs_model(entry) and key not in seen:
@@ -113,7 +113,7 @@ def test_every_committed_record_can_be_planned_again(name):
 
 
 def test_committed_replays_are_of_committed_records():
-    known = {replay.name_of(r) for p in ("jule", "dcss") for r in records.load_records(p)}
+    known = {replay.name_of(r) for p in ("jule", "dcss") for r in records.load_records(p, profile=None, tag=None)}
     for row in replay.replays():
         assert row["record"] in known
         for found in row["results"].values():

@@ -66,7 +66,7 @@ def test_dots_show_every_seed_and_the_mean(book):
     assert axes.get_xlabel() == METRICS["nmi_geometric"] and titles(figure) == ["Digits"]
     rings = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
     assert [len(line.get_xdata()) for line in rings] == [3, 3, 2, 2]
-    scores = [e["metrics"]["SF"]["nmi_geometric"] for e in book.select(tag="main", method="JULE")]
+    scores = [e["metrics"]["SF"]["nmi_geometric"] for e in book.select(tag="main", method="JULE", profile=None)]
     np.testing.assert_allclose(rings[0].get_xdata(), scores)
     middles = [bar.lines[0].get_xdata()[0] for bar in axes.containers]
     assert middles[0] == pytest.approx(np.mean(scores))

@@ -73,7 +73,7 @@ def test_settings_are_compared_with_the_main_one(book):
 
 
 def test_phases_are_compared_within_runs(book):
-    for entry in book.select(tag="main", method="JULE"):
+    for entry in book.select(tag="main", method="JULE", profile=None):
         assert entry["metrics"]["RC"]["acc"] > entry["metrics"]["SF"]["acc"]
     check = dict(kind="phases", methods=["JULE"], datasets=["digits", "usps"])
     assert judge(book, **check, first="RC", than="SF") == ("holds", {HOLDS: ["JULE on Digits"]})
@@ -149,15 +149,17 @@ def test_gains_are_over_another_table_or_over_the_row_of_pixels(book):
 def test_codes_are_compared_seed_by_seed_where_the_paper_prints_both(book):
     def run(name, seed, scores):
         found = {f"n{n}": {"accuracy": a} for n, a in scores.items()}
-        made = book.select(tag="main", method="JULE")[0]
+        made = book.select(tag="main", method="JULE", profile=None)[0]
         return made | {"tag": name, "random_state": seed, "metrics": found}
 
     runs = [run("whitened", 0, {10: 0.5, 20: 0.6}), run("whitened", 1, {10: 0.7, 20: 0.8})]
     runs += [run("conv1", 0, {10: 0.52, 20: 0.6}), run("conv1", 1, {10: 0.721, 20: 0.9})]
-    book.select = lambda task, tag: runs
+    book.select = lambda task, profile, tag: runs
     rows = [{"name": "10", "values": [0.61, 0.62]}, {"name": "20", "values": [0.7, 0.72]}]
     book.others = {"t8": {"columns": ["conv1", "K"], "rows": rows}}
-    check = dict(kind="codes", code="conv1", than="whitened", table="t8", sizes={"n10": "10", "n20": "20"})
+    check = dict(
+        kind="codes", profile="cpu", code="conv1", than="whitened", table="t8", sizes={"n10": "10", "n20": "20"}
+    )
     check["columns"] = {"conv1": "conv1", "whitened": "K"}
     found = {HOLDS: ["conv1 from 10"], UNKNOWN: ["conv1 from 20"]}
     assert judge(book, **check) == ("holds in part", found)
@@ -200,11 +202,19 @@ def test_the_papers_own_gain_decides_what_no_gain_means(book, monkeypatch):
         cells = [cell("x, data", 0.5, start), cell("x, ip", 0.5 + printed, gained)]
         monkeypatch.setattr(claims.compare, "table", lambda *_, cells=cells: cells)
         assert judge(book, kind="gains", table="t")[0] == answer
-        about = book.select(tag="main", method="JULE")[0]
+        about = book.select(tag="main", method="JULE", profile=None)[0]
         pairs = [(t, seed, a) for t, scores in (("k", start), ("c", gained)) for seed, a in scores.items()]
         runs = [about | {"tag": t, "random_state": seed, "metrics": {"n10": {"accuracy": a}}} for t, seed, a in pairs]
         book.others = {"t8": {"columns": ["C", "K"], "rows": [{"name": "10", "values": [0.5 + printed, 0.5]}]}}
-        check = dict(kind="codes", code="c", than="k", table="t8", sizes={"n10": "10"}, columns={"c": "C", "k": "K"})
+        check = dict(
+            kind="codes",
+            profile="cpu",
+            code="c",
+            than="k",
+            table="t8",
+            sizes={"n10": "10"},
+            columns={"c": "C", "k": "K"},
+        )
         monkeypatch.setattr(claims.Paper, "select", lambda self, runs=runs, **_: runs)
         assert judge(book, **check)[0] == answer
         monkeypatch.undo()

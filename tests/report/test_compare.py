@@ -13,7 +13,7 @@ from reprolib.report.measured import COLUMNS, as_rows, groups, measured
 
 
 def nmi(book, tag, result="SF"):
-    found = book.select(tag=tag, method="JULE")
+    found = book.select(tag=tag, method="JULE", profile=None)
     return [entry["metrics"][result]["nmi_geometric"] for entry in found]
 
 

@@ -164,7 +164,9 @@ def test_stored_thumbnails_are_shown_and_all_images_counted():
 def test_names_of_classes():
     found = {}
     for paper, dataset in (("dcss", "fashion-mnist"), ("jule", "coil20-last"), ("dcss", "digits-r0.5")):
-        found[dataset] = Pictured(Paper(paper).select(dataset=dataset, random_state=0)[0]).names
+        found[dataset] = Pictured(
+            Paper(paper).select(dataset=dataset, random_state=0, profile="cpu", tag="main")[0]
+        ).names
     assert found["fashion-mnist"][-1] == "boot" and len(found["fashion-mnist"]) == 10
     assert found["coil20-last"][18] == "19"
     assert found["digits-r0.5"] == list("0123456789")

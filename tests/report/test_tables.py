@@ -99,7 +99,7 @@ def test_scores_and_cost_are_means_over_seeds(book):
     assert [(row[0], row[-1]) for row in rows] == [
         *(("Digits, JULE SF", "3"), ("Digits, JULE RC", "3"), ("Digits, KMeans", "1"))
     ]
-    scores = [e["metrics"]["SF"]["nmi_geometric"] for e in book.select(tag="main", method="JULE")]
+    scores = [e["metrics"]["SF"]["nmi_geometric"] for e in book.select(tag="main", method="JULE", profile=None)]
     assert rows[0][1] == tables.spread(np.mean(scores), np.std(scores, ddof=1))
     elsewhere = main.assign(dataset="another")
     assert tables.scores(elsewhere, {}, NAMES).rows[0][0] == "another, JULE SF"
@@ -119,7 +119,7 @@ def test_an_ablation_says_what_differs_and_what_was_not_run(book):
     main, worse, absent = table.rows
     assert main[2] == "–" and "\n" not in main[3] and (main[-1], worse[-1]) == ("3", "2")
     mean, change = worse[3].split("\n")
-    scores = [e["metrics"]["SF"]["nmi_geometric"] for e in book.select(tag="worse")]
+    scores = [e["metrics"]["SF"]["nmi_geometric"] for e in book.select(tag="worse", profile=None)]
     assert mean.startswith(f"{np.mean(scores):.3f}") and change.startswith("−")
     assert worse[2].split("\n")[0] == "local_weight 1.0\u00a0→\u00a00.0"
     assert absent[:2] == ["absent", "not run"]

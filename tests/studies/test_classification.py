@@ -10,7 +10,7 @@ from reprolib.experiments import run as experiment
 from reprolib.studies import classify
 from reprolib.studies.classify import PatchCodes
 
-COMMITTED = records.load_records("jule", task="classification")
+COMMITTED = records.load_records("jule", task="classification", profile=None, tag=None)
 SMALL = dict(
     train="first",
     sizes=[20, 40],
@@ -122,4 +122,4 @@ def test_a_run_leaves_a_record_of_accuracies(unseen, tmp_path, monkeypatch):
     assert entry["task"] == "classification" and records.rescore(entry) == entry["metrics"]
     assert entry["seconds"].keys() == {"whitening", "codebook", "encoding", "svm"}
     assert plan.is_finished() and "n40 accuracy" in records.told(entry)
-    assert not records.load_records("jule", root=tmp_path), "it is no clustering"
+    assert not records.load_records("jule", root=tmp_path, profile=None, tag=None), "it is no clustering"
