@@ -17,7 +17,7 @@ PALETTE10 = tuple("#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #F0E442 #0000
 # the ten, then a lighter or darker neighbour of each
 PALETTE20 = PALETTE10 + tuple("#88CCEE #F5C710 #44AA99 #E8B4D2 #332288 #F4A582 #DDCC77 #555555 #AA4499 #CCCCCC".split())
 MARKERS = ("o", "s", "^", "D", "v")
-WIDTH = 105  # pixels of the page for an inch of a figure
+WIDTH, DPI = 105, 200  # pixels of the page, and of the file, for an inch of a figure
 
 
 def style() -> None:
@@ -62,9 +62,9 @@ def show(caption: str, alt: str = "", figure: Figure | None = None) -> None:
 
     figure = figure or plt.gcf()
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", bbox_inches="tight")
+        figure.savefig(file, format="png", bbox_inches="tight", dpi=DPI)
         png = file.getvalue()
-    width = int.from_bytes(png[16:20]) * WIDTH / plt.rcParams["savefig.dpi"]  # of the header
+    width = int.from_bytes(png[16:20]) * WIDTH / DPI  # of the header
     display(Picture(png, round(width), caption, alt or described(figure)))
     plt.close(figure)
 
