@@ -190,10 +190,13 @@ const read = async () => {
   told.clicked = map.current;
   key("Enter");
   told.neighbour = map.current;
+  told.buttons = figure.querySelectorAll(".explorer-near button").length;
   figure.querySelector(".explorer-near button:last-child").click();
   told.button = map.current;
   key("PageUp");
   told.stage = [map.slider.value, map.stageName.textContent];
+  key("PageUp");
+  told.stage.push(map.slider.value);
   await wait(700);
   map.only.click();
   told.mistakes = [0, 1, 2, 3, 4].filter((i) => map.seen(i));
@@ -210,7 +213,7 @@ window.MathJax = { startup: { promise: read() } };
 
 
 def test_explorer_follows_keys_and_mouse(tmp_path, program):
-    places = np.array([3.0, 0.0, 10.0, 4.0, 1.0])
+    places = np.array([3.0, 0.0, 10.0, 3.4, 0.3])
     vectors = np.stack([places, np.zeros(5), np.zeros(5)], axis=1)
     images = numbered([0, 0, 1, 1, 0])
     labels = np.array([0, 0, 1, 0, 0])
@@ -240,6 +243,6 @@ def test_explorer_follows_keys_and_mouse(tmp_path, program):
     end = told["walk"][-1]
     assert f"Image {end}" in told["text"] and ("✓" in told["text"]) == (end != 3)
     assert told["held"] == end and told["hovered"] == 0 and told["clicked"] == 2
-    assert told["neighbour"] == 3 and told["button"] == 2
-    assert told["stage"] == ["0", "5 clusters of pixels"] and told["mistakes"] == []
+    assert told["neighbour"] == 3 and told["buttons"] == 4 and told["button"] == 2
+    assert told["stage"] == ["0", "5 clusters of pixels", "0"] and told["mistakes"] == []
     assert told["drawn"] and told["image"] == 'url("data:image/png;' and told["stills"] == 0

@@ -104,8 +104,8 @@ class Pictured:
     @cached_property
     def names(self) -> list[str]:
         """Names of the classes by their number, the number where none is known."""
-        base = max((name for name in TABLE if self.entry["dataset"]["name"].startswith(name)), key=len, default="")
-        known = TABLE[base].classes if base else ()
+        sets = (about for name, about in TABLE.items() if self.entry["dataset"]["name"].startswith(name))
+        known = next((about.classes for about in sets if about.classes), ())
         return [*known] or [str(c) for c in range(self.y.max() + 1)]
 
     @property

@@ -97,6 +97,13 @@ def test_images_at_hand_travel_in_the_page(made):
         assert (tile == number).all()
 
 
+def test_a_stage_that_is_a_result_is_matched_over_all_images():
+    (entry,) = Paper("dcss").select(method="DCSS", dataset="usps", profile="cpu", tag="main", random_state=0)
+    *_, last = explorer(Pictured(entry)).data["stages"]
+    matched = Pictured(entry, "q").classes
+    assert last["stands"] == [matched[c] for c in last["ids"]] and -1 in last["stands"]
+
+
 def test_two_images_and_one_stage(tmp_path):
     images = numbered([0, 1])
     data = explorer(Pictured(write(tmp_path, images, {"labels": [3, 3]}), images=images)).data
