@@ -198,14 +198,15 @@ def results(paper: str, profile: str | None) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="the built-in digits, few repeats")
 @click.option("--json", type=click.Path(path_type=Path), help="also write the results there")
-def bench(names: Sequence[str], quick: bool, json: Path | None) -> None:
+@click.option("--device", help="kernels and training steps there: cuda or cpu")
+def bench(names: Sequence[str], quick: bool, json: Path | None, device: str | None) -> None:
     """Time the kernels against the roofline.
 
-    NAME: knn, scaling, methods (these three by default), growth, family, accuracy, checkpoints.
+    NAME: knn, methods (these two by default), growth, family, device.
     """
     from reprolib.bench.run import run
 
-    run(names, quick, json)
+    run(names, quick, json, device)
 
 
 @cli.group(invoke_without_command=True)

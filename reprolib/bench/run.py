@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reprolib.bench import steps
+from reprolib.bench import device, steps
 from reprolib.bench.classical import beside_peers
 from reprolib.checks import check_name
 from reprolib.experiments.machine import machine
@@ -23,16 +23,19 @@ BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "methods": (partial(beside_peers, dataset="mnist-test"), DIGITS),
     "growth": (partial(beside_peers, dataset="mnist", halved=True), DIGITS),
     "family": (steps.measure, steps.QUICK),
+    "device": (device.measure, device.QUICK),
 }
 BRIEF = ("knn", "methods")  # if none is named; growth takes half an hour
 
 
-def run(names: Sequence[str] = (), quick: bool = False, path: Path | None = None) -> dict[str, Any]:
-    """Run the named benches (default: BRIEF) and print them; return what each measured, by its name.
+def run(
+    names: Sequence[str] = (), quick: bool = False, path: Path | None = None, on: str | None = None
+) -> dict[str, Any]:
+    """Run the named benches (default: BRIEF, and "device" `on` a device) and print them; what each measured, by name.
 
     quick: the digits and few repeats; path: a JSON file for that and the machine. ValueError for an unknown name.
     """
-    names = names or BRIEF
+    names = names or (("device",) if on else BRIEF)
     for name in names:
         check_name("bench", name, BENCHES)
     here = machine()
@@ -41,7 +44,7 @@ def run(names: Sequence[str] = (), quick: bool = False, path: Path | None = None
     found = {}
     for name in names:
         measure, options = BENCHES[name]
-        found[name] = measure(**(options if quick else {}))
+        found[name] = measure(**(options if quick else {}), **({"device": on} if on and name == "device" else {}))
     if path:
         text = json.dumps({"machine": here, "results": found}, indent=1)
         write_atomically(path, lambda file: file.write(text.encode()))

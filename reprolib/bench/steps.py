@@ -92,10 +92,10 @@ def _measured(name: str, images: np.ndarray, size: int, repeats: int, beside: bo
     return {"clustpy": None, **seconds, "flops": flops}
 
 
-def start(name: str, images: np.ndarray, size: int, precision: str) -> Stage:
+def start(name: str, images: np.ndarray, size: int, precision: str, device: str = "cpu") -> Stage:
     """The stage of a member's step on images (n, h, w), at its beginning, in training mode."""
     method, wanted, parameters = MEMBERS[name]
-    model = method(batch_size=size, precision=precision, device="cpu", **parameters)
+    model = method(batch_size=size, precision=precision, device=device, **parameters)
     run = Run(model, model.inputs(images))
     for stage in model.stages(run):
         stage.build()

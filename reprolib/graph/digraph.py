@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
@@ -50,12 +51,15 @@ def edge_weights(squared_distances: np.ndarray, bandwidth: float = 1.0) -> tuple
     return np.exp(-squared / sigma2), sigma2
 
 
-def knn_digraph(features: np.ndarray, n_neighbors: int = 20, bandwidth: float = 1.0) -> Digraph:
+def knn_digraph(features: np.ndarray | torch.Tensor, n_neighbors: int = 20, bandwidth: float = 1.0) -> Digraph:
     """k-NN digraph of float features (n, d) (paper 002, equation 4; K_s = `n_neighbors`, a = `bandwidth`).
 
-    Raises ValueError on NaN, on a wrong shape and when n <= `n_neighbors`, as `knn` does.
+    A tensor is searched on its device. Raises ValueError on NaN, on a wrong shape and when n <= `n_neighbors`, as
+    `knn` does.
     """
-    squared_distances, indices = knn(features, n_neighbors)
+    squared_distances, indices = (
+        part.cpu().numpy() if isinstance(part, torch.Tensor) else part for part in knn(features, n_neighbors)
+    )
     weights, sigma2 = edge_weights(squared_distances, bandwidth)
     return Digraph(np.ascontiguousarray(indices, dtype=np.int32), weights, sigma2)
 

@@ -54,3 +54,33 @@ def sample_triplets(
     keys = torch.rand(len(anchor), len(labels), generator=generator)
     drawn = keys.masked_fill(same[anchor], -1.0).topk(q).indices
     return Triplets(anchor.to(device), positive.to(device), drawn.to(device))
+
+
+def triplet_mask(
+    labels: torch.Tensor,
+    n_negatives: int,
+    *,
+    negatives: str = "nearest",
+    distances: torch.Tensor,
+    ordered: bool = True,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """The triplets of `sample_triplets` as a mask bool (b, b, b) of (anchor, positive, negative), on one device.
+
+    Nothing depends on the values in shape, so a CUDA graph can replay it; memory of order b^3. `labels` (b,) and
+    `generator` on the device of `distances` (b, b).
+    """
+    same = labels[:, None] == labels  # (b, b)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    pairs = same & ~itself if ordered else same.triu(1)
+    q = (~same).sum(1).amin().clamp(max=n_negatives)
+    if negatives == "nearest":
+        keys = distances.detach().masked_fill(same, torch.inf)  # (b, b)
+    else:
+        clusters = (~(same & ~itself).tril().any(1)).sum()  # samples that no earlier one shares the cluster of
+        q = torch.minimum(q, clusters - 1)
+        shape = (len(labels),) * 3
+        keys = torch.rand(shape, generator=generator, device=labels.device).masked_fill(same[:, None], torch.inf)
+    ranks = keys.argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
+    chosen = ranks < q
+    return pairs[:, :, None] & (chosen[:, None] if chosen.ndim == 2 else chosen)

@@ -82,7 +82,7 @@ class Pretrain(Stage):
         run, model = self.run, self.model
         shape = tuple(run.inputs.shape[1:])
         network = run.module("network", build_autoencoder(shape, model.latent_dim, run.generator))
-        adam = torch.optim.Adam(network.parameters(), lr=model.pretrain_rate)
+        adam = run.adam(network.parameters(), lr=model.pretrain_rate)
         run.optimizers = {PRETRAIN: adam}
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
@@ -155,14 +155,14 @@ class Pairs(Clustering):
             {"params": list(mnet.parameters()), "lr": m.mnet_rate},
             {"params": list(encoder.parameters()), "lr": m.encoder_rate},
         ]
-        run.optimizers = {PHASE_2: torch.optim.Adam(groups)}
+        run.optimizers = {PHASE_2: run.adam(groups)}
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         run, model = self.run, self.model
         latent = encode(run, run.batch(batch))
         q = run.modules["mnet"](latent)  # (b, K)
         similarity = q.detach()
-        if run.epoch < model.u_epochs:
+        if self.branch():
             similarity = fuzzy_memberships(latent.detach(), self.centers.detach(), model.m)
         if model.clip:  # as released: no gradient passes where q is set to 0 or 1
             q = torch.where(q > 1 - model.clip, 1.0, torch.where(q < model.clip, 0.0, q))
@@ -170,6 +170,9 @@ class Pairs(Clustering):
         run.descend(PHASE_2, found[0])
         names = ("loss", "similar", "dissimilar")
         return {n: v.detach().double() / len(batch) ** 2 for n, v in zip(names, found, strict=True)}
+
+    def branch(self) -> bool:
+        return self.run.epoch < self.model.u_epochs
 
     def end_epoch(self) -> None:
         if self.run.epoch <= self.model.u_epochs:

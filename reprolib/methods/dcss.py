@@ -33,7 +33,7 @@ class PerCluster(FromKMeans):
     def optimizer(self) -> torch.optim.Optimizer:
         weights, rate = self.run.modules["network"].parameters(), self.model.learning_rate
         if self.model.optimizer == "adam":
-            return torch.optim.Adam(weights, lr=rate)
+            return self.run.adam(weights, lr=rate)
         return torch.optim.SGD(weights, lr=rate, momentum=MOMENTUM)
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:

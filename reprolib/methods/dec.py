@@ -26,7 +26,7 @@ class OneLoss(FromKMeans):
     def optimizer(self) -> torch.optim.Optimizer:
         trained = [*self.run.modules["network"].parameters()]
         trained += [self.centers] if self.moves_centers else []
-        return torch.optim.Adam(trained, lr=self.model.learning_rate)
+        return self.run.adam(trained, lr=self.model.learning_rate)
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         batch = batch.to(self.run.device)
@@ -56,7 +56,7 @@ class Target(OneLoss):
     @torch.no_grad()
     def begin_epoch(self) -> None:
         q = soft_assignment.student_t(autoencoder.latent_vectors(self.run), self.centers)
-        self.target = soft_assignment.target_distribution(q)  # (n, K)
+        self.hold("target", soft_assignment.target_distribution(q))  # (n, K)
 
     def clustering(self, latent: Tensor, batch: Tensor) -> Tensor:
         return soft_assignment.dec_loss(latent, self.centers, self.target[batch])
@@ -95,7 +95,7 @@ class RunningMeans(OneLoss):
         # one sample after the other, each moving its center by 1 / count, comes to this
         sums = kept["counts"][:, None] * self.centers + hot.T @ self.latent
         self.centers.copy_(sums / after.clamp_min(1.0)[:, None])
-        kept["counts"] = after
+        kept["counts"].copy_(after)
 
 
 class Softmin(OneLoss):

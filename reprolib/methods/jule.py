@@ -15,7 +15,7 @@ from reprolib.checks import check_name
 from reprolib.data.images import as_pixels, to_float_images
 from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
-from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances
+from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances, triplet_mask
 from reprolib.methods.base import BatchSize, Count, Positive, TrainedEstimator, unit_rows
 from reprolib.networks.embedding import ConvEmbedding, embed
 from reprolib.training.monitor import Merged, Report
@@ -90,14 +90,14 @@ class JULE(TrainedEstimator):
     def stages(self, run: Run, X: Any) -> list[Stage]:
         """One stage a period, from the one-link clusters of the pixels to n_clusters."""
         raw = unit_rows(X)
-        labels = one_link_clusters(knn_digraph(raw, self.n_neighbors, self.bandwidth).indices[:, 0])
+        labels = one_link_clusters(self.digraph(run, raw).indices[:, 0])
         n_initial = int(labels.max()) + 1
         if self.n_clusters > n_initial:
             raise ValueError(
                 f"n_clusters={self.n_clusters} is more than the {n_initial} initial clusters that "
                 f"{len(labels)} images give: ask for at most {n_initial}"
             )
-        run.tensors["labels"] = torch.from_numpy(labels)
+        run.tensors["labels"] = torch.from_numpy(labels).to(run.device)
         counts = period_lengths(n_initial, self.n_clusters, self.unrolling_rate)
         self.n_clusters_by_period_ = counts
         start = Merged("pixels", 0, labels.copy(), raw)
@@ -114,11 +114,15 @@ class JULE(TrainedEstimator):
     def finish(self, run: Run) -> dict[str, np.ndarray]:
         """Keep the representation; cluster it anew: OURS-RC."""
         self.embedding_ = features_of(run)
-        digraph = knn_digraph(self.embedding_, self.n_neighbors, self.bandwidth)
+        digraph = self.digraph(run, self.embedding_)
         labels = one_link_clusters(digraph.indices[:, 0])
         while labels.max() >= self.n_clusters:
             labels = self.link(self.embedding_, digraph, labels)
         return {"SF": run.tensors["labels"].cpu().numpy(), "RC": labels}
+
+    def digraph(self, run: Run, features: np.ndarray) -> Digraph:
+        """The k-NN digraph of features (n, d), searched on the device of the run."""
+        return knn_digraph(torch.from_numpy(features).to(run.device), self.n_neighbors, self.bandwidth)
 
     def link(self, features: np.ndarray, digraph: Digraph, labels: np.ndarray) -> np.ndarray:
         """The merges of one period, labels int32 (n,) in and out: paper 002, Algorithm 1, equations 2 and 6."""
@@ -179,25 +183,24 @@ class Period(Stage):
         model.build(run)
         options = {k: getattr(model, k) for k in ("momentum", "dampening", "weight_decay")}
         weights = run.modules["network"].parameters()
-        sgd = torch.optim.SGD(weights, lr=model.learning_rate, **options)
-        run.optimizers, run.numbers["step"] = {"sgd": sgd}, 0
+        run.optimizers, run.numbers["step"] = {"sgd": run.sgd(weights, **options)}, 0
 
     def begin(self) -> None:
         model, run, sigma2 = self.model, self.run, 1.0
         if self.number == 0:
             run.tell(lambda: self.start)
         if model.triplet_loss == "affinity":
-            sigma2 = knn_digraph(features_of(run), model.n_neighbors, model.bandwidth).sigma2
+            sigma2 = model.digraph(run, features_of(run)).sigma2
         run.numbers["sigma2"] = sigma2 if sigma2 > 0 else 1.0
         if model.decay_restarts:
             run.numbers["step"] = 0
 
+    def schedule(self) -> None:
+        decay_rate(self.run)
+
     def step(self, batch: Tensor) -> dict[str, Tensor | float]:
         model, run = self.model, self.run
         sgd = run.optimizers["sgd"]
-        rate = inverse_decay(run.numbers["step"], model.learning_rate, model.decay, model.power)
-        sgd.param_groups[0]["lr"] = rate
-        run.numbers["step"] += 1
         with run.autocast():
             x = run.modules["network"](run.batch(batch)).float()  # (b, d)
         others = x
@@ -206,17 +209,23 @@ class Period(Stage):
             others = x.detach() + (model.gamma - 1.0) * (x - x.detach())
         distances = squared_distances(x, others)  # (b, b)
         drawn = {"negatives": model.negatives, "ordered": model.ordered_pairs}
-        drawn |= {"distances": distances, "generator": run.generator}
-        triplets = sample_triplets(run.tensors["labels"][batch], model.n_negatives, **drawn)
-        count, told = triplets.negative.numel(), 0.0
+        drawn |= {"distances": distances, "generator": run.noise}
+        weigh = {"kind": model.triplet_loss, "gamma": model.gamma, "margin": model.margin}
+        weigh["sigma2"] = run.numbers["sigma2"]
+        labels = run.tensors["labels"]
+        labels = labels[batch.to(labels.device)]
         sgd.zero_grad(set_to_none=False)
-        if count:
-            weigh = {"gamma": model.gamma, "margin": model.margin, "sigma2": run.numbers["sigma2"]}
-            loss = weighted_triplet_loss(distances, triplets, kind=model.triplet_loss, **weigh)
+        if run.on_cuda:  # the same shapes each time, so that the step can be replayed
+            taken = triplet_mask(labels, model.n_negatives, **drawn)
+            loss, count = masked_triplet_loss(distances, taken, **weigh)
+        else:
+            triplets = sample_triplets(labels, model.n_negatives, **drawn)
+            count = triplets.negative.numel()
+            loss = weighted_triplet_loss(distances, triplets, **weigh) if count else None
+        if loss is not None:
             (model.loss_scale * loss).backward()
-            told = loss.detach().double() * count
         sgd.step()
-        return {"loss": told, "n_triplets": count}
+        return {"loss": 0.0 if loss is None else loss.detach().double() * count, "n_triplets": count}
 
     def summary(self, sums: Mapping[str, float], n_batches: int) -> dict[str, float]:
         """The mean loss of a triplet: batches have different numbers of them."""
@@ -232,9 +241,9 @@ class Period(Stage):
         if not self.epochs:
             return
         features = features_of(run)
-        digraph = knn_digraph(features, model.n_neighbors, model.bandwidth)
+        digraph = model.digraph(run, features)
         labels = model.link(features, digraph, run.tensors["labels"].cpu().numpy())
-        run.tensors["labels"] = torch.from_numpy(labels)
+        run.tensors["labels"] = torch.from_numpy(labels).to(run.device)
         # before the checkpoint: killed in between, it is told twice rather than never
         run.tell(Merged, self.name, self.number + 1, labels.copy(), features)
 
@@ -256,10 +265,33 @@ def weighted_triplet_loss(
     """
     near = distances[triplets.anchor, triplets.positive][:, None]  # (p, 1)
     far = distances[triplets.anchor[:, None], triplets.negative]  # (p, q)
+    return _terms(near, far, kind, gamma, margin, sigma2).mean()
+
+
+def masked_triplet_loss(
+    distances: Tensor, taken: Tensor, *, kind: str, gamma: float, margin: float, sigma2: float
+) -> tuple[Tensor, Tensor]:
+    """`weighted_triplet_loss` over the triplets (i, j, k) of a mask bool (b, b, b), and their number: scalars.
+
+    A loss of 0 where there is none. For CUDA, as `triplet_mask`.
+    """
+    terms = _terms(distances[:, :, None], distances[:, None, :], kind, gamma, margin, sigma2)  # (b, b, b)
+    count = taken.sum()
+    return torch.where(taken, terms, 0.0).sum() / count.clamp_min(1), count
+
+
+def _terms(near: Tensor, far: Tensor, kind: str, gamma: float, margin: float, sigma2: float) -> Tensor:
     if kind == "affinity":
-        return (torch.exp(-far / sigma2) - gamma * torch.exp(-near / sigma2)).mean()
+        return torch.exp(-far / sigma2) - gamma * torch.exp(-near / sigma2)
     linear = gamma * near - far
-    return F.relu(linear + margin).mean() if kind == "hinge" else linear.mean()
+    return F.relu(linear + margin) if kind == "hinge" else linear
+
+
+def decay_rate(run: Run) -> None:
+    """Set the rate of the next step, and count it."""
+    model, step = run.model, run.numbers["step"]
+    run.set_rate("sgd", inverse_decay(step, model.learning_rate, model.decay, model.power))
+    run.numbers["step"] += 1
 
 
 def inverse_decay(step: int, base: float, gamma: float, power: float) -> float:

@@ -114,7 +114,7 @@ class NegativeELBO(OneLoss):
             features = network.encoder[:-1](inputs)
             mean = network.encoder[-1](features).float()  # (b, d)
             log_variance = run.modules["log_variance"](features).float().clamp(*LIMITS)
-            noise = torch.randn(mean.shape, generator=run.generator).to(run.device)
+            noise = torch.randn(mean.shape, generator=run.noise, device=run.device)
             latent = mean + noise * torch.exp(log_variance / 2)
             decoded = network.decode(latent).float()
         mixture = prior(run.modules)

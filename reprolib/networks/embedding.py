@@ -127,7 +127,7 @@ def embed(
     for norm in network.norms:
         norm.momentum = 0.0
     device = next(network.parameters()).device
-    parts = [network(block.to(device)).cpu() for block in images.split(batch_size)]
+    parts = [network(block.to(device)) for block in images.split(batch_size)]
     for norm, value in zip(network.norms, momentum, strict=True):
         norm.momentum = value
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reprolib.data.images import Images, as_pixels, sealed_labels, to_float_images
-from reprolib.methods.jule import JULE, inverse_decay
+from reprolib.methods.jule import JULE, decay_rate
 from reprolib.networks.embedding import ConvEmbedding, embed
 from reprolib.training.trainer import Run, Stage
 
@@ -157,14 +157,14 @@ class FineTune(Stage):
         nn.init.zeros_(head.bias)
         weights = [*network.parameters(), *run.module("head", head).parameters()]
         options = {"momentum": model.momentum, "weight_decay": model.weight_decay}
-        run.optimizers = {"sgd": torch.optim.SGD(weights, lr=model.learning_rate, **options)}
+        run.optimizers = {"sgd": run.sgd(weights, **options)}
         run.numbers["step"] = 0
 
+    def schedule(self) -> None:
+        decay_rate(self.run)
+
     def step(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        run, model = self.run, self.model
-        rate = inverse_decay(run.numbers["step"], model.learning_rate, model.decay, model.power)
-        run.optimizers["sgd"].param_groups[0]["lr"] = rate
-        run.numbers["step"] += 1
+        run = self.run
         features = run.modules["network"].features(run.batch(batch))[-1]
         logits = run.modules["head"](features)  # (b, classes)
         loss = F.cross_entropy(logits, self.labels[batch.to(run.device)])

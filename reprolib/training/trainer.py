@@ -5,7 +5,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from reprolib.checks import pick_device
+from reprolib.training.capture import CapturedSteps, reproducible
 from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
 
 # Parameters that change how a method runs, not what comes out
 NO_RESULT = ("device", "verbose")
 ROWS = 1000  # samples at a time where no gradient is taken
+SAVE_SECONDS = 1.0  # between two checkpoints on CUDA, where an epoch may take less than writing one
 
 
 class Stage:
     """One stage of a fit, written by a method; it works on the networks and tensors of its run.
 
     `step(batch)` takes the optimizer steps of one batch and returns its named losses, `loss` among them, as
-    scalar tensors on the device (a count may be a number): it must not wait for the device. `report_every`:
-    epochs between two `report()`s to the monitor, the last one always told; 0 for none. `shared`: the
-    parameters that alone decide what the stage leaves, if other methods may take it over.
+    scalar tensors on the device (a count may be a number): it must not wait for the device. On CUDA it is recorded
+    and replayed, so it works on the same tensors each time; what the host decides from step to step is `schedule`'s,
+    and `branch` names the way that a step takes. `report_every`: epochs between two `report()`s to the monitor, the
+    last one always told; 0 for none. `shared`: the parameters that alone decide what the stage leaves, if other
+    methods may take it over.
     """
 
     name, report_every = "stage", 0
@@ -50,8 +55,22 @@ class Stage:
 
     def batches(self) -> Iterator[Any]:
         """Index batches (b,) of a shuffled epoch; batch statistics of one sample are undefined."""
-        order = torch.randperm(len(self.run.inputs), generator=self.run.generator)
+        order = torch.randperm(len(self.run.inputs), generator=self.run.generator).to(self.run.inputs.device)
         return (batch for batch in order.split(self.model.batch_size) if len(batch) > 1)
+
+    def schedule(self) -> None:
+        """Set what changes from step to step: rates."""
+
+    def branch(self) -> Hashable:
+        """What a step does otherwise in some epochs than in others."""
+
+    def hold(self, name: str, value: Tensor) -> None:
+        """Set an attribute, on the memory that it has: what a recorded step reads."""
+        held = getattr(self, name, None)
+        if held is None or held.shape != value.shape:
+            setattr(self, name, value)
+        else:
+            held.copy_(value)
 
     def summary(self, sums: Mapping[str, float], n_batches: int) -> dict[str, float]:
         """What an epoch's row tells, from what its steps returned, added up: by default the means."""
@@ -73,7 +92,8 @@ class Run:
     """State of one fit, all that a checkpoint restores, and the loop: a killed fit goes on to the same bits.
 
     Stages keep here networks and optimizers by name, tensors (labels, counts) and JSON-ready numbers; `history`
-    has one dict an epoch, `generator` draws every random number. `shared`: folder of what methods take over.
+    has one dict an epoch; `generator` draws every random number on the host, `noise` those within a step. Inputs that
+    fit lie on the device. `shared`: folder of what methods take over.
     """
 
     model: Any
@@ -94,7 +114,13 @@ class Run:
         self.model = copy.copy(self.model).set_params(**self.model.plain_parameters())
         self.key = None if self.checkpoint is None else self.fingerprint()
         self.device, self.seed = pick_device(self.model.device), self.model.random_state
-        self.generator = torch.Generator().manual_seed(self.seed)
+        # on the host, so that weights and order are the same on every device; its own for noise within a step
+        self.generator = self.noise = torch.Generator().manual_seed(self.seed)
+        self.saved, self.on_cuda = -math.inf, self.device.type == "cuda"
+        if self.on_cuda:
+            self.noise = torch.Generator(self.device).manual_seed(self.seed)
+            if 2 * self.inputs.nbytes < torch.cuda.mem_get_info(self.device)[0]:
+                self.inputs = self.inputs.to(self.device)
 
     def train(self, stages: Sequence[Stage]) -> None:
         """Run all stages from where the run stands; the checkpoint is written after every epoch.
@@ -103,14 +129,16 @@ class Run:
         """
         self._restore(stages)
         total, done = sum(stage.epochs for stage in stages), len(self.history)
-        with tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose) as bar:
+        shown = tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose)
+        with shown as bar, reproducible() if self.on_cuda else nullcontext():
             for stage in stages[self.at :]:
                 bar.set_description(stage.name)
                 if self.epoch == 0:
                     stage.build()
                     stage.begin()
+                steps = self._steps(stage)
                 while self.epoch < stage.epochs:
-                    bar.set_postfix(loss=f"{self._train_epoch(stage)['loss']:.5g}")
+                    bar.set_postfix(loss=f"{self._train_epoch(stage, steps)['loss']:.5g}")
                     bar.update()
                 stage.end()
                 self.at, self.epoch = self.at + 1, 0
@@ -123,19 +151,16 @@ class Run:
         if self.monitor is not None:
             self.monitor(report(*parts))
 
-    def _train_epoch(self, stage: Stage) -> dict[str, Any]:
+    def _steps(self, stage: Stage) -> "Steps":
+        """The steps of a stage, recorded where its data lie on a CUDA device."""
+        return Steps(stage, self.noise if self.on_cuda and self.inputs.is_cuda else None)
+
+    def _train_epoch(self, stage: Stage, steps: "Steps") -> dict[str, Any]:
         began = time.perf_counter()
         stage.begin_epoch()
         self.modules.train()
-        sums: dict[str, Any] = {}
-        n_batches = 0
-        for batch in stage.batches():
-            n_batches += 1
-            for name, value in stage.step(batch).items():
-                # in float64 and on the device: read once an epoch, so that no step waits for it
-                value = value.double() if isinstance(value, Tensor) else value
-                sums[name] = sums.get(name, 0.0) + value
-        told = stage.summary({name: float(value) for name, value in sums.items()}, n_batches)
+        sums, n_batches = steps.epoch()
+        told = stage.summary(sums, n_batches)
         if n_batches and not math.isfinite(told["loss"]):
             where = f"{told['loss']} in stage {stage.name!r}, epoch {self.epoch}"
             raise FloatingPointError(f"the loss became {where}: lower the learning rate")
@@ -159,6 +184,23 @@ class Run:
         self.optimizers[optimizer].zero_grad(set_to_none=True)
         loss.backward()
         self.optimizers[optimizer].step()
+
+    def adam(self, parameters: Any, **options: float) -> torch.optim.Adam:
+        """Adam; on CUDA in one kernel that counts its steps on the device."""
+        return torch.optim.Adam(parameters, **options, **{"fused": True, "capturable": True} if self.on_cuda else {})
+
+    def sgd(self, parameters: Any, **options: float) -> torch.optim.SGD:
+        """Gradient descent whose rate `set_rate` moves; on CUDA in one kernel that reads it on the device."""
+        rate = torch.zeros((), device=self.device) if self.on_cuda else 0.0
+        return torch.optim.SGD(parameters, rate, **options, **{"fused": True} if self.on_cuda else {})
+
+    def set_rate(self, optimizer: str, rate: float) -> None:
+        """Set the rate of an optimizer that `sgd` made."""
+        group = self.optimizers[optimizer].param_groups[0]
+        if self.on_cuda:
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
     def autocast(self) -> torch.autocast:
         """The method's precision: bfloat16 products under `precision="bfloat16"`, else as they are."""
@@ -190,14 +232,16 @@ class Run:
         return Path(self.shared) / f"{stage.name}-{self.fingerprint(stage.shared)[:16]}.safetensors"
 
     def _save(self) -> None:
-        if self.checkpoint is not None:
+        late = not self.on_cuda or not self.epoch or time.perf_counter() - self.saved > SAVE_SECONDS
+        if self.checkpoint is not None and late:
             self._write(self.checkpoint, self.key)
+            self.saved = time.perf_counter()
 
     def _write(self, path: File, key: str | None = None) -> None:
         """With the `key` of a checkpoint; what is shared has none, and no optimizers."""
         tensors = {f"tensor.{name}": value for name, value in self.tensors.items()}
         tensors |= {f"module.{name}": value for name, value in self.modules.state_dict().items()}
-        tensors["generator"] = self.generator.get_state()
+        tensors |= {"generator": self.generator.get_state(), "noise": self.noise.get_state()}
         for name, optimizer in self.optimizers.items() if key else ():
             for i, held in optimizer.state_dict()["state"].items():
                 held = {k: v for k, v in held.items() if v is not None}
@@ -231,7 +275,39 @@ class Run:
         for name, value in under(tensors, "tensor.").items():
             self.tensors[name] = value.to(self.device)
         self.generator.set_state(tensors["generator"])
+        noise = tensors.get("noise", tensors["generator"])
+        if self.on_cuda and noise.shape == self.noise.get_state().shape:  # else it comes from a CPU
+            self.noise.set_state(noise)
         self.numbers |= state["numbers"]
+
+
+class Steps:
+    """The steps of a stage and, in float64 and on the device, the sums of what they return: read once an epoch."""
+
+    def __init__(self, stage: Stage, noise: torch.Generator | None) -> None:
+        self.stage, self.sums = stage, {}
+        self.captured = None if noise is None else CapturedSteps(self._take, noise)
+
+    def epoch(self) -> tuple[dict[str, float], int]:
+        """Take an epoch's steps: the sums by name, and their number."""
+        for value in self.sums.values():
+            value.zero_()
+        n_batches = 0
+        with self.captured.on_stream() if self.captured else nullcontext():
+            for batch in self.stage.batches():
+                n_batches += 1
+                self.stage.schedule()
+                if self.captured:
+                    self.captured(batch, self.stage.branch())
+                else:
+                    self._take(batch)
+        return {name: float(value) for name, value in self.sums.items()}, n_batches
+
+    def _take(self, batch: Tensor) -> None:
+        for name, value in self.stage.step(batch).items():
+            if name not in self.sums:
+                self.sums[name] = torch.zeros((), dtype=torch.float64, device=self.stage.run.device)
+            self.sums[name] += value
 
 
 def under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:

@@ -63,6 +63,7 @@ def test_rerank_compiles_within_the_gpu(capability, k, fresh_cache):
     assert built.instructions["DFMA"] > 0  # sums in float64
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", cases())
 def test_gpu_equals_the_definition(name):

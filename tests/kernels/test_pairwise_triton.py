@@ -46,6 +46,7 @@ def test_kernel_compiles_within_the_gpu(b, k, separate, capability, tmp_path, mo
     assert built.instructions["HMMA"] == built.instructions["HGMMA"] == 0
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", cases())
 def test_gpu_equals_the_literal_loss(name):

@@ -98,6 +98,7 @@ def test_no_step_waits_for_the_device(name, waits):
             stage.begin_epoch()
             for batch in stage.batches():
                 with waits:
+                    stage.schedule()
                     stage.step(batch)
                 n_steps += 1
         stage.end()

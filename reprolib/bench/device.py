@@ -1,0 +1,204 @@
+"""Kernels and training steps on a device: time, share of the floor, plain and compiled PyTorch beside it.
+
+A floor is the larger of FLOPs over the measured rate of a matrix product and bytes over that of a copy, the least that
+a kernel must compute and move. On CUDA a time is a median of events, on the CPU the least of a few.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reprolib.bench import steps
+from reprolib.bench.timing import gemm_ceiling
+from reprolib.bench.timing import measure as smallest
+from reprolib.experiments.machine import machine
+from reprolib.kernels.knn import cost, knn
+from reprolib.kernels.pairwise import pairwise_loss
+from reprolib.methods import JULE
+from reprolib.report.tables import Table
+from reprolib.training.trainer import Run, Stage, Steps
+
+K, N_CLUSTERS = 20, 10
+BLOCK = 4096  # rows of a plain search that are compared at once: 1.1 GB of distances at 70,000
+ROUNDS = 20  # replays or steps between two events
+QUICK = {"searches": ((300, 16),), "batches": (50,), "sides": (16,), "size": 16}
+PLAIN, COMPILED = "plain PyTorch", "torch.compile"
+
+
+def measure(
+    *,
+    device: str = "cuda",
+    searches: tuple[tuple[int, int], ...] = ((10_000, 160), (70_000, 160), (70_000, 784)),
+    batches: tuple[int, ...] = (500, 10_000, 40_000),
+    sides: tuple[int, ...] = (16, 28),
+    size: int = 500,
+) -> dict[str, Any]:
+    """Seconds of k-NN searches (n, d), pair losses of `batches` and training steps on `size` images; printed too.
+
+    Returns {"device", "rates": FLOP/s by precision and bytes/s, "kernels": {name: {way: s, "floor": s}}, "steps":
+    {"16x16": {name: {precision: {"eager": s, "captured": s}, "flops": FLOPs}}}}; a way that fails is told as text.
+    """
+    on = torch.device(device)
+    compiles = on.type == "cuda"  # half a minute each on the CPU
+    rates = {name: _product_rate(name, on) for name in steps.PRECISIONS} | {"copy": _copy_rate(on)}
+    found: dict[str, Any] = {"device": machine()["device_name"], "rates": rates, "kernels": {}, "steps": {}}
+    for n, d in searches:
+        x = torch.randn(n, d, device=on)
+        work = cost(n, d, K)
+        floor = max(work["flops"] / rates["bfloat16"], work["bytes"] / rates["copy"])
+        ways = {"ours": partial(knn, x, K), PLAIN: partial(plain_search, x, plain_block)}
+        ways |= {COMPILED: partial(plain_search, x, torch.compile(plain_block, dynamic=True))} if compiles else {}
+        found["kernels"][f"k-NN search, n {n:,}, d {d}"] = _ways(ways, on) | {"floor": floor}
+    for b in batches:
+        q = torch.softmax(torch.randn(b, N_CLUSTERS, device=on), 1).requires_grad_()
+        ways = {"ours": partial(_with_gradient, lambda q: pairwise_loss(q)[0], q)}
+        ways |= {PLAIN: partial(_with_gradient, plain_pairs, q)}
+        ways |= {COMPILED: partial(_with_gradient, torch.compile(plain_pairs), q)} if compiles else {}
+        floor = max(4 * b * b * N_CLUSTERS / rates["float32"], 8 * b * N_CLUSTERS / rates["copy"])
+        found["kernels"][f"pair loss and gradient, {b:,} rows"] = _ways(ways, on) | {"floor": floor}
+    print(f"\n{kernels_table(found)}", flush=True)
+    for side in sides:
+        pixels = (steps.BATCHES * size, side, side)
+        images = np.random.default_rng(0).integers(0, 256, pixels, dtype=np.uint8)
+        rows = found["steps"][f"{side}x{side}"] = {name: _step(name, images, size, on) for name in MEMBERS}
+        print(f"\n{steps_table(found, f'{side}x{side}', size if rows else 0)}", flush=True)
+    return found
+
+
+def kernels_table(found: dict[str, Any]) -> Table:
+    """Milliseconds of each kernel, its share of the floor, and how many times longer the other ways take."""
+    rows = []
+    for name, row in found["kernels"].items():
+        cells = [name, _ms(row["ours"])]
+        cells.append(f"{row['floor'] / row['ours']:.2f}" if isinstance(row["ours"], float) else "")
+        for way in (PLAIN, COMPILED):
+            both = isinstance(row.get(way), float) and isinstance(row["ours"], float)
+            cells.append(f"{row[way] / row['ours']:.2f}" if both else str(row.get(way, "left out"))[:40])
+        rows.append(cells)
+    return Table(["", "ours, ms", "share of floor", *(f"{w}, times ours" for w in (PLAIN, COMPILED))], rows)
+
+
+def steps_table(found: dict[str, Any], shape: str, size: int) -> Table:
+    """Eager and captured milliseconds, images a second and share of the floor, by precision."""
+    rows = []
+    for name, row in found["steps"][shape].items():
+        cells = [name]
+        for precision in steps.PRECISIONS:
+            eager, captured = row[precision]["eager"], row[precision]["captured"]
+            best = captured or eager
+            cells += [_ms(eager), "" if captured is None else _ms(captured), f"{row['images'] / best:,.0f}"]
+            cells.append(f"{row['flops'] / found['rates'][precision] / best:.2f}")
+        rows.append(cells)
+    columns = ("eager, ms", "captured, ms", "images/s", "share of floor")
+    head = ["", *(f"{p}: {c}" for p in steps.PRECISIONS for c in columns)]
+    return Table(head, rows, f"One step on images of {shape} pixels, batches of {size}; JULE's of {JULE.batch_size}")
+
+
+def plain_block(rows: Tensor, x: Tensor, start: int) -> Tensor:
+    """Indices of the K nearest others of rows x[start:start + b], as anyone would write it."""
+    squared = torch.cdist(rows, x)
+    squared[torch.arange(len(rows), device=x.device), torch.arange(len(rows), device=x.device) + start] = torch.inf
+    return squared.topk(K, largest=False).indices
+
+
+def plain_search(x: Tensor, block: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
+    """Indices (n, K), BLOCK rows at a time."""
+    return torch.cat([block(x[i : i + BLOCK], x, i) for i in range(0, len(x), BLOCK)])
+
+
+def plain_pairs(q: Tensor, zeta: float = 0.8, gamma: float = 0.2) -> Tensor:
+    """Equation 5 of paper 004 over a B x B matrix."""
+    s = q @ q.T
+    return torch.where(s >= zeta, 1 - s, 0.0).sum() + torch.where(s <= gamma, s, 0.0).sum()
+
+
+MEMBERS = dict.fromkeys([*steps.MEMBERS, "JULE"])
+
+
+def _step(name: str, images: np.ndarray, size: int, device: torch.device) -> dict[str, Any]:
+    row: dict[str, Any] = {"images": JULE.batch_size if name == "JULE" else size}
+    for precision in steps.PRECISIONS:
+        stage = (
+            steps.start(name, images, size, precision, device.type)
+            if name != "JULE"
+            else _jule(images, precision, device)
+        )
+        run, batch = stage.run, torch.arange(row["images"], device=stage.run.inputs.device)
+        run.modules.train()
+        stage.schedule()
+        row["flops"] = steps.count_flops(partial(stage.step, batch))
+        taken = Steps(stage, None)
+        row[precision] = {"eager": _seconds(partial(taken._take, batch), device), "captured": None}
+        if run.on_cuda:
+            captured = run._steps(stage).captured
+            with captured.on_stream():
+                row[precision]["captured"] = _seconds(partial(captured, batch, stage.branch()), device)
+    return row
+
+
+def _jule(images: np.ndarray, precision: str, device: torch.device) -> Stage:
+    model = JULE(N_CLUSTERS, device=device.type, precision=precision)
+    X = images[:, None]
+    run = Run(model, model.inputs(X))
+    stage = model.stages(run, X)[0]
+    stage.build()
+    stage.begin()
+    return stage
+
+
+def _with_gradient(loss: Callable[[Tensor], Tensor], q: Tensor) -> None:
+    q.grad = None
+    loss(q).backward()
+
+
+def _ways(ways: dict[str, Callable[[], object]], device: torch.device) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, work in ways.items():
+        try:
+            found[name] = _seconds(work, device)
+        except Exception as error:  # noqa: BLE001 - a way may lack memory or a compiler: the others count
+            found[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return found
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of one call: on CUDA the median over at least 5 rounds, between events that the device writes."""
+    for _ in range(5):
+        work()
+    if device.type == "cpu":
+        return smallest({"": work})[""]["seconds"]
+    times = []
+    for _ in range(7):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(ROUNDS):
+            work()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3 / ROUNDS)
+        if sum(times) * ROUNDS > 3:
+            break
+    return float(np.median(times))
+
+
+def _product_rate(precision: str, device: torch.device) -> float:
+    if device.type == "cpu":
+        return gemm_ceiling(steps.WIDTH, precision)
+    n = 8192
+    a, b = (torch.randn(n, n, device=device).to(getattr(torch, precision)) for _ in range(2))
+    return 2 * n**3 / _seconds(lambda: a @ b, device)
+
+
+def _copy_rate(device: torch.device) -> float:
+    """Bytes a second of a copy on the device, read and written."""
+    source = torch.empty(1 << (30 if device.type == "cuda" else 26), dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device)
+
+
+def _ms(seconds: float | str) -> str:
+    return f"{1e3 * seconds:.3g}" if isinstance(seconds, float) else str(seconds)[:40]
