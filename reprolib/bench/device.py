@@ -25,15 +25,15 @@ from reprolib.training.trainer import Run, Stage, Steps
 K, N_CLUSTERS = 20, 10
 BLOCK = 4096  # rows of a plain search that are compared at once: 1.1 GB of distances at 70,000
 ROUNDS = 20  # replays or steps between two events
-QUICK = {"searches": ((300, 16),), "batches": (50,), "sides": (16,), "size": 16}
+QUICK = {"searches": ((256, 16),), "batches": (50,), "sides": (16,), "size": 16}
 PLAIN, COMPILED = "plain PyTorch", "torch.compile"
 
 
 def measure(
     *,
     device: str = "cuda",
-    searches: tuple[tuple[int, int], ...] = ((10_000, 160), (70_000, 160), (70_000, 784)),
-    batches: tuple[int, ...] = (500, 10_000, 40_000),
+    searches: tuple[tuple[int, int], ...] = ((8_192, 160), (65_536, 160), (65_536, 784)),
+    batches: tuple[int, ...] = (500, 10_000),
     sides: tuple[int, ...] = (16, 28),
     size: int = 500,
 ) -> dict[str, Any]:
@@ -46,26 +46,28 @@ def measure(
     compiles = on.type == "cuda"  # half a minute each on the CPU
     rates = {name: _product_rate(name, on) for name in steps.PRECISIONS} | {"copy": _copy_rate(on)}
     found: dict[str, Any] = {"device": machine()["device_name"], "rates": rates, "kernels": {}, "steps": {}}
+    for side in sides:
+        pixels = (steps.BATCHES * size, side, side)
+        images = np.random.default_rng(0).integers(0, 256, pixels, dtype=np.uint8)
+        found["steps"][f"{side}x{side}"] = {name: _step(name, images, size, on) for name in MEMBERS}
+        print(f"\n{steps_table(found, f'{side}x{side}', size)}", flush=True)
     for n, d in searches:
         x = torch.randn(n, d, device=on)
         work = cost(n, d, K)
         floor = max(work["flops"] / rates["bfloat16"], work["bytes"] / rates["copy"])
         ways = {"ours": partial(knn, x, K), PLAIN: partial(plain_search, x, plain_block)}
-        ways |= {COMPILED: partial(plain_search, x, torch.compile(plain_block, dynamic=True))} if compiles else {}
+        if compiles:
+            ways[COMPILED] = partial(plain_search, x, torch.compile(plain_block))
         found["kernels"][f"k-NN search, n {n:,}, d {d}"] = _ways(ways, on) | {"floor": floor}
     for b in batches:
         q = torch.softmax(torch.randn(b, N_CLUSTERS, device=on), 1).requires_grad_()
         ways = {"ours": partial(_with_gradient, lambda q: pairwise_loss(q)[0], q)}
-        ways |= {PLAIN: partial(_with_gradient, plain_pairs, q)}
-        ways |= {COMPILED: partial(_with_gradient, torch.compile(plain_pairs), q)} if compiles else {}
+        ways[PLAIN] = partial(_with_gradient, plain_pairs, q)
+        if compiles:
+            ways[COMPILED] = partial(_with_gradient, torch.compile(plain_pairs), q)
         floor = max(4 * b * b * N_CLUSTERS / rates["float32"], 8 * b * N_CLUSTERS / rates["copy"])
         found["kernels"][f"pair loss and gradient, {b:,} rows"] = _ways(ways, on) | {"floor": floor}
     print(f"\n{kernels_table(found)}", flush=True)
-    for side in sides:
-        pixels = (steps.BATCHES * size, side, side)
-        images = np.random.default_rng(0).integers(0, 256, pixels, dtype=np.uint8)
-        rows = found["steps"][f"{side}x{side}"] = {name: _step(name, images, size, on) for name in MEMBERS}
-        print(f"\n{steps_table(found, f'{side}x{side}', size if rows else 0)}", flush=True)
     return found
 
 
@@ -98,16 +100,15 @@ def steps_table(found: dict[str, Any], shape: str, size: int) -> Table:
     return Table(head, rows, f"One step on images of {shape} pixels, batches of {size}; JULE's of {JULE.batch_size}")
 
 
-def plain_block(rows: Tensor, x: Tensor, start: int) -> Tensor:
-    """Indices of the K nearest others of rows x[start:start + b], as anyone would write it."""
-    squared = torch.cdist(rows, x)
-    squared[torch.arange(len(rows), device=x.device), torch.arange(len(rows), device=x.device) + start] = torch.inf
+def plain_block(x: Tensor, own: Tensor) -> Tensor:
+    """Indices (b, K) of the nearest others of the rows `own` (b,) of x, as anyone would write it."""
+    squared = torch.cdist(x[own], x).scatter(1, own[:, None], torch.inf)
     return squared.topk(K, largest=False).indices
 
 
-def plain_search(x: Tensor, block: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
+def plain_search(x: Tensor, block: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Indices (n, K), BLOCK rows at a time."""
-    return torch.cat([block(x[i : i + BLOCK], x, i) for i in range(0, len(x), BLOCK)])
+    return torch.cat([block(x, own) for own in torch.arange(len(x), device=x.device).split(BLOCK)])
 
 
 def plain_pairs(q: Tensor, zeta: float = 0.8, gamma: float = 0.2) -> Tensor:
@@ -141,7 +142,7 @@ def _step(name: str, images: np.ndarray, size: int, device: torch.device) -> dic
 
 
 def _jule(images: np.ndarray, precision: str, device: torch.device) -> Stage:
-    model = JULE(N_CLUSTERS, device=device.type, precision=precision)
+    model = JULE(2, device=device.type, precision=precision)  # fewer than any few images start from
     X = images[:, None]
     run = Run(model, model.inputs(X))
     stage = model.stages(run, X)[0]
@@ -160,6 +161,7 @@ def _ways(ways: dict[str, Callable[[], object]], device: torch.device) -> dict[s
     for name, work in ways.items():
         try:
             found[name] = _seconds(work, device)
+            print(f"{name}: {_ms(found[name])} ms", flush=True)
         except Exception as error:  # noqa: BLE001 - a way may lack memory or a compiler: the others count
             found[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     return found
@@ -167,7 +169,7 @@ def _ways(ways: dict[str, Callable[[], object]], device: torch.device) -> dict[s
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """Of one call: on CUDA the median over at least 5 rounds, between events that the device writes."""
-    for _ in range(5):
+    for _ in range(5 if device.type == "cuda" else 1):
         work()
     if device.type == "cpu":
         return smallest({"": work})[""]["seconds"]

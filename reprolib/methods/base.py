@@ -172,7 +172,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
         if found != cls.__name__:
             held = f"no {cls.__name__} but {found or 'a file of another kind'}"
             raise CheckpointError(f"{path} holds {held}: load it by that class")
-        model = cls(**state["parameters"])
+        model = cls(**state["parameters"] | {"device": "auto"})  # not every machine has the one of the fit
         for name, value in (state["fitted"] | under(tensors, "array.")).items():
             setattr(model, name, value.numpy() if isinstance(value, torch.Tensor) else value)
         model.input_shape_ = tuple(model.input_shape_)

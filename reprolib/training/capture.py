@@ -4,6 +4,7 @@ A step of an autoencoder on 256 images of 28x28 pixels is hundreds of kernels of
 they wait for the host. A graph is recorded once for each shape of batch and then launched as one.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -48,11 +49,24 @@ class CapturedSteps:
             yield
         torch.cuda.current_stream().wait_stream(self.stream)
 
+    def close(self) -> None:
+        """Free the graphs; left to the garbage collector, they might go while another is recorded, which ends it."""
+        torch.cuda.synchronize()
+        self.graphs.clear()
+
     def _record(self, batch: Tensor) -> tuple[Tensor, torch.cuda.CUDAGraph]:
         held, graph = batch.clone(), torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            self.work(held)
+        options = {"pool": self.pool, "stream": self.stream, "capture_error_mode": "thread_local"}
+        collects = gc.isenabled()
+        gc.collect()
+        gc.disable()  # what it would free may wait for the device
+        try:
+            with torch.cuda.graph(graph, **options):
+                self.work(held)
+        finally:
+            if collects:
+                gc.enable()
         return held, graph
 
 

@@ -140,6 +140,8 @@ class Run:
                 while self.epoch < stage.epochs:
                     bar.set_postfix(loss=f"{self._train_epoch(stage, steps)['loss']:.5g}")
                     bar.update()
+                if steps.captured:
+                    steps.captured.close()
                 stage.end()
                 self.at, self.epoch = self.at + 1, 0
                 if stage.shared and self.shared is not None:
