@@ -135,7 +135,7 @@ def _step(name: str, images: np.ndarray, size: int, device: torch.device) -> dic
         taken = Steps(stage, None)
         row[precision] = {"eager": _seconds(partial(taken._take, batch), device), "captured": None}
         if run.on_cuda:
-            captured = run._steps(stage).captured
+            captured = run.steps_of(stage).captured
             with captured.on_stream():
                 row[precision]["captured"] = _seconds(partial(captured, batch, stage.branch()), device)
     return row

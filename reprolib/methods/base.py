@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from reprolib.checks import check_name
+from reprolib.checks import check_name, pick_device
 from reprolib.data.images import as_features, is_features, sealed_labels
 from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
@@ -172,7 +172,11 @@ class TrainedEstimator(TransformerMixin, Estimator):
         if found != cls.__name__:
             held = f"no {cls.__name__} but {found or 'a file of another kind'}"
             raise CheckpointError(f"{path} holds {held}: load it by that class")
-        model = cls(**state["parameters"] | {"device": "auto"})  # not every machine has the one of the fit
+        model = cls(**state["parameters"])
+        try:
+            pick_device(model.device)
+        except ValueError:  # the device of the fit is not on this machine
+            model.device = "auto"
         for name, value in (state["fitted"] | under(tensors, "array.")).items():
             setattr(model, name, value.numpy() if isinstance(value, torch.Tensor) else value)
         model.input_shape_ = tuple(model.input_shape_)

@@ -116,6 +116,7 @@ class Run:
         self.device, self.seed = pick_device(self.model.device), self.model.random_state
         # on the host, so that weights and order are the same on every device; its own for noise within a step
         self.generator = self.noise = torch.Generator().manual_seed(self.seed)
+        self.steps: Steps | None = None
         self.saved, self.on_cuda = -math.inf, self.device.type == "cuda"
         if self.on_cuda:
             self.noise = torch.Generator(self.device).manual_seed(self.seed)
@@ -136,12 +137,11 @@ class Run:
                 if self.epoch == 0:
                     stage.build()
                     stage.begin()
-                steps = self._steps(stage)
                 while self.epoch < stage.epochs:
-                    bar.set_postfix(loss=f"{self._train_epoch(stage, steps)['loss']:.5g}")
+                    bar.set_postfix(loss=f"{self._train_epoch(stage)['loss']:.5g}")
                     bar.update()
-                if steps.captured:
-                    steps.captured.close()
+                if self.steps and self.steps.captured:
+                    self.steps.captured.close()
                 stage.end()
                 self.at, self.epoch = self.at + 1, 0
                 if stage.shared and self.shared is not None:
@@ -153,15 +153,17 @@ class Run:
         if self.monitor is not None:
             self.monitor(report(*parts))
 
-    def _steps(self, stage: Stage) -> "Steps":
+    def steps_of(self, stage: Stage) -> "Steps":
         """The steps of a stage, recorded where its data lie on a CUDA device."""
         return Steps(stage, self.noise if self.on_cuda and self.inputs.is_cuda else None)
 
-    def _train_epoch(self, stage: Stage, steps: "Steps") -> dict[str, Any]:
+    def _train_epoch(self, stage: Stage) -> dict[str, Any]:
         began = time.perf_counter()
+        if self.steps is None or self.steps.stage is not stage:
+            self.steps = self.steps_of(stage)
         stage.begin_epoch()
         self.modules.train()
-        sums, n_batches = steps.epoch()
+        sums, n_batches = self.steps.epoch()
         told = stage.summary(sums, n_batches)
         if n_batches and not math.isfinite(told["loss"]):
             where = f"{told['loss']} in stage {stage.name!r}, epoch {self.epoch}"

@@ -39,7 +39,7 @@ def assert_close(one, other, tolerance):
 def test_recorded_steps_equal_eager_ones(name, monkeypatch):
     model, X = on_cuda(name)
     recorded = copy.deepcopy(model).fit(X)
-    monkeypatch.setattr(Run, "_steps", lambda run, stage: Steps(stage, None))
+    monkeypatch.setattr(Run, "steps_of", lambda run, stage: Steps(stage, None))
     eager = copy.deepcopy(model).fit(X)
     assert_close(recorded, eager, 1e-2 if model.precision == "bfloat16" else 1e-4)
 
