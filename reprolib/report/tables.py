@@ -1,6 +1,7 @@
 """Tables of the book, as HTML and as text: the paper's number, ours with its spread, the verdict."""
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ MARKS = {"above": "▲", "reached": "●", "cannot tell": "?", "below": "▼", "
 MARKS |= {"holds": "●", "holds in part": "◐", "does not hold": "▼", "at reduced scale": "○"}
 FEW = 3  # changed parameters that are told with their values
 PARTS = {"paper": "Paper", "released": "Released code", "ours": "Here", "why": "Why"}
+LINK = re.compile(r"\[([^\]]+)\]\((\S+)\.md(#[\w-]+)?\)")  # to a page of the same chapter, as the pages write it
 LONG = 100  # characters: a cell of text wants a wide column
 
 
@@ -25,7 +27,7 @@ class Table:
     """Head, rows of text cells (a line break in a cell is "\\n") and a caption.
 
     In a notebook it shows as HTML that scrolls inside itself on a narrow screen, its first column fixed; `str` gives
-    aligned text. Raises ValueError for a row of another length than the head.
+    aligned text. [words](page.md) is a link. Raises ValueError for a row of another length than the head.
     """
 
     head: Sequence[str]
@@ -39,7 +41,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         def cell(text: str, tag: str) -> str:
-            lines = html.escape(text).replace("\n", "<br>")
+            lines = LINK.sub(r'<a href="\2.html\3">\1</a>', html.escape(text)).replace("\n", "<br>")
             return f"<{tag}>{lines}</{tag.split()[0]}>"
 
         head = "".join(cell(text, 'th scope="col"') for text in self.head)
@@ -52,7 +54,7 @@ class Table:
         return f'<div class="book-table"><table class="table">{table}</table></div>'
 
     def __repr__(self) -> str:
-        lines = [[cell.replace("\n", "; ") for cell in row] for row in [self.head, *self.rows]]
+        lines = [[LINK.sub(r"\1", cell).replace("\n", "; ") for cell in row] for row in [self.head, *self.rows]]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         return "\n".join([*filter(None, [self.caption]), *text])

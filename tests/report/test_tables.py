@@ -171,3 +171,9 @@ def test_an_overview_has_the_papers_tables_and_all_records(book):
     assert tables.overview(book, "paper")[-1].rows[0][0] == "not run"
     with pytest.raises(ValueError, match="Did you mean 'cpu'"):
         tables.overview(book, "cpus")
+
+
+def test_a_link_in_a_cell_leads_to_the_built_page_and_reads_as_its_words():
+    table = tables.Table(["a", "b"], [["x", "[Priced](ablations.md#dcss-mnet) <1>, [−0.1, 0.2](not a page)"]])
+    assert '<a href="ablations.html#dcss-mnet">Priced</a> &lt;1&gt;, [−0.1, 0.2](not a page)' in table._repr_html_()
+    assert repr(table).endswith("x  Priced <1>, [−0.1, 0.2](not a page)")
