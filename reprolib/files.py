@@ -1,9 +1,11 @@
-"""Files that are whole or not there, YAML read once and written, and where the repository is."""
+"""Files that are whole or not there, locks, YAML read once and written, and where the repository is."""
 
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +29,34 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file for a block, and remove it; BlockingIOError, naming `what`, where another process holds it.
+
+    The kernel lets go of the lock when its process ends, however it ends: a lock file that was left locks nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, "a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                said = f"process {stream.read()} is at {what}: wait until it has ended, or end it."
+                raise BlockingIOError(said) from None
+            except OSError:  # a file system without locks
+                pass
+            # the one before may have removed it between open and lock: then others lock another file
+            if os.fstat(stream.fileno()).st_nlink:
+                stream.truncate(0)
+                print(os.getpid(), end="", file=stream, flush=True)
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
 
 def file_sha256(path: Path) -> str:

@@ -44,6 +44,30 @@ def _resolve(name: str, root: Path) -> tuple[str, str, float]:
     raise unknown_name("data set", name, [*names, "folder:PATH", "NAME-r0.1"])
 
 
+def is_own(name: str, root: Root = None) -> bool:
+    """Tell whether a name is the user's own data set: folder:PATH, or an .npz of the root that is not the table's."""
+    own = _own(data_root(root))
+    return name.startswith("folder:") or name in own or made.split_rate(name)[0] in own
+
+
+def located(name: str) -> str:
+    """A name in which folder:PATH has the whole path: it means the same from any working folder."""
+    before, folder, path = name.partition("folder:")
+    return before + folder + str(Path(path).expanduser().resolve()) if folder else name
+
+
+def files(name: str, root: Root = None) -> list[Path]:
+    """All files that decide what `load` gives, none of a built-in set; raises as it does for what is not here."""
+    folder = data_root(root)
+    if name.startswith("folder:"):
+        return [path for path in Path(name.removeprefix("folder:")).expanduser().rglob("*") if path.is_file()]
+    base, _, _ = _resolve(name, folder)
+    if base not in TABLE:
+        return [folder / f"{base}.npz"]
+    _check_here(base, folder)
+    return [Path(_find(n, folder)) for n in TABLE[base].made_from or (base,) if n != "digits"]
+
+
 def _find(name: str, root: Path) -> str:
     """Say where a data set of the table is: .npz, cache, .mat or .zip, in this order; "" if nowhere."""
     if name == "digits":
@@ -201,7 +225,7 @@ def verify(name: str, root: Root = None) -> str:
         images = load(base, root=root)
     except FileNotFoundError:
         return f"{name}: missing. Source: {TABLE[base].how if base in TABLE else 'unknown'}"
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         return f"{name}: damaged. {error}"
     known, found = TABLE[base].sha256 if base in TABLE else "", images.sha256
     told = f"another version ({'x'.join(map(str, images.shape))}) than the book's {known[:16]}..."

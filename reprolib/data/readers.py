@@ -168,7 +168,7 @@ def read_folder(folder: Path, size: int | tuple[int, int] | None = None) -> Imag
         one, other = (f"{list(below)[i].name} {sizes[i]}" for i in sorted(map(sizes.index, set(sizes)))[:2])
         raise ValueError(
             f"{folder}: images have different sizes, such as {one} and {other} (height x width). Pass size=, for "
-            "example size=64."
+            "example size=64 (reprolib run: -p size=64)."
         )
     shape = max(i.shape for i in images)  # gray is repeated where others have colours
     pixels = np.concatenate([np.broadcast_to(i.pixels, shape) for i in images])

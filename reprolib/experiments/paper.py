@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reprolib.checks import check_name, unknown_name
+from reprolib.data.load import is_own
 from reprolib.experiments import records
 from reprolib.files import BOOK, load_yaml
 
@@ -146,13 +147,19 @@ def methods(paper: str) -> list[str]:
 
 
 def profile_entry(paper: str, dataset: str, profile: str) -> dict[str, Any]:
-    """A data set's entry of a profile, or of the user's own images (`folder:PATH`); ValueError for unknown names."""
+    """A data set's entry of a profile; ValueError for unknown names.
+
+    The user's own images take the schedule of the digits where the profile has one, and else the defaults.
+    """
     by_profile = profiles(paper)["profiles"]
     check_name("profile", profile, by_profile)
-    if dataset.startswith("folder:"):
-        return {"source": "defaults of profiles.yml; the data set is the user's own"}
     if dataset in by_profile[profile]:
         return by_profile[profile][dataset]
+    if is_own(dataset):
+        digits = by_profile[profile].get("digits", {})
+        schedule = {k: v for k, v in digits.items() if k not in {*ABOUT, "n_clusters"} or k == "others"}
+        told = {"source": "defaults of profiles.yml; the data set is the user's own"}
+        return schedule | told | ({"reduced": f"the schedule of the digits in profile {profile}"} if schedule else {})
     elsewhere = [p for p, entries in by_profile.items() if dataset in entries]
     if not elsewhere:
         raise unknown_name("data set", dataset, {d for e in by_profile.values() for d in e})

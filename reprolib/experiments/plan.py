@@ -11,7 +11,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from reprolib.experiments import paper as papers
 from reprolib.experiments import records
 from reprolib.experiments.machine import commit
 from reprolib.experiments.probes import latest
+from reprolib.files import locked
 from reprolib.methods.jule import JULE, LAYERS
 from reprolib.networks.pretrained import NETWORKS, resnet_features
 from reprolib.training.checkpoint import load_checkpoint
@@ -33,6 +36,8 @@ NOTEBOOK = "notebook"  # by what a run was executed, unless its record says othe
 # paper's own method; the profile's features, else pixels; the folder of the paper's records
 SETTINGS = {"method": None, "variant": "paper", "dataset": "digits", "profile": "smoke", "random_state": 0}
 SETTINGS |= {"tag": "main", "features": None, "runs_dir": None}
+# Keywords of `load` that may be given among the hyper-parameters
+LOADING = {"size": None, "gray": False, "subset": None}
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,11 @@ class Plan:
     def recorded(self) -> dict[str, Any]:
         """The parameters that determine the result, as they stand in the record."""
         features = {} if self.features == PIXELS else {"features": self.features}
-        return {k: v for k, v in self.parameters.items() if k not in NO_RESULT} | features
+        if found := learned(self.features):
+            features["features"] = f"jule/{records.known_as(found[0])}/{found[1]}"
+        usual = LOADING | (papers.profile_entry(self.paper, self.dataset, self.profile).get("load") or {})
+        given = {k: v for k, v in self.load.items() if v != usual[k]}
+        return {k: v for k, v in self.parameters.items() if k not in NO_RESULT} | features | given
 
     @property
     def takes_seed(self) -> bool:
@@ -91,11 +100,13 @@ class Plan:
 
     def images(self) -> Any:
         """Load the data set as the profile says, and as the model of learned features takes it."""
-        how = self.load
-        if learned(self.features):
-            channels, *size = self._jule().input_shape_
-            how = how | {"size": tuple(size), "gray": channels == 1}
-        return datasets.load(self.dataset, **how)
+        return datasets.load(self.dataset, **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        if not learned(self.features):
+            return self.load
+        channels, *size = self._jule().input_shape_
+        return self.load | {"size": tuple(size), "gray": channels == 1}
 
     def inputs(self, images: Any) -> Any:
         """What the method is fitted on: the images, or their `features` float32 (n, d)."""
@@ -130,7 +141,18 @@ class Plan:
         return Log(images, path=path, figure=self.random_state == 0)
 
     def fit(self, model: Any, images: Any, monitor: Callable[[Report], None]) -> dict[str, float]:
-        """Fit, from the checkpoint if any; return the seconds, a killed run's too, by stage if the method has some."""
+        """Fit, from the checkpoint if any; return the seconds, a killed run's too, by stage if the method has some.
+
+        BlockingIOError while another process is at the same run.
+        """
+        with self.lock():
+            return self._fit(model, images, monitor)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from this run, as they would go on from the same checkpoint: see `locked`."""
+        return locked(self.checkpoint.with_suffix(".lock"), self.stem)
+
+    def _fit(self, model: Any, images: Any, monitor: Callable[[Report], None]) -> dict[str, float]:
         inputs, before, options = self.inputs(images), [], {}
         if self.checkpoint.exists():
             before = load_checkpoint(self.checkpoint)[1]["history"]
@@ -171,8 +193,34 @@ class Plan:
         return entry if entry["parameters"] == json.loads(json.dumps(self.recorded)) else None
 
     def is_finished(self) -> bool:
-        """Tell whether the run need not be done again: its record is there and not stale."""
-        return (entry := self.finished_record()) is not None and not records.is_stale(entry)
+        """Tell whether the run need not be done again: its record is there, not stale, and of the data as they are."""
+        entry = self.finished_record()
+        if entry is None or records.is_stale(entry):
+            return False
+        try:
+            found = {path: path.stat() for path in datasets.files(self.dataset)}
+            stamps = tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found.items())
+            return _sha256(self.dataset, json.dumps(self._how()), stamps) == entry["dataset"]["sha256"]
+        except FileNotFoundError:  # the data are elsewhere, or the model whose size they take
+            return True
+
+    def check_name(self) -> None:
+        """ValueError where another run has its record: its names differ in characters that file names lack."""
+        try:
+            entry = records.read(self.runs / f"{self.stem}.json")
+        except (OSError, ValueError):
+            return  # none, or a damaged one
+        found = entry["method"], entry["dataset"]["name"], entry["profile"], entry["tag"]
+        if found != (self.method, records.known_as(self.dataset), self.profile, self.tag):
+            other = "{}, data set {!r}, profile {}, tag {!r}".format(*found)
+            said = f"{entry['path']} is the record of another run ({other})"
+            raise ValueError(f"{said}: give this one another tag, as in -p tag=other.")
+
+
+@lru_cache(maxsize=64)
+def _sha256(dataset: str, how: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash of a data set as loaded, kept while its files have the same paths, sizes and times."""
+    return datasets.load(dataset, **json.loads(how)).sha256
 
 
 def plan(paper: str, given: Mapping[str, Any]) -> Plan:
@@ -182,8 +230,10 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     features the tag "main" becomes on-<data set>-<layer>. TypeError for wrong types, ValueError for unknown names and
     for the tag "main" with another setting than the profile's own.
     """
+    given = located(given)
     values = SETTINGS | {k: v for k, v in given.items() if k in SETTINGS}
-    overrides = {k: v for k, v in given.items() if k not in SETTINGS}
+    how = {k: v for k, v in given.items() if k in LOADING and v is not None}
+    overrides = {k: v for k, v in given.items() if k not in {*SETTINGS, *LOADING}}
     if type(seed := values["random_state"]) is not int or seed < 0:
         raise TypeError(f"random_state must be a whole number >= 0; got {seed!r}.")
     for name, usual in SETTINGS.items():
@@ -192,7 +242,9 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     method = values["method"] or papers.methods(paper)[0]
     known, variant, tag = papers.signature(method), values["variant"], values["tag"]
     for name in overrides:
-        check_name(f"parameter of {method}", name, {*known, *SETTINGS})
+        check_name(f"parameter of {method}", name, {*known, *SETTINGS, *LOADING})
+    if not isinstance(how.get("gray", False), bool):
+        raise TypeError(f"gray must be true or false; got {how['gray']!r}.")
     place = values["dataset"], values["profile"]
     entry = papers.profile_entry(paper, *place)
     usual = {"variant": "paper", "features": entry.get("features", PIXELS)}
@@ -200,12 +252,14 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     feature_makers, other = _feature_makers(features, method, place[1]), learned(features)
     parameters = papers.resolve(paper, *place, overrides, method=method, variant=variant)
     unnamed = tag == SETTINGS["tag"]
-    tag = "on-{}-{}".format(*other) if unnamed and other else tag
-    if unnamed and not place[0].startswith("folder:"):
+    if other and not how.keys().isdisjoint(("size", "gray")):
+        raise ValueError("size and gray of learned features are those of the model's images: leave them away.")
+    tag = f"on-{records.known_as(other[0])}-{other[1]}" if unnamed and other else tag
+    if unnamed and not datasets.is_own(place[0]):
         # another run must not take the files of the profile's own setting
-        usual |= papers.resolve(paper, *place, method=method)
+        usual |= papers.resolve(paper, *place, method=method) | LOADING | (entry.get("load") or {})
         asked = {"variant": variant} | ({} if other else {"features": features})
-        asked |= {k: parameters[k] for k in overrides if k not in NO_RESULT}
+        asked |= {k: parameters[k] for k in overrides if k not in NO_RESULT} | how
         if changed := [name for name, value in asked.items() if value != usual[name]]:
             raise ValueError(
                 f"{', '.join(changed)}: not the setting of profile {place[1]!r}, whose records carry the "
@@ -220,15 +274,23 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
     elif place[1] == "smoke":
         runs = Path(tempfile.mkdtemp(prefix="reprolib-"))
         atexit.register(shutil.rmtree, runs, ignore_errors=True)
-    return Plan(
+    made = Plan(
         **values | {"paper": paper, "method": method, "tag": tag, "features": features},
         parameters=parameters,
-        load=entry.get("load") or {},
+        load=(entry.get("load") or {}) | how,
         source=entry["source"],
         reduced=entry.get("reduced") or "nothing",
         runs=runs,
         code={"commit": head, "dirty": dirty, "behaviours": latest(*makers, *feature_makers)},
     )
+    made.check_name()
+    return made
+
+
+def located(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the whole paths of folders: the same from any working folder."""
+    named = {k: v for k, v in given.items() if k in ("dataset", "features") and isinstance(v, str)}
+    return {**given, **{k: datasets.located(v) for k, v in named.items()}}
 
 
 def learned(features: str) -> tuple[str, str] | None:

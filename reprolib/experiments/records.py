@@ -7,6 +7,8 @@ set, and `y` is checked against the data set wherever that is at hand.
 import hashlib
 import io
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,47 @@ import numpy as np
 
 from reprolib import metrics
 from reprolib.checks import check_keys, check_name
+from reprolib.data.load import located
 from reprolib.experiments.machine import machine, peak_memory_mb
 from reprolib.experiments.probes import is_stale as is_stale
 from reprolib.files import BOOK, file_sha256, write_atomically
 
 SCHEMA = 3
 DECIMALS = 6
+LONGEST = 48  # characters of a part of a file name: people's folders may be called as they like
 # What a record says of its run, in the order of the file; `dataset` is told with its images
 SETTING = "paper method variant dataset profile tag task parameters random_state".split()
 USUAL = {"variant": "paper", "tag": "main", "task": "clustering"}
 
 
 def stem(method: str, dataset: str, profile: str, tag: str, random_state: int) -> str:
-    """Name a run's files: `<method>-<dataset>-<profile>-<tag>-seed<k>`, safe characters only."""
-    parts = [method, dataset, profile, tag]
-    clean = ["".join(c if c.isalnum() or c in "_.=" else "-" for c in p).strip("-") for p in parts]
-    return "-".join(clean) + f"-seed{random_state}"
+    """Name a run's files: `<method>-<dataset>-<profile>-<tag>-seed<k>`, short and of safe characters only."""
+    dataset = known_as(dataset)
+    short = _short(dataset, always=_clean(dataset) != dataset), profile, _short(tag)
+    return "-".join((method, *short)) + f"-seed{random_state}"
+
+
+def known_as(dataset: str) -> str:
+    """What records and files call a data set: its name, for folder:PATH as folder-NAME-1a2b3c4d, without the path.
+
+    The hexadecimal digits are of the SHA-256 of the whole path.
+    """
+    if not dataset.startswith("folder:"):
+        return dataset
+    path = located(dataset)
+    return f"folder-{_short(os.path.basename(path), told=path, always=True)}"
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=]", "-", text).strip("-")
+
+
+def _short(text: str, *, told: str = "", always: bool = False) -> str:
+    """Text in safe characters; with a hash, of it or of what is `told`, if `always` or where little of it is left."""
+    if not always and text.isascii() and len(text) <= LONGEST:
+        return _clean(text)
+    digest = hashlib.sha256(os.fsencode(told or text)).hexdigest()[:8]
+    return f"{_clean(text)[:LONGEST]}-{digest}".lstrip("-")
 
 
 def record(
@@ -64,7 +91,7 @@ def record(
     name = stem(*(setting[k] for k in ("method", "dataset", "profile", "tag", "random_state")))
     described = machine()
     about = {key: getattr(images, key) for key in ("n", "shape", "sha256", "transforms")}
-    setting["dataset"] = {"name": setting["dataset"]} | about
+    setting["dataset"] = {"name": known_as(setting["dataset"])} | about
     entry = {
         "schema": SCHEMA,
         **{key: setting[key] for key in SETTING},

@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
+from reprolib.data.cache import data_root
 from reprolib.experiments.paper import paper_folder
-from reprolib.experiments.plan import SETTINGS, Plan, plan
+from reprolib.experiments.plan import SETTINGS, Plan, located, plan
 from reprolib.experiments.plan import given as given
 from reprolib.experiments.records import read as read
 from reprolib.experiments.records import told as told
@@ -48,7 +49,8 @@ def run(
     if not seeds or jobs < 1:
         raise ValueError(f"at least one seed and one job are needed; got {list(seeds)}, {jobs}.")
     folder = Path(runs_dir) if runs_dir is not None else paper_folder(paper) / "runs"
-    asked = {**(parameters or {}), "runs_dir": str(folder.resolve())}
+    # the page runs in its own folder
+    asked = located(parameters or {}) | {"runs_dir": str(folder.expanduser().resolve())}
     if "random_state" in asked:
         raise ValueError("random_state is set by the seeds; pass seeds (--seeds N) instead.")
     plans = [plan(paper, asked | {"random_state": int(seed)}) for seed in seeds]
@@ -57,6 +59,9 @@ def run(
     waiting = [p for p in plans if force or not p.is_finished()]
     if waiting:
         waiting[0].images()  # a data set that is not there should stop here, not in a notebook
+    for item in waiting:
+        with item.lock():  # nor should a run that another process is at: its log would be lost
+            pass
     if failures := _execute(waiting, asked, jobs, len(plans)):
         raise RunFailed("\n".join(failures))
     return [p.runs / f"{p.stem}.json" for p in plans]
@@ -106,6 +111,7 @@ def _start(item: Plan, asked: Mapping[str, Any], scratch: Path, jobs: int) -> su
     # the kernel must be this interpreter's and find this package, installed or not
     paths = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": paths}
+    environment["REPROLIB_DATA"] = str(data_root().resolve())
     if jobs > 1:
         share = str(max(1, (os.cpu_count() or 1) // jobs))
         environment = {f"{of}_NUM_THREADS": share for of in ("OMP", "NUMBA", "OPENBLAS")} | environment
