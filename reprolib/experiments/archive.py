@@ -126,12 +126,10 @@ def _checked(path: Path) -> dict[str, Any]:
     for name, number in entry["behaviours"].items():
         check_name(f"behaviour in {path.name}", name, known)
         check_name(f"number of behaviour {name} in {path.name}", number, [b["id"] for b in known[name]])
-    again, stored = records.rescore(entry), entry["metrics"]
-    near = again.keys() == stored.keys() and all(
-        again[r].keys() == stored[r].keys() and all(abs(again[r][m] - stored[r][m]) < NEAR for m in stored[r])
-        for r in stored
+    again, stored = (
+        {(r, m): v for r, row in e.items() for m, v in row.items()} for e in (records.rescore(entry), entry["metrics"])
     )
-    if not near:
+    if again.keys() != stored.keys() or any(abs(again[key] - stored[key]) > NEAR for key in stored):
         raise ValueError(f"{path.name}: its labels do not give its metrics again")
     return entry
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from reprolib.experiments.plan import Plan
 from reprolib.training.trainer import Run
@@ -36,11 +36,12 @@ class Device:
     call: float
 
 
-# Peaks: data sheets of H100 SXM and A100 SXM, TF32 without sparsity; calls: eager PyTorch from one thread of a
-# server's processor. The laptop: four cores of 3 GHz with two 8-wide multiply-adds
+RECORDED = 0.4  # of the time that the host takes for a call, where a step is recorded as a CUDA graph
+# Peaks: data sheets of H100 SXM and A100 SXM, TF32 without sparsity; calls: 6 and 8 us of eager PyTorch on a server's
+# processor, recorded. The laptop: four cores of 3 GHz with two 8-wide multiply-adds
 DEVICES = {
-    "H100": Device(SHARE["cuda"] * 495e12, 6e-6),
-    "A100": Device(SHARE["cuda"] * 156e12, 8e-6),
+    "H100": Device(SHARE["cuda"] * 495e12, RECORDED * 6e-6),
+    "A100": Device(SHARE["cuda"] * 156e12, RECORDED * 8e-6),
     "laptop": Device(SHARE["cpu"] * 0.38e12, 4e-6),
 }
 
@@ -93,9 +94,9 @@ def this_device() -> Device:
         return (time.perf_counter() - began) / repeats
 
     factor = square.bfloat16() if where == "cuda" else square
-    rate = 2 * size**3 / seconds(lambda: factor @ factor, few)
+    rate, call = 2 * size**3 / seconds(lambda: factor @ factor, few), seconds(one.sin, 2000)
     # convolutions take TF32, at half of bfloat16's rate
-    return Device(SHARE[where] * rate / (2 if where == "cuda" else 1), seconds(one.sin, 2000))
+    return Device(SHARE["cuda"] * rate / 2, RECORDED * call) if where == "cuda" else Device(SHARE["cpu"] * rate, call)
 
 
 def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mapping[str, Any]]) -> Cost:
@@ -114,9 +115,9 @@ def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mappi
             seconds = sum(near["seconds"].values()) * growth**GROWTH
             memory = near["peak_memory_mb"] / 1e3 * growth
         return Cost((), n, RUN_SECONDS + seconds, memory, 3e-9 * n)
-    settings = {
-        k: v for k, v in item.parameters.items() if not k.endswith("_epochs") and k not in ("device", "verbose")
-    }
+    # fractions (rates, weights of losses) change no count
+    settings = {k: v for k, v in item.parameters.items() if type(v) is not float and not k.endswith("_epochs")}
+    settings |= {"device": "cpu", "verbose": False}
     parts, weights = _counted(item.method, shape, tuple(sorted(settings.items())))
     epochs = {"pretrain": "pretrain_epochs", "phase 1": "phase1_epochs", "phase 2": "phase2_epochs"}
     passes = {stage: item.parameters.get(name, 0) for stage, name in epochs.items()}
@@ -138,7 +139,7 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
     """Name, FLOPs a sample, operations a step and batch size of each kind of stage, and the number of weights."""
     from reprolib.experiments.paper import estimator_class
 
-    parameters = dict(settings) | {"device": "cpu", "random_state": 0}
+    parameters = dict(settings) | {"random_state": 0}
     batch = parameters["batch_size"]
     n = max(SAMPLES, 2 * parameters["n_clusters"])
     if "pretrain_epochs" in estimator_class(method)().get_params():
@@ -159,18 +160,21 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
         for optimizer in run.optimizers.values():
             for group in optimizer.param_groups:
                 group["foreach"] = True  # as on a GPU
-        with FlopCounterMode(display=False) as products, _Calls() as calls:
+        with _Counter() as counted:
             stage.step(next(iter(stage.batches())))
         name = "periods" if method == "JULE" else stage.name
-        found.append((name, products.get_total_flops() / n, calls.count, batch))
+        found.append((name, counted.flops / n, counted.calls, batch))
     return found, sum(p.numel() for p in run.modules.parameters())
 
 
-class _Calls(TorchDispatchMode):
-    """Counts operations, those of backward passes and optimizers too."""
+class _Counter(TorchDispatchMode):
+    """Counts operations, and the FLOPs of products and convolutions; of backward passes and optimizers too."""
 
-    count = 0
+    flops = calls = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return function(*args, **kwargs or {})
+        value = function(*args, **kwargs or {})
+        self.calls += 1
+        if (formula := flop_registry.get(function._overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs or {}, out_val=value)
+        return value

@@ -11,11 +11,14 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import torch
 
 from reprolib.experiments.cost import Cost, Device
 from reprolib.experiments.plan import Plan, plan
@@ -78,6 +81,7 @@ def _one_run(connection: Connection, paper: str, given: dict[str, Any]) -> tuple
         return said, not (memory or "CUDA" in said)
     finally:
         gc.collect()
+        torch.cuda.empty_cache()  # the others need it
 
 
 class Workers:
@@ -97,7 +101,7 @@ class Workers:
         self.busy: dict[Connection, tuple[Any, Task, float, float]] = {}  # process, task, when begun, what expected
         self.idle: list[tuple[Any, Connection]] = []
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        self.devices = visible.split(",") if visible else [str(i) for i in range(_n_devices())]
+        self.devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
         self.started = 0
 
     def run(self) -> None:
@@ -137,26 +141,20 @@ class Workers:
     def _give(self, task: Task) -> None:
         process, connection = self.idle.pop() if self.idle else self._start()
         self.busy[connection] = process, task, time.monotonic(), self.expected(task)
-        connection.send((task.item.paper, task.given))
+        with contextlib.suppress(OSError):  # dead: `_hear` will tell
+            connection.send((task.item.paper, task.given))
 
     def _start(self) -> tuple[Any, Connection]:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         share = str(max(1, (os.cpu_count() or 1) // self.n))
-        settings = {
-            f"{of}_NUM_THREADS": os.environ.get(f"{of}_NUM_THREADS", share) for of in ("OMP", "NUMBA", "OPENBLAS")
-        }
+        settings = {f"{of}_NUM_THREADS": share for of in ("OMP", "NUMBA", "OPENBLAS")} | os.environ
         if len(self.devices) > 1:
             settings["CUDA_VISIBLE_DEVICES"] = self.devices[self.started % len(self.devices)]
         self.started += 1
         process = context.Process(target=work, args=(there,), daemon=True)
-        before = os.environ.copy()
-        os.environ.update(settings)
-        try:
+        with patch.dict(os.environ, settings):
             process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
         there.close()
         return process, here
 
@@ -178,14 +176,13 @@ class Workers:
             self._retire(process, connection)
         else:
             self.idle.append((process, connection))
-        seconds, name = time.monotonic() - began, task.item.stem
+        seconds, name, method = time.monotonic() - began, task.item.stem, task.item.method
+        (self.failed if said else self.done).append(name)
         if said:
-            self.failed.append(f"{name}: {said}\n  log: {log_of(task.item)}")
-            print(f"failed: {name}: {said}", flush=True)
+            print(f"failed: {name}: {said}\n  log: {log_of(task.item)}", flush=True)
             return
         self.pretrained.add(task.pretraining)
-        self.ratio[task.item.method] = self.ratio.get(task.item.method, 1.0) * seconds / expected
-        self.done.append(name)
+        self.ratio[method] = self.ratio.get(method, 1.0) * seconds / expected
         print(f"{name}: {told(read(task.item.runs / f'{name}.json'))}, {seconds:.0f} s in all", flush=True)
 
     def _retire(self, process: Any, connection: Connection) -> None:
@@ -210,22 +207,12 @@ class Workers:
                 process.kill()
 
 
-def _n_devices() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def run_all(
-    tasks: Sequence[Task], jobs: int, device: Device, seconds: float, say: Callable[[str], Any] = print
-) -> bool:
+def run_all(tasks: Sequence[Task], jobs: int, device: Device, seconds: float) -> bool:
     """Work through tasks in this order, `jobs` at a time, for `seconds` at most; tell what came; True: none failed."""
     workers = Workers(jobs, tasks, device, seconds)
     workers.run()
     for why in dict.fromkeys(workers.left.values()):
         names = [name for name, reason in workers.left.items() if reason == why]
-        say(f"left, {why}: {len(names)}, {', '.join(names[:FEW])}{', ...' * (len(names) > FEW)}")
-    say(f"{len(workers.done)} runs done, {len(workers.failed)} failed, {len(workers.left)} left")
-    for said in workers.failed:
-        say(said)
+        print(f"left, {why}: {len(names)}, {', '.join(names[:FEW])}{', ...' * (len(names) > FEW)}")
+    print(f"{len(workers.done)} runs done, {len(workers.failed)} failed, {len(workers.left)} left", flush=True)
     return not workers.failed

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from reprolib.experiments import cost, records, reproduce, run, single, workers
 from reprolib.experiments.paper import Paper
 from reprolib.experiments.plan import plan
+from reprolib.methods.autoencoder import Pretrain
+from reprolib.training import checkpoint
 
 HERE = ("usps", "coil20", "digits")
 FAST = cost.Device(1e15, 0.0)
@@ -58,12 +61,11 @@ def test_the_gaps_are_the_papers_cells_first_and_known_ones_last(some_data, tmp_
 
 
 def test_a_run_with_a_record_is_no_gap(some_data, tmp_path):
-    tasks = reproduce.gaps(["dcss"], "smoke", tmp_path)
+    tasks = reproduce.gaps(["jule"], "smoke", tmp_path)
     task = next(t for t in tasks if t.item.method == "KMeans")
-    assert len({t.item.stem for t in tasks}) == len(tasks)
-    path = single.execute(plan("dcss", task.given))
+    path = single.execute(plan("jule", task.given))
     assert records.read(path)["executed"] == "script"
-    again = reproduce.gaps(["dcss"], "smoke", tmp_path)
+    again = reproduce.gaps(["jule"], "smoke", tmp_path)
     assert {t.item.stem for t in tasks} - {t.item.stem for t in again} == {task.item.stem}
 
 
@@ -159,7 +161,7 @@ def test_one_process_takes_run_after_run(tmp_path, monkeypatch):
 
 
 def test_at_the_end_of_the_budget_the_checkpoint_stays_and_the_next_call_ends_the_same(tmp_path, capsys):
-    asked = entry(method="DCSS", tag="long", pretrain_epochs=6)
+    asked = entry(method="AEKMeans", tag="long", pretrain_epochs=6, phase2_epochs=0)
     (task,) = listed(tmp_path, asked)
 
     class Ends(workers.Workers):
@@ -179,11 +181,48 @@ def test_at_the_end_of_the_budget_the_checkpoint_stays_and_the_next_call_ends_th
     (again,) = listed(tmp_path, asked)
     assert 0 < again.left < 1
     assert workers.run_all([again], 1, FAST, 1e9)
-    (whole,) = listed(tmp_path / "whole", asked) if (tmp_path / "whole").mkdir() is None else ()
+    (tmp_path / "whole").mkdir()
+    (whole,) = listed(tmp_path / "whole", asked)
     path = single.execute(whole.item)
     found = [records.load_arrays(records.read(p)) for p in (path, task.item.runs / f"{task.item.stem}.json")]
-    for name in ("ae", "u", "q"):
-        np.testing.assert_array_equal(*(f[name] for f in found))
+    np.testing.assert_array_equal(*(f["ae"] for f in found))
+
+
+SHORT = {"method": "AEKMeans", "pretrain_epochs": 3, "phase2_epochs": 0, "tag": "short"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The labels of an uninterrupted run of SHORT."""
+    path = single.execute(plan("dcss", SHORT | {"runs_dir": str(tmp_path_factory.mktemp("whole"))}))
+    return records.load_arrays(records.read(path))["ae"]
+
+
+@pytest.mark.parametrize("fault", ["memory", "driver", "disk"])
+def test_a_fault_costs_an_epoch_at_most(tmp_path, monkeypatch, whole, fault):
+    item = plan("dcss", SHORT | {"runs_dir": str(tmp_path)})
+    raised = {"memory": torch.OutOfMemoryError("CUDA out of memory"), "driver": RuntimeError("CUDA error: launch")}
+    error = raised.get(fault, OSError(28, "No space left on device"))
+    epochs, begin, step, write = [], Pretrain.begin_epoch, Pretrain.step, checkpoint.write_atomically
+
+    def fails(self, batch):
+        if self.run.epoch == 1:
+            raise error
+        return step(self, batch)
+
+    def full(path, function):
+        if len(epochs) == 2:
+            raise error
+        write(path, function)
+
+    monkeypatch.setattr(Pretrain, "begin_epoch", lambda self: (begin(self), epochs.append(self.run.epoch)))
+    with monkeypatch.context() as patch:
+        patch.setattr(*((checkpoint, "write_atomically", full) if fault == "disk" else (Pretrain, "step", fails)))
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            single.execute(item)
+    path = single.execute(item)
+    assert epochs == [0, 1, 1, 2]
+    np.testing.assert_array_equal(records.load_arrays(records.read(path))["ae"], whole)
 
 
 def test_nothing_is_begun_that_cannot_end(tmp_path, capsys):
@@ -253,13 +292,14 @@ def test_each_process_has_a_device_of_its_own(monkeypatch, tmp_path):
 
 def test_without_jupyter_a_run_is_a_script_with_the_same_record(tmp_path, monkeypatch):
     notebook, script = tmp_path / "notebook", tmp_path / "script"
-    (there,) = run.run("dcss", {}, [0], runs_dir=notebook)
+    asked = {"method": "AEKMeans"}
+    (there,) = run.run("dcss", asked, [0], runs_dir=notebook)
     monkeypatch.setattr(run, "find_spec", lambda name: None)
-    (path,) = run.run("dcss", {}, [0], runs_dir=script)
+    (path,) = run.run("dcss", asked, [0], runs_dir=script)
     one, other = records.read(there), records.read(path)
     assert other["executed"] == "script" and "executed" not in one
     assert one["metrics"] == other["metrics"] and one["parameters"] == other["parameters"]
     assert set(other) - {"executed"} == set(one)
-    assert run.run("dcss", {}, [0], runs_dir=script) == [path]
+    assert run.run("dcss", asked, [0], runs_dir=script) == [path]
     with pytest.raises(run.RunFailed, match="(?s)n_clusters.*log: .*too-many"):
         run.run("dcss", {"method": "KMeans", "n_clusters": 1700, "tag": "too-many"}, [0], runs_dir=script)
