@@ -95,6 +95,11 @@ def test_pictures_load(reports):
         assert report.probe["broken_images"] == [], report.path
 
 
+def test_every_map_to_look_into_has_come_to_life(reports):
+    for report in reports:
+        assert report.probe["idle_maps"] == 0, report.path
+
+
 def test_one_search_field(reports):
     pages = [report for report in reports if report.path.startswith("book/")]
     assert pages
@@ -235,6 +240,7 @@ def test_explorer_follows_keys_and_mouse(tmp_path, program):
     )
     write_site(tmp_path / "site", f"{style}{packed._repr_html_()}{script}<script>{READER}</script>")
     (report,) = browser.visit(tmp_path / "site", ["index.html"], program=program, width=NARROW)
+    assert report.probe["idle_maps"] == 0
     (line,) = [line for line in report.console_errors if "favicon" not in line]
     told, order = json.loads(line), np.argsort(places).tolist()
     assert report.probe["overflow"] <= 0

@@ -1,5 +1,7 @@
 """The stored thumbnails: they are images of the records' data sets, in the order of the records' points."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,23 @@ def test_the_images_are_those_of_the_data_set(about):
     assert images.sha256 == about["data_sha256"]
     chosen = np.arange(about["images"]) * images.n // about["images"]
     assert np.array_equal(pictures.thumbnails(about), images.pixels[chosen, 0])
+
+
+def test_the_tool_writes_the_stored_sheets_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(thumbs, "THUMBS", tmp_path)
+    monkeypatch.setattr(thumbs, "SETS", {"usps": thumbs.SETS["usps"]})
+    try:
+        thumbs.main()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    (written,) = json.loads((tmp_path / "manifest.json").read_text())
+    kept = STORED[written["data_sha256"]]
+    compressed = {"file_sha256"}  # may differ with the version of zlib, the images may not
+    assert {k: v for k, v in written.items() if k not in compressed} == {
+        k: kept[k] for k in kept if k not in compressed
+    }
+    assert file_sha256(tmp_path / "usps.png") == written["file_sha256"]
+    monkeypatch.setattr(pictures, "THUMBS", tmp_path)
+    again = pictures.thumbnails(written)
+    monkeypatch.undo()
+    assert np.array_equal(again, pictures.thumbnails(kept))

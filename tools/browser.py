@@ -39,6 +39,7 @@ PROBE = """
     search_fields: [...document.querySelectorAll(
       'input[type=search], .search-button-field, .search-button')]
       .filter(e => e.checkVisibility({visibilityProperty: true})).length,
+    idle_maps: document.querySelectorAll('figure.explorer:not(.explorer-ready)').length,
     overflow: page.scrollWidth - page.clientWidth,
   };
 })()

@@ -193,7 +193,7 @@ def contact_sheet(pictured: Pictured, n_right: int = 8, n_wrong: int = 5) -> Fig
         right = inside & (pictured.y == of)
         mostly = pictured.names[np.bincount(pictured.y[inside]).argmax()]
         title = f"cluster of {pictured.names[of]}" if of >= 0 else f"without class, mostly {mostly}"
-        told = f"{title}\n{inside.sum():,} images, {right.sum() / inside.sum():.0%}"
+        told = f"{title}\n{inside.sum():,} image{'s' if inside.sum() > 1 else ''}, {right.sum() / inside.sum():.0%}"
         axes.text(-0.2, 1.25 * row, told, ha="right", va="center", fontsize=9)
         for start, part, most in ((0, right, n_right), (n_right + 0.5, inside & ~right, n_wrong)):
             places = np.flatnonzero(part[pictured.shown])
@@ -215,9 +215,8 @@ def mistakes(pictured: Pictured, n: int = 20, columns: int = 10) -> Figure:
         mark = f"✗ {pictured.names[pictured.y[number]]}\nnot {pictured.names[of] if of >= 0 else 'any'}"
         place = np.searchsorted(pictured.shown, number)
         _tile(axes, pictured, place, 1.25 * (i % columns), 1.6 * (i // columns), mark)
-    axes.text(
-        0, -0.6, f"surest: {by}" if len(numbers) else "no mistake among the images that can be shown", fontsize=10
-    )
+    title = f"surest: {by}" if len(numbers) else "no mistake among the images that can be shown"
+    axes.text(0, -0.6, title, fontsize=10)
     return figure
 
 

@@ -97,7 +97,9 @@ def test_more_clusters_than_classes_and_a_class_without_one(tmp_path):
 def test_no_mistake_and_one_image_a_cluster(tmp_path):
     made = pictured(tmp_path, [0, 1, 2], [2, 0, 1])
     assert made.says() == "3 of 3 images (100.0%) lie in the cluster of their class."
-    assert tiles(pictures.contact_sheet(made)) == [[0], [1], [2]]
+    sheet = pictures.contact_sheet(made)
+    assert tiles(sheet) == [[0], [1], [2]]
+    assert "1 image, 100%" in sheet.axes[0].texts[0].get_text()
     figure = pictures.mistakes(made)
     assert marks(figure) == [] and "no mistake" in figure.axes[0].texts[0].get_text()
 
