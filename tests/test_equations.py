@@ -21,6 +21,7 @@ from reprolib.graph.linkage import degree_affinity, graph_degree_linkage
 from reprolib.methods import JULE
 from reprolib.methods.jule import Triplets, inverse_decay, period_lengths, weighted_triplet_loss
 from reprolib.training.trainer import Run
+from tools import sources
 
 BOOK = Path(__file__).parents[1] / "book"
 PAPERS = {"jule": "paper 002", "dcss": "paper 004"}
@@ -91,6 +92,17 @@ def resolve(name: str) -> object:
             target = getattr(target, attribute)
         return target
     raise AssertionError(f"{name} cannot be imported")
+
+
+def test_the_lines_beside_an_equation_are_those_that_run():
+    for _, names in equations().values():
+        for name in names:
+            _, lines = sources.lines_of(name)
+            assert lines == inspect.getsource(resolve(name)).rstrip()
+    assert sources.lines_of("reprolib.methods.jule.JULE.stages")[1].lstrip().startswith("def stages")
+    for wrong in ("reprolib.methods.jule.nothing", "reprolib.nowhere.f"):
+        with pytest.raises(LookupError, match=wrong):
+            sources.lines_of(wrong)
 
 
 def test_every_equation_of_the_paper_is_printed():
