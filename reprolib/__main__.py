@@ -111,7 +111,7 @@ def run(
 ) -> None:
     """Run a paper's experiment, one record a seed.
 
-    PAPER is a folder of the book, as jule.
+    PAPER is the chapter to run: jule or dcss.
     """
     from reprolib.experiments import run as experiment
     from reprolib.experiments.records import read, told
