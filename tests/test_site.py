@@ -6,6 +6,7 @@ Skips when the book is not built, or when no browser is installed. REPROLIB_REQU
 
 import json
 import os
+import re
 import shutil
 from urllib.parse import urlsplit
 
@@ -67,6 +68,26 @@ def test_every_notebook_page_offers_its_executed_notebook(built):
         assert any(cell.get("execution_count") for cell in download.cells), page
 
 
+def test_every_picture_has_words(built):
+    named = {path.name: page.unnamed for path, page in built.pages.items() if page.unnamed}
+    assert named == {}
+
+
+def test_a_picture_without_words_is_found(tmp_path):
+    hashed = f"_images/{'0f' * 32}.png"
+    pictures = f'<img src="a.png" alt="{hashed}"><img src="b.png"><img src="c.png" alt="c.png"><img src="d" alt="Up.">'
+    (page,) = (p for p in write_site(tmp_path / "site", pictures).pages.values() if p.unnamed)
+    assert page.unnamed == ["a.png", "b.png", "c.png"]
+
+
+def test_code_stands_beside_what_names_it(built):
+    named = re.compile(r"Code:\s`(reprolib[\w.]+)`")
+    for page in notebooks.pages():
+        anchors = built.pages[(HTML / page.with_suffix(".html")).resolve()].anchors
+        for name in named.findall((notebooks.ROOT / page).read_text()):
+            assert f"source-{name.replace('.', '-').lower()}" in anchors, f"{page} shows no lines of {name}"
+
+
 def test_nothing_is_loaded_from_outside(built):
     assert built.outside_resources() == []
 
@@ -88,6 +109,12 @@ def test_mathematics_is_typeset(reports):
     for report in reports:
         assert report.probe["untypeset"] == [], report.path
         assert report.probe["math_errors"] == [], report.path
+
+
+def test_tables_can_be_scrolled_by_keyboard(reports):
+    assert sum(report.probe["tables"] for report in reports) > 0
+    for report in reports:
+        assert report.probe["unreachable_tables"] == 0, report.path
 
 
 def test_pictures_load(reports):

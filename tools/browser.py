@@ -36,6 +36,9 @@ PROBE = """
     math_errors: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')]
       .map(m => m.getAttribute('data-mjx-error') || m.textContent),
     broken_images: [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src),
+    tables: document.querySelectorAll('.book-table').length,
+    unreachable_tables: [...document.querySelectorAll('.book-table')]
+      .filter(t => t.tabIndex < 0 || !t.getAttribute('aria-label')).length,
     search_fields: [...document.querySelectorAll(
       'input[type=search], .search-button-field, .search-button')]
       .filter(e => e.checkVisibility({visibilityProperty: true})).length,

@@ -22,16 +22,19 @@ LOADED = {
 }
 #: <link rel=...> values that load nothing
 POINTERS = {"alternate", "author", "canonical", "index", "license", "next", "prev", "search"}
+#: What a builder writes as alt text by itself: a file's name, mostly a hash
+FILE_NAME = re.compile(r"\S*[0-9a-f]{16,}\S*|\S*\.\w{3,4}")
 CSS_ADDRESS = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s;]+)""")
 
 
 @dataclass
 class Page:
-    """Anchors and addresses of one HTML file."""
+    """Anchors and addresses of one HTML file, and its pictures without words for a reader who cannot see them."""
 
     anchors: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
     redirects: bool = False
 
 
@@ -54,6 +57,8 @@ class _Reader(HTMLParser):
             self.page.loaded += [candidate.split()[0] for candidate in candidates]
         if tag == "a" and "href" in attributes:
             self.page.links.append(attributes["href"])
+        if tag == "img" and not says_something(attributes.get("alt", "")):
+            self.page.unnamed.append(attributes.get("src", "")[:80])
         if tag == "link" and "href" in attributes:
             relations = set(attributes.get("rel", "").lower().split())
             target = self.page.links if relations <= POINTERS else self.page.loaded
@@ -77,6 +82,11 @@ def read_page(path: Path) -> Page:
     reader = _Reader()
     reader.feed(path.read_text(encoding="utf-8"))
     return reader.page
+
+
+def says_something(alt: str) -> bool:
+    """Whether an alt text is one: neither empty nor the name of a file."""
+    return bool(alt.strip()) and not FILE_NAME.fullmatch(alt.strip())
 
 
 def is_outside(address: str) -> bool:

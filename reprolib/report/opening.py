@@ -28,7 +28,7 @@ STANDS = {  # of a cell's verdict
 
 def found(judged: Rows) -> str:
     """The claims of `claims.judged` by WORDS, as Markdown: a paragraph each, how many and which."""
-    groups = _by_word(judged).items()
+    groups = by_word(judged).items()
     return "\n\n".join(f"**{word.capitalize()}** ({len(what)}): {' '.join(what)}" for word, what in groups)
 
 
@@ -36,7 +36,7 @@ def chips(title: str, judged: Rows) -> str:
     """A paper's claims counted by WORDS, as a line of HTML; the mark and the word say what the colour says."""
     marks = {word: MARKS.get(verdict, "–") for verdict, word in reversed(WORDS.items())}
     line = f"<b>{html.escape(title)}</b>"
-    for word, what in _by_word(judged).items():
+    for word, what in by_word(judged).items():
         line += f' <span class="chip {word.replace(" ", "-")}">{marks[word]} {len(what)} {word}</span>'
     return f'<p class="chips">{line}</p>'
 
@@ -56,7 +56,7 @@ def numbers(cells: Rows, names: Mapping[str, str]) -> str:
     return "\n\n".join(lines)
 
 
-def _by_word(judged: Rows) -> dict[str, list[str]]:
+def by_word(judged: Rows) -> dict[str, list[str]]:
     """Claims by word, in the order of WORDS."""
     groups: dict[str, list[str]] = {word: [] for word in WORDS.values()}
     for row in judged:
