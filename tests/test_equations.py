@@ -100,6 +100,7 @@ def test_the_lines_beside_an_equation_are_those_that_run():
             _, lines = sources.lines_of(name)
             assert lines == inspect.getsource(resolve(name)).rstrip()
     assert sources.lines_of("reprolib.methods.jule.JULE.stages")[1].lstrip().startswith("def stages")
+    assert sources.lines_of("reprolib.methods.JULE") == sources.lines_of("reprolib.methods.jule.JULE")
     for wrong in ("reprolib.methods.jule.nothing", "reprolib.nowhere.f"):
         with pytest.raises(LookupError, match=wrong):
             sources.lines_of(wrong)

@@ -23,7 +23,8 @@ def lines_of(name: str, root: Path = ROOT) -> tuple[Path, str]:
     """
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
-        path = Path(*parts[:cut]).with_suffix(".py")
+        module = Path(*parts[:cut])
+        path = module / "__init__.py" if (root / module).is_dir() else module.with_suffix(".py")
         if not (root / path).is_file():
             continue
         text = (root / path).read_text()
