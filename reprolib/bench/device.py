@@ -24,7 +24,7 @@ from reprolib.training.trainer import Run, Stage, Steps
 
 K, N_CLUSTERS = 20, 10
 BLOCK = 4096  # rows of a plain search that are compared at once: 1.1 GB of distances at 70,000
-ROUNDS = 20  # replays or steps between two events
+ROUND_SECONDS = 0.03  # of calls between two events
 QUICK = {"searches": ((256, 16),), "batches": (50,), "sides": (16,), "size": 16}
 PLAIN, COMPILED = "plain PyTorch", "torch.compile"
 
@@ -34,7 +34,7 @@ def measure(
     device: str = "cuda",
     searches: tuple[tuple[int, int], ...] = ((8_192, 160), (65_536, 160), (65_536, 784)),
     batches: tuple[int, ...] = (500, 10_000),
-    sides: tuple[int, ...] = (16, 28),
+    sides: tuple[int, ...] = (28,),
     size: int = 500,
 ) -> dict[str, Any]:
     """Seconds of k-NN searches (n, d), pair losses of `batches` and training steps on `size` images; printed too.
@@ -121,7 +121,7 @@ MEMBERS = dict.fromkeys([*steps.MEMBERS, "JULE"])
 
 
 def _step(name: str, images: np.ndarray, size: int, device: torch.device) -> dict[str, Any]:
-    row: dict[str, Any] = {"images": JULE.batch_size if name == "JULE" else size}
+    row: dict[str, Any] = {"images": min(JULE.batch_size, len(images)) if name == "JULE" else size}
     for precision in steps.PRECISIONS:
         stage = (
             steps.start(name, images, size, precision, device.type)
@@ -168,23 +168,23 @@ def _ways(ways: dict[str, Callable[[], object]], device: torch.device) -> dict[s
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of one call: on CUDA the median over at least 5 rounds, between events that the device writes."""
-    for _ in range(5 if device.type == "cuda" else 1):
-        work()
+    """Of one call: on CUDA the median of a few rounds between events that the device writes."""
     if device.type == "cpu":
+        work()
         return smallest({"": work})[""]["seconds"]
-    times = []
-    for _ in range(7):
+
+    def between(rounds: int) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             work()
         end.record()
         end.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3 / ROUNDS)
-        if sum(times) * ROUNDS > 3:
-            break
-    return float(np.median(times))
+        return begin.elapsed_time(end) / 1e3 / rounds
+
+    between(5)  # compiles, records, warms up
+    rounds = max(3, min(50, int(ROUND_SECONDS / between(3))))
+    return float(np.median([between(rounds) for _ in range(5)]))
 
 
 def _product_rate(precision: str, device: torch.device) -> float:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
-from sklearn.utils import gen_batches
 
 from reprolib import metrics
+from reprolib.checks import pick_device
 from reprolib.training.checkpoint import load_checkpoint, save_checkpoint
 
 POINTS = 2000
@@ -153,9 +153,9 @@ def seconds_by_stage(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def isolated(q: np.ndarray, similarity: float) -> int:
     """Count rows of q (n, K) whose products with all others are at most `similarity` (paper 004, figure 13)."""
-    count, q = 0, np.ascontiguousarray(q, dtype=np.float32)
-    for rows in gen_batches(len(q), BLOCK_ROWS):
-        products = q[rows] @ q.T  # (block, n)
-        np.fill_diagonal(products[:, rows], 0.0)  # with itself
-        count += int((products.max(1) <= similarity).sum())
-    return count
+    count, rows = 0, torch.as_tensor(np.asarray(q, dtype=np.float32), device=pick_device())
+    for start in range(0, len(rows), BLOCK_ROWS):
+        products = rows[start : start + BLOCK_ROWS] @ rows.T  # (block, n)
+        products[:, start:].fill_diagonal_(0.0)  # with itself
+        count += (products.amax(1) <= similarity).sum()
+    return int(count)
