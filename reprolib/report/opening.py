@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from reprolib.report.compare import FAILS, HOLDS, NOT_RUN, PARTLY, REDUCED, UNKNOWN
+from reprolib.report.compare import FAILS, HOLDS, NOT_RUN, PARTLY, REDUCED, UNKNOWN, VERDICTS
 from reprolib.report.tables import MARKS
 
 Rows = Iterable[Mapping[str, Any]]
@@ -16,13 +16,6 @@ WORDS = {  # of a claim's verdict
     REDUCED: "could not be tested",
     NOT_RUN: "could not be tested",
     "not started": "not started",
-}
-STANDS = {  # of a cell's verdict
-    "above": "above on",
-    "reached": "reached on",
-    "below": "below on",
-    UNKNOWN: "cannot tell on",
-    "one seed": "one seed on",
 }
 
 
@@ -45,15 +38,11 @@ def numbers(cells: Rows, names: Mapping[str, str]) -> str:
     """How rows of `compare.cells` stand to the published numbers: a line of Markdown a row, ours for theirs."""
     rows: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
-        if cell["verdict"] in STANDS:
+        if None not in (cell["mean"], cell["paper"]):
             where = f"{names[cell['dataset']]} ({cell['mean']:.3f} for {cell['paper']:.3f})"
-            groups = rows.setdefault(cell["row"], {what: [] for what in STANDS.values()})
-            groups[STANDS[cell["verdict"]]].append(where)
-    lines = []
-    for row, groups in rows.items():
-        told = [f"{what} {', '.join(where)}" for what, where in groups.items() if where]
-        lines.append(f"**{row}**: {'; '.join(told)}.")
-    return "\n\n".join(lines)
+            rows.setdefault(cell["row"], {}).setdefault(cell["verdict"], []).append(where)
+    told = {row: [f"{v} on {', '.join(at[v])}" for v in VERDICTS if v in at] for row, at in rows.items()}
+    return "\n\n".join(f"**{row}**: {'; '.join(what)}." for row, what in told.items())
 
 
 def by_word(judged: Rows) -> dict[str, list[str]]:
