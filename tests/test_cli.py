@@ -10,6 +10,7 @@ import pytest
 import reprolib
 from reprolib import __main__ as cli
 from reprolib.bench import run as bench
+from reprolib.experiments import archive
 from reprolib.experiments import run as experiment
 from reprolib.files import REPOSITORY
 
@@ -153,6 +154,48 @@ def test_run_passes_typed_values_seeds_and_folder(capsys, monkeypatch):
     assert seen["parameters"] == {"weight_decay": 0.001, "tag": "1e-3"}
     assert (seen["seeds"], seen["jobs"], seen["force"]) == ([0, 1, 2], 2, False)
     assert seen["runs_dir"] == "here"
+
+
+def test_a_plan_shows_what_a_run_costs_and_starts_nothing(capsys, tmp_path):
+    argv = f"run dcss --profile smoke --seeds 2 -p runs_dir={tmp_path} --plan".split()
+    status, out, _ = run(capsys, *argv)
+    head, *rows, total = out.splitlines()
+    assert status == 0 and all(name in head for name in ("here", "H100", "A100", "laptop", "memory", "disk"))
+    assert [row.split()[0] for row in rows] == [f"dcss/DCSS-digits-smoke-main-seed{k}" for k in range(2)]
+    assert total.startswith("2 runs")
+    path = tmp_path / "list.json"
+    path.write_text("[]")
+    assert run(capsys, "reproduce", "--plan", "--list", str(path))[1].splitlines()[1].startswith("0 runs")
+    assert [p.name for p in tmp_path.rglob("*")] == ["list.json"]
+
+
+def test_profile_is_short_for_a_parameter(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(experiment, "run", lambda paper, given, *a, **o: seen.append(given) or [])
+    assert cli.main(["run", "jule", "--profile", "cpu", "-p", "dataset=usps"]) == 0
+    assert seen == [{"dataset": "usps", "profile": "cpu"}]
+    status, _, err = run(capsys, "run", "jule", "--profile", "cpu", "-p", "profile=cpu")
+    assert status == 2 and "given twice" in err
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("8m", 480), ("1.5h", 5400), ("90s", 90), (".5m", 30)])
+def test_a_budget_has_a_unit(text, seconds):
+    assert cli._seconds(text) == seconds
+    with pytest.raises(ValueError, match="as in 8m, 1.5h or 90s"):
+        cli._seconds(text[:-1])
+
+
+def test_import_takes_an_archive_into_the_book_and_says_so(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        archive, "take", lambda paths, force: seen.append((paths, force)) or ["1 records, 1 of them new"]
+    )
+    status, out, _ = run(capsys, "import", "a.00", "a.01", "--force")
+    assert (status, out) == (0, "1 records, 1 of them new\n")
+    assert seen == [((Path("a.00"), Path("a.01")), True)]
+    monkeypatch.undo()
+    status, _, err = run(capsys, "import", __file__)
+    assert status == 2 and "not a whole archive of reprolib" in err
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from reprolib.experiments.single import execute
 GRACE = 15.0  # seconds before the end of the budget, for what runs to end at its checkpoint
 POLL_SECONDS = 1.0
 FEW = 8  # names in a line
+TAKEN = "another process is at it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,10 @@ def _one_run(connection: Connection, paper: str, given: dict[str, Any]) -> tuple
     try:
         connection.send(("begun", None))
         item = plan(paper, given)
+        if item.is_finished():  # by another process, meanwhile
+            return "", True
+        with item.lock():  # or the log would be lost that another process writes
+            pass
         log_of(item).parent.mkdir(parents=True, exist_ok=True)
         with log_of(item).open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             try:
@@ -75,6 +80,8 @@ def _one_run(connection: Connection, paper: str, given: dict[str, Any]) -> tuple
                 traceback.print_exc()
                 raise
         return "", True
+    except BlockingIOError:
+        return TAKEN, True
     except Exception as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         memory = isinstance(error, MemoryError) or "out of memory" in said
@@ -172,11 +179,14 @@ class Workers:
             self.pretrained.add(task.pretraining)
             return
         del self.busy[connection]
-        if said or not process.is_alive():
+        if said not in ("", TAKEN) or not process.is_alive():
             self._retire(process, connection)
         else:
             self.idle.append((process, connection))
         seconds, name, method = time.monotonic() - began, task.item.stem, task.item.method
+        if said == TAKEN:
+            self.left[name] = TAKEN
+            return
         (self.failed if said else self.done).append(name)
         if said:
             print(f"failed: {name}: {said}\n  log: {log_of(task.item)}", flush=True)

@@ -154,6 +154,18 @@ def test_a_fault_ends_one_run_and_the_next_call_has_it_again(tmp_path, monkeypat
     assert [t.item.tag for t in listed(tmp_path, *asked)] == list(faults)
 
 
+def test_a_run_that_another_process_is_at_or_has_done_is_passed_over(tmp_path, capsys):
+    tasks = listed(tmp_path, entry(method="AEKMeans"), entry())
+    done = single.execute(plan("dcss", tasks[1].given))
+    written = done.stat().st_mtime_ns
+    with tasks[0].item.lock():
+        assert workers.run_all(tasks, 1, FAST, 1e9)
+    said = capsys.readouterr().out
+    assert f"left, {workers.TAKEN}: 1, AEKMeans-digits-smoke-main-seed0" in said and "1 runs done, 0 failed" in said
+    assert done.stat().st_mtime_ns == written
+    assert not (tmp_path / "runs/dcss/executed").exists()  # the other's log
+
+
 def test_one_process_takes_run_after_run(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "work", faulty)
     assert workers.run_all(listed(tmp_path, *(entry(seed=k) for k in range(3))), 1, FAST, 1e9)
