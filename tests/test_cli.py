@@ -127,7 +127,7 @@ def test_bench_runs_what_is_named_and_tells_the_names(capsys, monkeypatch):
     monkeypatch.setattr(bench, "run", lambda *given: seen.append(given))
     assert cli.main(["bench", "knn", "family", "--quick", "--json", "a.json"]) == 0
     assert cli.main(["bench"]) == 0
-    assert seen == [(("knn", "family"), True, Path("a.json")), ((), False, None)]
+    assert seen == [(("knn", "family"), True, Path("a.json"), None), ((), False, None, None)]
     assert cli.main(["bench", "--help"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in bench.BENCHES)
