@@ -94,6 +94,10 @@ def dots(rows: pd.DataFrame, names: Names, metric: str = "nmi_geometric", labels
             place = shown.index(tag) + shift
             axes.plot(seeds, [place] * len(seeds), marker, mec=color, mfc="none", alpha=0.8, ms=6)
             axes.errorbar(seeds.mean(), place, xerr=seeds.std(), fmt=marker, color=color, ms=7, capsize=3, lw=1.5)
+        for place in (place for place, tag in enumerate(shown) if tag not in set(here["tag"])):
+            axes.text(
+                0.5, place, "not run", transform=axes.get_yaxis_transform(), ha="center", va="center", color="0.35"
+            )
         axes.set_xlabel(METRICS[metric])
         axes.locator_params(axis="x", nbins=5)
     grid[0].set_yticks(range(len(shown)), shown)
@@ -162,8 +166,8 @@ def maps(panels: Pairs, title: str, *, what: str = "", **shape: Any) -> Figure:
         axes.set(xticklabels=[], yticklabels=[], zticklabels=[])
         for number, axis in enumerate((axes.xaxis, axes.yaxis, axes.zaxis), start=1):
             axis.set_label_text(f"PC {number}")
-            axis.labelpad = -10
-        axes.set_box_aspect((1, 1, 1), zoom=0.88)
+            axis.labelpad = -10 if number < 3 else -8  # beside the axis, not across it
+        axes.set_box_aspect((1, 1, 1), zoom=0.84)
     figure.suptitle(title, **({} if deep else {"x": 0.02, "ha": "left"}))
     return figure
 
