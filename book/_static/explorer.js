@@ -31,7 +31,7 @@
         s.clusters.forEach((c) => s.sizes[c]++);
       }
       this.from = this.at = this.coordinates();
-      this.current = -1;
+      this.current = Math.max(this.truth.findIndex((_, i) => !this.right(i)), 0); // a mistake, if there is one
       this.build();
       this.goTo(this.stage);
     }
@@ -132,7 +132,7 @@
       const ways = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
       const stages = { PageUp: -1, PageDown: 1 };
       if (event.key in ways) this.select(this.beyond(...ways[event.key]), true);
-      else if (event.key === "Enter" && this.current >= 0) this.select(this.neighbours(this.current)[0], true);
+      else if (event.key === "Enter") this.select(this.neighbours(this.current)[0], true);
       else if (event.key in stages) {
         const stage = Math.min(Math.max(this.stage + stages[event.key], 0), this.stages.length - 1);
         this.slider.value = stage;
@@ -157,17 +157,15 @@
       return best;
     }
 
-    /* the nearest image within 45 degrees of a direction; at first the one nearest to the middle */
+    /* the nearest image within 45 degrees of a direction, or this one */
     beyond(dx, dy) {
-      const middle = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2];
-      const [x, y] = this.current < 0 ? middle : this.pixel(this.current);
+      const [x, y] = this.pixel(this.current);
       let best = this.current, least = Infinity;
       for (let i = 0; i < this.n; i++) {
-        if (i === this.current || !this.seen(i)) continue;
+        if (!this.seen(i)) continue;
         const [px, py] = this.pixel(i), along = (px - x) * dx + (py - y) * dy;
-        const aside = Math.abs((px - x) * dy) + Math.abs((py - y) * dx);
-        const far = along + 2 * aside;
-        if ((this.current < 0 || (along > 0 && aside <= along)) && Math.abs(far) < least) [best, least] = [i, Math.abs(far)];
+        const aside = Math.abs((px - x) * dy) + Math.abs((py - y) * dx), far = along + 2 * aside;
+        if (along > 0 && aside <= along && far < least) [best, least] = [i, far];
       }
       return best;
     }
@@ -191,14 +189,8 @@
         `the class that the image's cluster stands for${left ? "" : ", the most frequent one in it"}. ×: an image of another class.`;
       this.from = this.at;
       this.goal = this.coordinates();
-      if (this.current < 0) this.current = this.firstMistake();
       this.panel(true);
       this.animate();
-    }
-
-    firstMistake() {
-      for (let i = 0; i < this.n; i++) if (!this.right(i)) return i;
-      return 0;
     }
 
     panel(aloud) {
@@ -293,7 +285,7 @@
         }
       }
       if (s.ids.length <= LABELLED) this.labels(pen, s, ink, paper);
-      if (this.current >= 0) this.mark(pen, ink, paper);
+      this.mark(pen, ink, paper);
     }
 
     labels(pen, s, ink, paper) {

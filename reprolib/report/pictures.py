@@ -27,7 +27,7 @@ from reprolib.report.figures import PALETTE10
 THUMBS = BOOK / "_static" / "thumbs"
 COLUMNS = 40  # images beside each other on a stored sheet
 INK = ("mnist", "usps", "digits")  # bright strokes on black, shown as ink on paper
-WRONG = PALETTE10[5]
+WRONG, WIDTH = PALETTE10[5], 6.8
 # What latent vectors of a record belong to: a result, and when they were taken
 LATENT = {"u_pretrain": ("ae", "pretrained"), "u_phase 1": ("u", "after phase 1"), "u_phase 2": ("q", "after phase 2")}
 
@@ -187,12 +187,13 @@ def contact_sheet(pictured: Pictured, n_right: int = 8, n_wrong: int = 5) -> Fig
 
     Neither are chosen by a score: they are spread evenly over the cluster's images that can be shown.
     """
-    figure, axes = _canvas(-3.4, n_right + 0.5 + n_wrong, 1.25 * len(pictured.classes) - 0.4)
+    step = 1.0 if max(map(len, pictured.names)) < 4 else 1.4  # a word wants more room than a number
+    figure, axes = _canvas(-3.5, n_right + 0.5 + n_wrong * step, 1.25 * len(pictured.classes) - 0.4)
     for row, (c, of) in enumerate(pictured.classes.items()):
         inside = pictured.labels == c
         right = inside & (pictured.y == of)
         mostly = pictured.names[np.bincount(pictured.y[inside]).argmax()]
-        title = f"cluster of {pictured.names[of]}" if of >= 0 else f"without class, mostly {mostly}"
+        title = f"cluster of {pictured.names[of]}" if of >= 0 else f"without class,\nmostly {mostly}"
         told = f"{title}\n{inside.sum():,} image{'s' if inside.sum() > 1 else ''}, {right.sum() / inside.sum():.0%}"
         axes.text(-0.2, 1.25 * row, told, ha="right", va="center", fontsize=9)
         for start, part, most in ((0, right, n_right), (n_right + 0.5, inside & ~right, n_wrong)):
@@ -200,7 +201,7 @@ def contact_sheet(pictured: Pictured, n_right: int = 8, n_wrong: int = 5) -> Fig
             few = min(most, len(places))
             for column, place in enumerate(places[np.arange(few) * len(places) // max(few, 1)]):
                 mark = f"✗ {pictured.names[pictured.y[pictured.shown[place]]]}" if start else ""
-                _tile(axes, pictured, place, start + column, 1.25 * row, mark)
+                _tile(axes, pictured, place, start + column * (step if start else 1.0), 1.25 * row, mark)
     axes.text(0, -0.6, "✓ images of the cluster's class", fontsize=10)
     axes.text(n_right + 0.5, -0.6, "✗ of another class", fontsize=10, color=WRONG)
     return figure
@@ -209,7 +210,7 @@ def contact_sheet(pictured: Pictured, n_right: int = 8, n_wrong: int = 5) -> Fig
 def mistakes(pictured: Pictured, n: int = 20, columns: int = 10) -> Figure:
     """The mistakes that the method is surest of, each with its class and the one of its cluster."""
     by, numbers = pictured.mistakes(n)
-    figure, axes = _canvas(-0.15, 1.25 * columns - 0.2, 1.6 * max(-(-len(numbers) // columns), 1) - 0.6)
+    figure, axes = _canvas(-0.15, 1.25 * columns - 0.2, 1.6 * max(-(-len(numbers) // columns), 1) - 0.45)
     for i, number in enumerate(numbers):
         of = pictured.taken[number]
         mark = f"✗ {pictured.names[pictured.y[number]]}\nnot {pictured.names[of] if of >= 0 else 'any'}"
@@ -244,8 +245,8 @@ def confusion(pictured: Pictured) -> Figure:
 
 
 def _canvas(left: float, right: float, bottom: float) -> tuple[Figure, Axes]:
-    """Axes for tiles, one unit a tile: from `left` to `right`, and from -1 down to `bottom`, 8 inches wide."""
-    figure = plt.figure(figsize=(8, 8 * (bottom + 1.0) / (right - left)), layout="none")
+    """Axes for tiles, one unit a tile: from `left` to `right`, and from -1 down to `bottom`, WIDTH inches wide."""
+    figure = plt.figure(figsize=(WIDTH, WIDTH * (bottom + 1.0) / (right - left)), layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(left, right), ylim=(bottom, -1.0), aspect="equal")
     axes.set_axis_off()
@@ -258,4 +259,12 @@ def _tile(axes: Axes, pictured: Pictured, place: int, x: float, y: float, mark: 
     axes.imshow(pictured.pixels[place], cmap=cmap, vmin=0, vmax=255, extent=box, interpolation="nearest")
     if mark:
         axes.add_patch(Rectangle((x, y - 0.45), 0.9, 0.9, fill=False, edgecolor=WRONG, linewidth=1.5))
-        axes.text(x + 0.45, y + 0.48, mark, ha="center", va="top", fontsize=8 if len(mark) < 9 else 6.5, color=WRONG)
+        axes.text(
+            x + 0.45,
+            y + 0.48,
+            mark,
+            ha="center",
+            va="top",
+            fontsize=8 if max(map(len, mark.split("\n"))) < 8 else 6.5,
+            color=WRONG,
+        )
