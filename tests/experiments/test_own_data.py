@@ -11,7 +11,6 @@ from reprolib import __main__ as cli
 from reprolib.data.load import is_own, load
 from reprolib.experiments import paper as papers
 from reprolib.experiments import records, run
-from reprolib.files import REPOSITORY
 from reprolib.training.checkpoint import CheckpointError
 
 OWN = {"method": "KMeans", "profile": "smoke", "n_clusters": 2}
@@ -227,8 +226,3 @@ def test_ones_own_data_sets_are_told_from_the_tables(tmp_path):
     np.savez(tmp_path / "usps.npz", images=PIXELS)
     for name, own in {"folder:x": True, "my set": True, "my set-r0.5": True, "usps": False, "my": False}.items():
         assert is_own(name, tmp_path) == own
-
-
-def test_the_books_records_are_of_no_folder():
-    names = {e["dataset"]["name"] for paper in papers.papers() for e in papers.Paper(paper).records}
-    assert not [name for name in names if name.startswith("folder")] and str(REPOSITORY) not in "".join(names)
