@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from tqdm import tqdm
 
 from reprolib.experiments.cost import Cost, Device
 from reprolib.experiments.plan import Plan, plan
@@ -29,6 +31,7 @@ from reprolib.experiments.single import execute
 GRACE = 15.0  # seconds before the end of the budget, for what runs to end at its checkpoint
 POLL_SECONDS = 1.0
 FEW = 8  # names in a line
+STOPPED = 130
 TAKEN = "another process is at it"
 
 
@@ -53,12 +56,17 @@ class Task:
 def work(connection: Connection) -> None:
     """A worker: take settings, run them, answer; until None comes, or memory or the device has failed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt, EOFError):
+    tqdm.set_lock(threading.RLock())  # its own, of all processes, would be left behind
+    try:
         while (task := connection.recv()) is not None:
             said, sound = _one_run(connection, *task)
             connection.send(("ended", said))
             if not sound:
                 return
+    except EOFError:
+        return
+    except KeyboardInterrupt:
+        os._exit(STOPPED)  # the end of an interpreter with torch in it takes seconds
 
 
 def _one_run(connection: Connection, paper: str, given: dict[str, Any]) -> tuple[str, bool]:
