@@ -20,7 +20,7 @@ from reprolib.report import charts
 from reprolib.report.figures import PALETTE10, PALETTE20
 from reprolib.report.pictures import COLUMNS, Pictured, sheet
 
-NEIGHBOURS = 5
+NEIGHBOURS, MOST = 5, 2000  # of an image; images on a map
 FINE = 65535  # steps of a coordinate
 
 
@@ -32,7 +32,7 @@ class Explorer:
     still: bytes  # PNG
 
     def _repr_html_(self) -> str:
-        data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        data = json.dumps(self.data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         title = html.escape(self.data["title"], quote=True)
         picture = base64.b64encode(self.still).decode()
         return (
@@ -48,11 +48,13 @@ class Explorer:
 def explorer(pictured: Pictured) -> Explorer:
     """Pack those images of a result that can be shown and have vectors in the record; ValueError as `Pictured`.
 
-    Neighbours are found among them in the record's vectors (m, d), not on the map. Each stage has its own components,
-    turned by signs alone to resemble the next stage's.
+    Of more than MOST, these are evenly spaced. Neighbours are found among them in the record's vectors (m, d), not on
+    the map. Each stage has its own components, turned by signs alone to resemble the next stage's.
     """
     found, stages, panels, after = pictured.stages(), [], {}, None
-    at = np.intersect1d(found[0][1], pictured.shown)  # (m,)
+    at = np.intersect1d(found[0][1], pictured.shown)
+    m = min(len(at), MOST)
+    at = at[np.arange(m) * len(at) // m]  # (m,)
     truth = pictured.y[at]
     for name, numbers, vectors, clusters in reversed(found):
         classes = _classes(pictured, numbers, clusters)
@@ -61,11 +63,11 @@ def explorer(pictured: Pictured) -> Explorer:
         xyz, share = _components(vectors)
         xyz *= 1 if after is None else np.where((xyz * after).sum(0) < 0, -1, 1)
         after = xyz
-        k = min(NEIGHBOURS, len(at) - 1)
+        k = min(NEIGHBOURS, m - 1)
         near = NearestNeighbors(n_neighbors=k).fit(vectors).kneighbors(return_distance=False)  # (m, k)
         ids, compact = np.unique(clusters, return_inverse=True)
         stands = [classes[c] for c in ids.tolist()]
-        fine = (0.5 + 0.5 * xyz / np.linalg.norm(xyz, axis=1).max()) * FINE
+        fine = (0.5 + 0.5 * xyz / (np.linalg.norm(xyz, axis=1).max() or 1.0)) * FINE
         arrays = {"xyz": fine.round(), "clusters": compact, "near": near}
         about = {"name": name, "share": share, "ids": ids.tolist(), "stands": stands}
         stages.insert(0, about | {key: pack(array) for key, array in arrays.items()})
@@ -94,10 +96,11 @@ def _classes(pictured: Pictured, numbers: np.ndarray, clusters: np.ndarray) -> d
 
 def _components(vectors: np.ndarray) -> tuple[np.ndarray, float | None]:
     """Three principal components (m, 3) of vectors (m, d), and their share of the variance, None for d <= 3."""
-    pca = PCA(min(3, *vectors.shape), svd_solver="full").fit(vectors)
-    xyz = np.zeros((len(vectors), 3))
-    xyz[:, : pca.n_components_] = pca.transform(vectors)
-    return xyz, round(float(pca.explained_variance_ratio_.sum()), 3) if vectors.shape[1] > 3 else None
+    pca, xyz = PCA(min(3, *vectors.shape), svd_solver="full"), np.zeros((len(vectors), 3))
+    with np.errstate(invalid="ignore"):  # a collapsed embedding has no variance to share
+        xyz[:, : pca.n_components] = pca.fit_transform(vectors)
+    total = vectors.var(0).sum() or 1.0
+    return xyz, round(float(xyz.var(0).sum() / total), 3) if vectors.shape[1] > 3 else None
 
 
 def _images(pictured: Pictured, at: np.ndarray) -> dict[str, Any]:

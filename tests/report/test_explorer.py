@@ -111,6 +111,22 @@ def test_two_images_and_one_stage(tmp_path):
     assert data["stages"][0]["stands"] == [0]
 
 
+def test_a_map_has_at_most_so_many_images_evenly_spaced(made, monkeypatch):
+    monkeypatch.setattr("reprolib.report.explorer.MOST", 20)
+    packed = explorer(made).data
+    assert packed["numbers"] == list(range(0, 120, 6))
+    assert unpacked(packed["truth"]).tolist() == made.y[::6].tolist()
+    assert unpacked(packed["stages"][1]["near"]).max() == 19
+
+
+def test_a_collapsed_embedding_is_one_point(tmp_path):
+    images = numbered([0, 0, 1, 1])
+    arrays = {"points": np.arange(4), "u_phase 1": np.ones((4, 5))}
+    entry = write(tmp_path, images, {"u": [0, 0, 0, 0]}, arrays)
+    (stage,) = embedded(explorer(Pictured(entry, images=images))._repr_html_())["stages"]
+    assert len(set(unpacked(stage["xyz"]).tolist())) == 1 and stage["stands"] == [0]
+
+
 def test_a_record_with_fewer_thumbnails_than_points():
     (entry,) = Paper("jule").select(method="JULE", dataset="coil20", profile="cpu", tag="main", random_state=0)
     packed = explorer(Pictured(entry, "SF"))
