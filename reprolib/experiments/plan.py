@@ -174,7 +174,8 @@ class Plan:
         names = ("paper", "method", "variant", "dataset", "profile", "tag", "random_state", "code")
         setting = {name: getattr(self, name) for name in names}
         setting |= {"parameters": self.recorded, "task": getattr(model, "task", "clustering")}
-        setting |= {"device": self.parameters.get("device", "auto"), "seconds": seconds}
+        devices = getattr(model, "devices_", [self.parameters.get("device", "auto")])
+        setting |= {"device": " then ".join(devices), "seconds": seconds}
         if executed != NOTEBOOK:  # as records without the key are
             setting["code"] = self.code | {"executed": executed}
         told = {"history": monitor.rows(model.history_), "arrays": monitor.arrays}

@@ -139,7 +139,7 @@ class TrainedEstimator(TransformerMixin, Estimator):
             run.train(self.stages(run, X))
             results = self.finish(run)
         self.modules_, self.input_shape_ = run.modules, tuple(inputs.shape[1:])
-        self.seed_ = run.seed
+        self.seed_, self.devices_ = run.seed, run.numbers["devices"]
         return self._keep(X, results, run.history)
 
     def build(self, run: Run) -> None:

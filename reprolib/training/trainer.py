@@ -129,6 +129,8 @@ class Run:
         FloatingPointError for a loss that is not finite, CheckpointError for a damaged or another run's file.
         """
         self._restore(stages)
+        known = self.numbers.get("devices", [])
+        self.numbers["devices"] = [*dict.fromkeys([*known, self.device.type])]  # a checkpoint may come from another
         total, done = sum(stage.epochs for stage in stages), len(self.history)
         shown = tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose)
         with shown as bar, reproducible() if self.on_cuda else nullcontext():
@@ -274,7 +276,11 @@ class Run:
         for name, optimizer in self.optimizers.items():
             held = optimizer.state_dict()
             numbers = [i for group in held["param_groups"] for i in group["params"]]
-            held["state"] = {i: under(tensors, f"optimizer.{name}.{i}.") for i in numbers}
+            weights = (weight for group in optimizer.param_groups for weight in group["params"])
+            held["state"] = {
+                i: {k: laid_out_as(weight, v) for k, v in under(tensors, f"optimizer.{name}.{i}.").items()}
+                for i, weight in zip(numbers, weights, strict=True)
+            }
             optimizer.load_state_dict(held)
         for name, value in under(tensors, "tensor.").items():
             self.tensors[name] = value.to(self.device)
@@ -312,6 +318,11 @@ class Steps:
             if name not in self.sums:
                 self.sums[name] = torch.zeros((), dtype=torch.float64, device=self.stage.run.device)
             self.sums[name] += value
+
+
+def laid_out_as(weight: Tensor, value: Tensor) -> Tensor:
+    """A value in the memory format of a weight of its shape, which optimizers in one kernel ask for; else as it is."""
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
 
 
 def under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:

@@ -81,11 +81,13 @@ def test_same_seed_same_bits_twice(name):
     assert_same_bits_on_cuda(copy.deepcopy(model).fit(X), copy.deepcopy(model).fit(X))
 
 
-@pytest.mark.parametrize("name", ["DCSS", "VaDE", "JULE"])
+@pytest.mark.parametrize("name", ["DCSS", "VaDE", "JULE", "images"])
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_killed_fit_goes_on_to_the_same_bits(name, after, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
-    model, X = on_cuda(name)
+    model, X = on_cuda("DCSS" if name == "images" else name)
+    if name == "images":  # convolutions, channels last
+        X = load("digits", size=16, subset=60)
     whole, epochs, train = copy.deepcopy(model).fit(X), [], Run._train_epoch
 
     class Killed(Exception):
@@ -151,9 +153,11 @@ def test_a_step_of_every_stage_equals_float64(name):
         told = [float(each.step(on)["loss"]) for each, on in ((stage, batch), (mirror, batch.to(other.device)))]
         assert told[1] == pytest.approx(told[0], rel=1e-4, abs=1e-5), stage.name
         pairs = zip(other.modules.parameters(), run.modules.parameters(), strict=True)
-        for mine, literal in ((p.grad, q.grad) for p, q in pairs if q.grad is not None):
-            error = float((mine.double().cpu() - literal.double()).norm())
-            assert error <= 2e-3 * float(literal.double().norm()) + 1e-5, stage.name
+        grads = [(p.grad.double().cpu(), q.grad.double()) for p, q in pairs if q.grad is not None]
+        # a bias before a normalisation has gradient 0: its rounding is that of the others
+        largest = max(float(literal.norm()) for _, literal in grads)
+        for mine, literal in grads:
+            assert float((mine - literal).norm()) <= 2e-3 * float(literal.norm()) + 1e-4 * largest, stage.name
         hook.remove()
         network.float()
         stage.end()

@@ -161,6 +161,30 @@ def test_a_saved_model_comes_back_whole(name, tmp_path):
         other.load(tmp_path / "model.safetensors")
 
 
+def test_what_an_optimizer_keeps_comes_back_in_the_layout_of_its_weight(tmp_path):
+    model = DCSS(**AE | {"phase1_epochs": 0, "phase2_epochs": 0})
+    X = load("digits", size=16, subset=60)
+    whole = Run(model, model.inputs(X), checkpoint=tmp_path / "run.ckpt")
+    stage = model.stages(whole, X)[0]
+    stage.build()
+    whole._train_epoch(stage)
+    again = Run(model, model.inputs(X), checkpoint=tmp_path / "run.ckpt")
+    again._restore(model.stages(again, X))
+    for weight, held in again.optimizers["pretrain"].state.items():
+        assert held["exp_avg"].stride() == weight.stride()
+    assert any(not weight.is_contiguous() for weight in again.modules.parameters())
+
+
+def test_the_record_knows_all_devices_of_a_fit(tmp_path):
+    model, X = made("DEC")
+    run = Run(model, model.inputs(X), checkpoint=tmp_path / "run.ckpt")
+    run.numbers["devices"] = ["cuda"]
+    stage = model.stages(run, X)[0]
+    stage.build()
+    run._train_epoch(stage)
+    assert model.fit(X, checkpoint=tmp_path / "run.ckpt").devices_ == ["cuda", "cpu"]
+
+
 def test_a_stage_trains_with_its_own_optimizers_alone():
     model, X = made("DCSS")
     run = Run(model, model.inputs(X))
