@@ -46,6 +46,12 @@ def test_no_checked_cell_failed(page):
     assert "error" not in kinds
 
 
+@PAGE
+def test_a_figure_is_shown_with_a_caption(page):
+    for cell in notebooks.convert(page).cells:
+        assert "plt.show(" not in cell.source, f"{page}: figures.show takes the caption that readers need"
+
+
 # "gradients agree: False" is a failure that passed for a result; "ordered_pairs = False" is a setting
 FAILED = re.compile(r"(?<! = )\bFalse\b")
 COMPARISONS = {"all", "allclose", "any", "array_equal", "equal", "isclose", "is_close"}
