@@ -69,7 +69,7 @@ doctor: $(INSTALLED) ## device, versions, data found, what will run where
 	$(PY) -m reprolib doctor
 
 # with the machine's own python: a GPU box may have torch and no jupyter
-gpu: ## GPU tests, bench and missing runs within BUDGET minutes, packed into $OUT or gpu-out (GPU="--jobs 8")
+gpu: ## GPU tests, bench and missing runs within BUDGET minutes, packed into $OUT or gpu-out (GPU="--jobs 3")
 	$(PYTHON) -m tools.gpu --budget $(BUDGET) $(GPU)
 
 clean: ## remove what was built; the installed environment stays

@@ -155,6 +155,8 @@ def reproduce(
     from reprolib.experiments.workers import run_all
 
     tasks = experiments.listed(path, root) if path else experiments.gaps(names, profile, root)
+    if not path and (absent := experiments.absent(names, profile)):
+        print(f"not here, and left out: {', '.join(absent)}")
     if only_plan:
         return _show(tasks)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -35,7 +35,7 @@ def main() -> int:
     )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--profile", default="paper")
-    parser.add_argument("--jobs", type=int, default=4, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=3, help="runs at a time")
     parser.add_argument("--list", type=Path, help="runs instead of what is missing")
     parser.add_argument("--papers", nargs="*", default=[])
     parser.add_argument("--root", type=Path, help="folder for records, by default the book")

@@ -6,7 +6,7 @@ with the steps. A step takes the longer of both. A method without stages takes w
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,10 +20,11 @@ from reprolib.experiments.plan import Plan
 from reprolib.training.trainer import Run
 
 SAMPLES = 32  # of the counted steps, at least
-SHARE = {"cuda": 0.2, "cpu": 0.6}  # of the matrix product's rate that small convolutions reach
+SHARE = 0.45  # of the float32 matrix product's rate that a step reaches: 0.46 on an H200, 0.4 on two cores
+OVERLAP = 1.6  # times the work of one process that many do on one card: 12 of JULE and DCSS on an H200
 EPOCH_SECONDS, RUN_SECONDS = 0.02, 3.0  # a checkpoint; data, k-means, scores
 IMAGES_A_CLUSTER = 5.7  # in JULE's initial clusters: 9,298 of USPS in 1,590, 70,000 of MNIST in 11,519
-MERGE_SECONDS = 2e-3  # of JULE's merges and graphs, an image: 120 s of 70,000 on one core
+MERGE_SECONDS = 5e-4  # of JULE's merges and graphs, an image: 4 s of 10,000 beside an H200
 GROWTH = 1.5  # of the seconds of a method without stages, as a power of the samples
 OVERHEAD_GB = 1.0  # of Python, torch and a CUDA context
 
@@ -36,13 +37,12 @@ class Device:
     call: float
 
 
-RECORDED = 0.4  # of the time that the host takes for a call, where a step is recorded as a CUDA graph
-# Peaks: data sheets of H100 SXM and A100 SXM, TF32 without sparsity; calls: 6 and 8 us of eager PyTorch on a server's
-# processor, recorded. The laptop: four cores of 3 GHz with two 8-wide multiply-adds
+# Measured on an H200, which computes as an H100: products and, of a recorded step of JULE, the time of a call. The
+# A100's by the peaks of the data sheets, 19.5 to 67 TFLOP/s. The laptop: four cores of 3 GHz, two 8-wide units each
 DEVICES = {
-    "H100": Device(SHARE["cuda"] * 495e12, RECORDED * 6e-6),
-    "A100": Device(SHARE["cuda"] * 156e12, RECORDED * 8e-6),
-    "laptop": Device(SHARE["cpu"] * 0.38e12, 4e-6),
+    "H100": Device(SHARE * 51e12, 4.8e-6),
+    "A100": Device(SHARE * 51e12 * 19.5 / 67, 4.8e-6),
+    "laptop": Device(SHARE * 0.38e12, 4e-6),
 }
 
 
@@ -67,14 +67,14 @@ class Cost:
     memory: float
     disk: float
 
-    def seconds(self, device: Device, but: Iterable[str] = ()) -> float:
-        """Estimated seconds on a device, without the parts named."""
+    def seconds(self, device: Device, but: Iterable[str] = (), crowd: float = 1.0) -> float:
+        """Estimated seconds on a device that `crowd` runs share in turn, without the parts named."""
         total = self.host
         for part in self.parts:
             if part.name not in but:
                 steps = math.ceil(self.n / part.batch)
                 a_pass = max(steps * part.calls * device.call, self.n * part.flops / device.flops)
-                total += part.passes * (a_pass + EPOCH_SECONDS)
+                total += part.passes * (crowd * a_pass + EPOCH_SECONDS)
         return total
 
 
@@ -82,10 +82,10 @@ class Cost:
 def this_device() -> Device:
     """Measure the device that methods pick, in a second: a matrix product and the start of small operations."""
     where = "cuda" if torch.cuda.is_available() else "cpu"
-    size, few = (8192, 100) if where == "cuda" else (1024, 5)
+    size, few = (4096, 50) if where == "cuda" else (1024, 5)
     square, one = torch.ones(size, size, device=where), torch.ones(16, device=where)
 
-    def seconds(work: Any, repeats: int) -> float:
+    def seconds(work: Callable[[], torch.Tensor], repeats: int) -> float:
         work()
         began = time.perf_counter()
         for _ in range(repeats):
@@ -93,10 +93,7 @@ def this_device() -> Device:
         last.sum().item()  # waits for the device
         return (time.perf_counter() - began) / repeats
 
-    factor = square.bfloat16() if where == "cuda" else square
-    rate, call = 2 * size**3 / seconds(lambda: factor @ factor, few), seconds(one.sin, 2000)
-    # convolutions take TF32, at half of bfloat16's rate
-    return Device(SHARE["cuda"] * rate / 2, RECORDED * call) if where == "cuda" else Device(SHARE["cpu"] * rate, call)
+    return Device(SHARE * 2 * size**3 / seconds(lambda: square @ square, few), seconds(one.sin, 2000))
 
 
 def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mapping[str, Any]]) -> Cost:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from reprolib.checks import check_keys
+from reprolib.checks import check_keys, check_name
 from reprolib.data.load import is_here, size_of
 from reprolib.experiments.cost import DEVICES, estimate, this_device
 from reprolib.experiments.paper import Paper, papers, profile_entry, resolve
@@ -54,6 +54,12 @@ def asked(name: str, given: dict[str, Any], seeds: Sequence[int]) -> list[Task]:
     """Runs of one setting that have no finished record: what `run` would do."""
     root = given.pop("runs_dir", None)
     return _seeds(Paper(name), given, True, Path(root) if root else None, list(seeds))
+
+
+def absent(names: Sequence[str], profile: str) -> list[str]:
+    """Data sets of a profile that are not here."""
+    found = [Paper(name).profiles["profiles"].get(profile, {}) for name in names or papers()]
+    return sorted({d for entries in found for d in entries if not is_here(d)})
 
 
 def table(tasks: Iterable[Task]) -> tuple[list[str], list[list[str]]]:
@@ -111,7 +117,9 @@ def _seeds(
 
 def _cells(paper: Paper, profile: str) -> dict[tuple[str, str, str], tuple[dict[str, Any], bool]]:
     """Data set, method and tag of what the book shows: what `plan` is given beside these, and whether it is printed."""
-    here = [d for d in paper.profiles["profiles"].get(profile, {}) if is_here(d)]
+    by_profile = paper.profiles["profiles"]
+    check_name("profile", profile, by_profile)
+    here = [d for d in by_profile[profile] if is_here(d)]
     rows = [row for entry in paper.published.values() for row in entry["rows"] if "method" in row]
     measured = {}
     for entry in paper.records:
@@ -155,7 +163,7 @@ def _changed(paper: Paper, entry: dict[str, Any], profile: str) -> dict[str, Any
 def _size(item: Plan) -> tuple[int, tuple[int, ...]]:
     """Number of samples that a plan is fitted on and their shape, (c, h, w) or (d,)."""
     n, shape = size_of(item.dataset)
-    size = item.load.get("size", shape[1:])
-    shape = (shape[0], *(size if isinstance(size, list | tuple) else (size, size)))
+    size, gray = item.load.get("size") or shape[1:], item.load.get("gray")
+    shape = (1 if gray else shape[0], *(size if isinstance(size, list | tuple) else (size, size)))
     width = FEATURES.get(item.features.partition("/")[0])
-    return item.load.get("subset", n), (width,) if width else shape
+    return item.load.get("subset") or n, (width,) if width else shape

@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 from tqdm import tqdm
 
-from reprolib.experiments.cost import Cost, Device
+from reprolib.experiments.cost import OVERLAP, Cost, Device
 from reprolib.experiments.plan import Plan, plan
 from reprolib.experiments.records import read, told
 from reprolib.experiments.run import log_of
@@ -118,6 +118,8 @@ class Workers:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         self.devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
         self.started = 0
+        cards = len(self.devices) * OVERLAP if torch.cuda.is_available() else 1
+        self.crowd = max(1.0, n / cards)
 
     def run(self) -> None:
         """Work until nothing is left that can end in time, then stop what still runs: its checkpoint stays."""
@@ -138,7 +140,8 @@ class Workers:
     def expected(self, task: Task) -> float:
         """Seconds that a task is likely to take now: its pretraining may be there, its method known."""
         shared = ("pretrain",) if task.pretraining in self.pretrained else ()
-        return task.left * task.cost.seconds(self.device, shared) * self.ratio.get(task.item.method, 1.0)
+        alone = task.left * task.cost.seconds(self.device, shared, self.crowd)
+        return alone * self.ratio.get(task.item.method, 1.0)
 
     def _waits(self, task: Task) -> bool:
         return task.model is not None and not task.model.is_file()

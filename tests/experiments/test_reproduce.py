@@ -100,6 +100,7 @@ def test_a_cost_is_the_longer_of_products_and_calls_and_pretraining_can_be_there
     a_pass = 20 * 100 * 1e-3 + cost.EPOCH_SECONDS
     assert whole.seconds(launches) == pytest.approx(5 + 2 * 10 * a_pass)
     assert whole.seconds(launches, ["pretrain"]) == pytest.approx(5 + 10 * a_pass)
+    assert whole.seconds(launches, crowd=3.0) == pytest.approx(5 + 2 * 10 * (3 * 2.0 + cost.EPOCH_SECONDS))
     assert whole.seconds(products) == pytest.approx(5 + 2 * 10 * (1.0 + cost.EPOCH_SECONDS))
 
 
