@@ -63,7 +63,7 @@ class PairsOfOneStart(OneStart, Pairs):
 class DCSSByStart(DCSS):
     """DCSS from `n_starts` single starts of k-means, one after the other: results "ae-01", "u-01", "q-01" and on."""
 
-    n_starts: Count = 20
+    n_starts: Count = 7
     behaviours: ClassVar = ("DCSS/paper",)
 
     def stages(self, run: Run, X: Any = None) -> list[Stage]:
