@@ -54,7 +54,7 @@ def measure(
     for n, d in searches:
         x = torch.randn(n, d, device=on)
         work = cost(n, d, K)
-        floor = max(work["flops"] / rates["bfloat16"], work["bytes"] / rates["copy"])
+        floor = max(work["flops"] / rates["float32"], work["bytes"] / rates["copy"])
         ways = {"ours": partial(knn, x, K), PLAIN: partial(plain_search, x, plain_block)}
         if compiles:
             ways[COMPILED] = partial(plain_search, x, torch.compile(plain_block))

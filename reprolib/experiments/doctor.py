@@ -19,7 +19,7 @@ PROGRAMS = {
 
 def report() -> str:
     """Describe device, versions, data sets, runs and outside programs in plain text."""
-    here, kernels = machine(), "Triton on CUDA"
+    here, kernels = machine(), "k-NN in PyTorch, pairs in Triton, both on CUDA"
     if here["device"] == "cpu" or find_spec("triton") is None:
         why = "no CUDA device" if here["device"] == "cpu" else "triton is not installed"
         n_threads = os.environ.get("NUMBA_NUM_THREADS", "all")

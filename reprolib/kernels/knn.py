@@ -3,21 +3,22 @@ r"""Exact k nearest neighbours of every row among the others, without an n x n m
 With z_i the rows less their mean, rounded to the precision of the products, the bracket in $\lVert z_i \rVert^2 +
 (\lVert z_j \rVert^2 - 2 p_{ij})$, $p_{ij} = z_i^\top z_j$, orders the neighbours of row $i$. It is wrong by at most
 $\gamma (2 \lVert z_j \rVert^2 + \lVert z_i \rVert^2) + v\,|p_{ij}|$ in any order of summation, with $\gamma = m u / (1
-- m u)$, $m = d + 8$, $u = 2^{-24}$, and $v = 2^{-7}$ if products are stored in bfloat16, else 0 (Higham, Accuracy and
-Stability of Numerical Algorithms, section 3.1); rounding row $i$ by $e_i$ makes the true distance shorter by at most
-$e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and computes their distances again, float64
-sums of squared differences of the float32 features, rounded to float32. It is finished when the next lower bound
-exceeds its k-th distance; the others (ties, duplicates) look again at everything that might be nearer. So the result
-depends neither on rounding, nor on blocks, nor on the device: see the page "Kernels and their floors".
+- m u)$, $m = d + 8$, $u = 2^{-24}$ ($2^{-21}$ for sums of tensor cores), and $v = 2^{-7}$ if products are stored in
+bfloat16, else 0 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); rounding row $i$ by $e_i$ makes
+the true distance shorter by at most $e_i + \max_j e_j$. Each row keeps the $k$ + a few smallest lower bounds and
+computes their distances again, float64 sums of squared differences of the float32 features, rounded to float32. It is
+finished when the next lower bound exceeds its k-th distance; the others (ties, duplicates) look again at everything
+that might be nearer. So the result depends neither on rounding, nor on blocks, nor on the device: see the page
+"Kernels and their floors".
 """
 
-import os
 from numbers import Integral
 
 import numpy as np
 import torch
 
 from reprolib.kernels.knn_cpu import BLOCK_ROWS, knn_cpu
+from reprolib.kernels.knn_device import knn_device
 
 
 def knn(
@@ -26,7 +27,7 @@ def knn(
     """Exact k nearest neighbours of each row among the other rows, by squared Euclidean distance.
 
     `features` (n, d), numpy or torch, any real dtype (used as float32); `n_neighbors` = k >= 1; `block_rows`, the rows
-    handled at once on the CPU. CUDA tensors run in Triton for k up to 64.
+    handled at once on the CPU. CUDA tensors stay on their device.
 
     Returns squared distances float32 (n, k), ascending, and indices int64 (n, k): numpy for numpy, torch tensors on
     the same device for torch. The row itself is excluded by its index, so duplicates are neighbours at distance 0;
@@ -44,10 +45,8 @@ def knn(
             f"n_neighbors={n_neighbors} needs at least {n_neighbors + 1} samples, got {len(x)}: "
             "lower n_neighbors or pass more samples"
         )
-    if n_neighbors <= 64 and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
-        from reprolib.kernels.knn_triton import knn_triton
-
-        squared, indices = knn_triton(x, int(n_neighbors))
+    if x.is_cuda:
+        squared, indices = knn_device(x, int(n_neighbors))
     else:
         found = knn_cpu(x.cpu().numpy(), int(n_neighbors), block_rows)
         squared, indices = (torch.from_numpy(part).to(x.device) for part in found)

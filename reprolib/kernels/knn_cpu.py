@@ -15,11 +15,13 @@ import torch
 
 UNIT = 2.0**-24  # unit roundoff of float32
 UNIT_BF16 = 2.0**-8
+# Tensor cores may truncate where IEEE arithmetic rounds, and align sums before adding them.
+TENSOR_CORE_UNIT = 8 * UNIT
 # Products come back in bfloat16 too: |p| (1 + u) is the largest value that rounds to p.
 LOSS = {"float32": np.float32(0), "bfloat16": np.float32(2 * UNIT_BF16 * (1 + 2 * UNIT_BF16))}
 BLOCK_ROWS, BLOCK_COLUMNS = 2048, 2048
 # Candidates beyond k. Fewer send more rows to the second pass, more cost insertions.
-SPARE = {"float32": 6, "bfloat16": 16}
+SPARE = {"float32": 6, "tf32": 12, "bfloat16": 16}
 CHUNK = 32  # scores tested against the running bound at once
 EMPTY = 0x7F800000 << 32  # key of an infinite score
 FAST = {"reassoc", "contract", "nsz"}  # not nnan, ninf: lists start at infinity
@@ -99,21 +101,23 @@ def knn_cpu(
     return squared, indices
 
 
-def prepare(
-    x: torch.Tensor, precision: str, unit: float = UNIT, width: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centred rows in the precision of the products, zeros up to `width` features; bias, offset, slack of `Bounds`.
+def prepare(x: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Centred rows in the precision of the products; bias, offset and slack of `Bounds`. All on x's device.
 
-    `unit` is the roundoff of the sums. On the device of `x` float32 (n, d).
+    x: float32 (n, d); precision "tf32": float32 rows whose products TF32 does not change.
     """
     n, d = x.shape
-    gamma = (d + 8) * unit / (1 - (d + 8) * unit)
+    tf32 = precision == "tf32"
+    gamma = (d + 8) * (TENSOR_CORE_UNIT if tf32 else UNIT)
+    gamma /= 1 - gamma
     centre = x.mean(0, dtype=torch.float64).float()
-    z = torch.zeros(n, width or d, dtype=getattr(torch, precision), device=x.device)
+    z = torch.empty_like(x, dtype=torch.float32 if tf32 else getattr(torch, precision))
     norms, errors = torch.empty(2, n, dtype=torch.float64, device=x.device)
-    block = n if x.is_cuda else 128  # few enough for the cache
-    for rows, out, norm, error in zip(*(part.split(block) for part in (x, z[:, :d], norms, errors)), strict=True):
+    block = 16_384 if x.is_cuda else 128  # few enough for the cache
+    for rows, out, norm, error in zip(*(part.split(block) for part in (x, z, norms, errors)), strict=True):
         out.copy_(rows - centre)
+        if tf32:  # 10 bits, to nearest
+            out.view(torch.int32).add_(0x1000).bitwise_and_(-0x2000)
         rounded = out.double()
         torch.linalg.vecdot(rounded, rounded, out=norm)
         torch.linalg.vector_norm(rows.double().sub_(centre).sub_(rounded), dim=1, out=error)

@@ -97,7 +97,7 @@ def compile_only(kernel, types, constants, folder, *, aligned=(), capability=90,
     listing = [tools / "nvdisasm", "-c", cubin]
     sass = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
     frame = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill", log)
-    names = ("HGMMA", "HMMA", "FFMA", "DFMA", "LDGSTS", "LDL", "STL")
+    names = ("HGMMA", "HMMA", "FFMA")
     return Compiled(
         registers=int(re.search(r"Used (\d+) registers", log)[1]),
         frame=int(frame[1]),
