@@ -1,14 +1,17 @@
 """What the book's tables and figures lack at a profile, as runs in the order of their value for their cost."""
 
-import dataclasses
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reprolib.checks import check_keys, check_name
 from reprolib.data.load import is_here, size_of
-from reprolib.experiments.cost import DEVICES, estimate, this_device
+from reprolib.experiments.cost import DEVICES, Cost, estimate, this_device
 from reprolib.experiments.paper import Paper, papers, profile_entry, resolve
 from reprolib.experiments.plan import Plan, plan
 from reprolib.experiments.workers import Task
@@ -27,33 +30,28 @@ def gaps(names: Sequence[str], profile: str, root: Path | None = None) -> list[T
     record of another profile says with the same parameters and size. Each the cheapest first, SEEDS seeds. root: a
     folder with one for each paper's records, by default the book.
     """
-    tasks = []
-    for name in names or papers():
-        paper = Paper(name)
+    tasks, device = [], this_device()
+    for paper in map(Paper, names or papers()):
         for (dataset, method, tag), (given, printed) in _cells(paper, profile).items():
             settings = {"dataset": dataset, "profile": profile, "method": method, "tag": tag} | given
-            tasks += _seeds(paper, settings, printed, root)
-    device = this_device()
-    tasks.sort(key=lambda t: (t.known, not t.printed, t.cost.seconds(device)))  # seeds of a cell stay together
-    return tasks
+            tasks += _seeds(paper, settings, range(SEEDS), root, printed)
+    return sorted(tasks, key=lambda task: (task.rank, task.cost.seconds(device)))  # seeds of a cell stay together
 
 
 def listed(path: Path, root: Path | None = None) -> list[Task]:
     """Runs of a JSON list of dicts with the keys LISTED and maybe `parameters`, in its order; ValueError for others."""
-    tasks: list[Task] = []
-    known: dict[str, Paper] = {}
+    tasks, known = [], {name: Paper(name) for name in papers()}
     for entry in json.loads(path.read_text(encoding="utf-8")):
         check_keys("a run of the list", entry, LISTED, {"parameters"})
-        paper = known.setdefault(entry["paper"], Paper(entry["paper"]))
+        check_name("paper", entry["paper"], known)
         given = {k: entry[k] for k in LISTED - {"paper", "seed"}} | entry.get("parameters", {})
-        tasks += _seeds(paper, given, True, root, [entry["seed"]])
+        tasks += _seeds(known[entry["paper"]], given, [entry["seed"]], root)
     return tasks
 
 
 def asked(name: str, given: dict[str, Any], seeds: Sequence[int]) -> list[Task]:
     """Runs of one setting that have no finished record: what `run` would do."""
-    root = given.pop("runs_dir", None)
-    return _seeds(Paper(name), given, True, Path(root) if root else None, list(seeds))
+    return _seeds(Paper(name), given, seeds)
 
 
 def absent(names: Sequence[str], profile: str) -> list[str]:
@@ -65,54 +63,54 @@ def absent(names: Sequence[str], profile: str) -> list[str]:
 def table(tasks: Iterable[Task]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of what `--plan` shows: hours a device, memory and disk of each run, and their sum."""
     devices = {"here": this_device()} | DEVICES
-    rows, sums = [], dict.fromkeys(devices, 0.0)
-    disk = 0.0
+    rows, sums = [], np.zeros(len(devices) + 1)
     for task in tasks:
-        hours = {name: task.left * task.cost.seconds(device) / 3600 for name, device in devices.items()}
-        sums = {name: sums[name] + hours[name] for name in devices}
-        disk += task.cost.disk
-        cells = [f"{task.item.paper}/{task.item.stem}", *map("{:.3f}".format, hours.values())]
-        rows.append([*cells, f"{task.cost.memory:.1f}", f"{1e3 * task.cost.disk:.1f}"])
-    rows.append(
-        [f"{len(rows)} runs, one after the other", *map("{:.2f}".format, sums.values()), "", f"{1e3 * disk:.0f}"]
-    )
+        hours = [task.left * task.cost.seconds(device) / 3600 for device in devices.values()]
+        sums += [*hours, 1e3 * task.cost.disk]
+        name, disk = f"{task.item.paper}/{task.item.stem}", f"{1e3 * task.cost.disk:.1f}"
+        rows.append([name, *map("{:.3f}".format, hours), f"{task.cost.memory:.1f}", disk])
+    total = *map("{:.2f}".format, sums[:-1]), "", f"{sums[-1]:.0f}"
+    rows.append([f"{len(rows)} runs, one after the other", *total])
     return ["run", *(f"{name}, h" for name in devices), "memory, GB", "disk, MB"], rows
 
 
-def task_of(item: Plan, given: dict[str, Any], printed: bool, paper: Paper) -> Task:
-    """A planned run with its cost and what it waits for."""
-    n, shape = _size(item)
-    keys = sorted(Pretrain.shared)
-    shares = "pretrain_epochs" in item.parameters
-    place = item.paper, item.dataset, item.features, item.random_state
-    pretraining = (*place, *(item.parameters.get(k) for k in keys)) if shares else None
-    waits = {"pretraining": pretraining, "model": item.needed_model}
-    task = Task(item, given, estimate(item, n, shape, paper.records), printed, **waits)
-    if not item.checkpoint.exists():
-        return task
-    try:
-        done = len(load_checkpoint(item.checkpoint)[1]["history"])
-    except CheckpointError:
-        return task
-    return dataclasses.replace(task, left=max(0.0, 1 - done / max(1, sum(p.passes for p in task.cost.parts))))
-
-
 def _seeds(
-    paper: Paper, given: dict[str, Any], printed: bool, root: Path | None, seeds: Sequence[int] = range(SEEDS)
+    paper: Paper, given: dict[str, Any], seeds: Sequence[int], root: Path | None = None, printed: bool = True
 ) -> list[Task]:
     """The tasks of a setting that have no finished record, a seed each; one if it takes none."""
-    given |= {"runs_dir": str(root / paper.name if root else paper.folder / "runs")}
-    first, tasks = plan(paper.name, given | {"random_state": seeds[0]}), []
-    alike = [e for e in paper.records if (e["method"], e["dataset"]["name"]) == (first.method, first.dataset)]
-    alike = [e for e in alike if e["parameters"] == json.loads(json.dumps(first.recorded))]
+    given = {"runs_dir": str(root / paper.name if root else paper.folder / "runs"), "random_state": seeds[0]} | given
+    first, tasks = plan(paper.name, given), []
+    if "verbose" in first.parameters:  # the log shows its progress
+        first = replace(first, parameters=first.parameters | {"verbose": True})
+    (n, shape), kept = _size(first), json.loads(json.dumps(first.recorded))
+    cost = estimate(first, n, shape, paper.records)
+    place = first.method, n, first.dataset, kept
+    alike = [
+        e["random_state"]
+        for e in paper.records
+        if (e["method"], e["dataset"]["n"], e["dataset"]["name"], e["parameters"]) == place
+    ]
     for seed in seeds if first.takes_seed else seeds[:1]:
-        item = dataclasses.replace(first, random_state=seed)  # planning asks git
+        item = replace(first, random_state=seed)  # planning asks git
         if not item.is_finished():
-            verbose = {"verbose": True} if "verbose" in item.parameters else {}
-            task = task_of(item, given | verbose | {"random_state": seed}, printed, paper)
-            known = {e["random_state"] for e in alike if e["dataset"]["n"] == task.cost.n}
-            tasks.append(dataclasses.replace(task, known=seed in known))
+            rank = 2 * (seed in alike) + (not printed)
+            tasks.append(Task(item, cost, rank, _pretraining(item), _left(item, cost)))
     return tasks
+
+
+def _pretraining(item: Plan) -> tuple[Any, ...] | None:
+    """What runs have in common that share a pretraining; None without one."""
+    if "pretrain_epochs" not in item.parameters:
+        return None
+    return item.paper, item.dataset, item.features, item.random_state, *map(item.parameters.get, Pretrain.shared)
+
+
+def _left(item: Plan, cost: Cost) -> float:
+    """The share of a run that its checkpoint leaves to do."""
+    with contextlib.suppress(OSError, CheckpointError):
+        done = len(load_checkpoint(item.checkpoint)[1]["history"])
+        return max(0.0, 1 - done / max(1, sum(part.passes for part in cost.parts)))
+    return 1.0
 
 
 def _cells(paper: Paper, profile: str) -> dict[tuple[str, str, str], tuple[dict[str, Any], bool]]:

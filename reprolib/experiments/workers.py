@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from reprolib.experiments.cost import OVERLAP, Cost, Device
-from reprolib.experiments.plan import Plan, plan
+from reprolib.experiments.plan import Plan
 from reprolib.experiments.records import read, told
 from reprolib.experiments.run import log_of
 from reprolib.experiments.single import execute
@@ -37,29 +37,30 @@ TAKEN = "another process is at it"
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A run that is asked for: its plan, what `plan` is given for it, its cost and what it waits for.
+    """A run that is asked for: its plan, its cost, and what it waits for.
 
-    printed: the paper has a number of it; known: another profile's record says the same; pretraining: equal where runs
-    share one; model: the fitted model whose features it takes, if any; left: the share that a checkpoint leaves to do.
+    rank: those of less come first; pretraining: equal where runs share one; left: the share that a checkpoint leaves.
     """
 
     item: Plan
-    given: dict[str, Any]
     cost: Cost
-    printed: bool = True
-    known: bool = False
+    rank: int = 0
     pretraining: tuple[Any, ...] | None = None
-    model: Path | None = None
     left: float = 1.0
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether it needs a fitted model that is not here."""
+        return self.item.needed_model is not None and not self.item.needed_model.is_file()
 
 
 def work(connection: Connection) -> None:
-    """A worker: take settings, run them, answer; until None comes, or memory or the device has failed."""
+    """A worker: take plans, run them, answer; until None comes, or memory or the device has failed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tqdm.set_lock(threading.RLock())  # its own, of all processes, would be left behind
     try:
-        while (task := connection.recv()) is not None:
-            said, sound = _one_run(connection, *task)
+        while (item := connection.recv()) is not None:
+            said, sound = _one_run(connection, item)
             connection.send(("ended", said))
             if not sound:
                 return
@@ -69,13 +70,12 @@ def work(connection: Connection) -> None:
         os._exit(STOPPED)  # the end of an interpreter with torch in it takes seconds
 
 
-def _one_run(connection: Connection, paper: str, given: dict[str, Any]) -> tuple[str, bool]:
+def _one_run(connection: Connection, item: Plan) -> tuple[str, bool]:
     """Execute a run into its log: what went wrong, "" for nothing, and whether this process can go on."""
     with contextlib.suppress(OSError):  # the peak of memory, anew for each run
         Path("/proc/self/clear_refs").write_text("5")
     try:
         connection.send(("begun", None))
-        item = plan(paper, given)
         if item.is_finished():  # by another process, meanwhile
             return "", True
         with item.lock():  # or the log would be lost that another process writes
@@ -135,7 +135,7 @@ class Workers:
             self._stop()
         for task in self.queue:
             name = task.item.stem
-            self.left.setdefault(name, "needs a model that is not here" if self._waits(task) else "no time left")
+            self.left.setdefault(name, "needs a model that is not here" if task.waits else "no time left")
 
     def expected(self, task: Task) -> float:
         """Seconds that a task is likely to take now: its pretraining may be there, its method known."""
@@ -143,15 +143,12 @@ class Workers:
         alone = task.left * task.cost.seconds(self.device, shared, self.crowd)
         return alone * self.ratio.get(task.item.method, 1.0)
 
-    def _waits(self, task: Task) -> bool:
-        return task.model is not None and not task.model.is_file()
-
     def _next(self) -> Task | None:
         """The first task that can begin: it ends in time, and nobody makes what it needs."""
         making = {task.pretraining for _, task, *_ in self.busy.values()} - self.pretrained - {None}
         for task in self.queue:
             late = time.monotonic() + self.expected(task) > self.end
-            if not late and task.pretraining not in making and not self._waits(task):
+            if not late and task.pretraining not in making and not task.waits:
                 self.queue.remove(task)
                 return task
         return None
@@ -160,7 +157,7 @@ class Workers:
         process, connection = self.idle.pop() if self.idle else self._start()
         self.busy[connection] = process, task, time.monotonic(), self.expected(task)
         with contextlib.suppress(OSError):  # dead: `_hear` will tell
-            connection.send((task.item.paper, task.given))
+            connection.send(task.item)
 
     def _start(self) -> tuple[Any, Connection]:
         context = multiprocessing.get_context("spawn")

@@ -42,7 +42,7 @@ def test_the_gaps_are_the_papers_cells_first_and_known_ones_last(some_data, tmp_
     names = [(t.item.paper, t.item.stem) for t in tasks]
     assert len(set(names)) == len(names)
     assert {t.item.dataset for t in tasks} == {"usps", "coil20"} and {t.item.profile for t in tasks} == {"paper"}
-    order = [(t.known, not t.printed, t.cost.seconds(cost.this_device())) for t in tasks]
+    order = [(t.rank, t.cost.seconds(cost.this_device())) for t in tasks]
     assert order == sorted(order)
     stems = {stem for _, stem in names}
     # three seeds, one where none is taken; DCSS's own, those beside it, a deviation
@@ -51,19 +51,19 @@ def test_the_gaps_are_the_papers_cells_first_and_known_ones_last(some_data, tmp_
     by_stem = {t.item.stem: t for t in tasks}
     joint = by_stem["DCSS-usps-paper-joint-seed0"]
     # 60 epochs of phase 1 belong to the schedule of the other profile
-    assert (joint.item.variant, joint.item.parameters["phase1_epochs"], joint.printed) == ("joint", 200, False)
+    assert (joint.item.variant, joint.item.parameters["phase1_epochs"], joint.rank) == ("joint", 200, 1)
     assert "DCSS-usps-paper-phase1-10-seed0" not in stems
     # the same parameters and images as at profile cpu
-    assert by_stem["JULE-usps-paper-main-seed0"].known and not by_stem["DCSS-usps-paper-main-seed0"].known
+    assert by_stem["JULE-usps-paper-main-seed0"].rank == 2 and by_stem["DCSS-usps-paper-main-seed0"].rank == 0
     moved = by_stem["ACGDL-usps-paper-transfer-mnist-test-ip-seed1"]
-    assert moved.item.features == "jule/mnist-test/ip" and moved.printed
-    assert moved.model.name == "JULE-mnist-test-paper-main-seed1.safetensors"
+    assert moved.item.features == "jule/mnist-test/ip" and moved.rank == 2
+    assert moved.item.needed_model.name == "JULE-mnist-test-paper-main-seed1.safetensors"
 
 
 def test_a_run_with_a_record_is_no_gap(some_data, tmp_path):
     tasks = reproduce.gaps(["jule"], "smoke", tmp_path)
     task = next(t for t in tasks if t.item.method == "KMeans")
-    path = single.execute(plan("jule", task.given))
+    path = single.execute(task.item)
     assert records.read(path)["executed"] == "script"
     again = reproduce.gaps(["jule"], "smoke", tmp_path)
     assert {t.item.stem for t in tasks} - {t.item.stem for t in again} == {task.item.stem}
@@ -157,7 +157,7 @@ def test_a_fault_ends_one_run_and_the_next_call_has_it_again(tmp_path, monkeypat
 
 def test_a_run_that_another_process_is_at_or_has_done_is_passed_over(tmp_path, capsys):
     tasks = listed(tmp_path, entry(method="AEKMeans"), entry())
-    done = single.execute(plan("dcss", tasks[1].given))
+    done = single.execute(tasks[1].item)
     written = done.stat().st_mtime_ns
     with tasks[0].item.lock():
         assert workers.run_all(tasks, 1, FAST, 1e9)
@@ -268,8 +268,9 @@ def test_what_needs_a_model_waits_for_it(tmp_path):
     tasks = listed(tmp_path, on, entry("jule", "JULE"))
     crew = workers.Workers(2, tasks, FAST, 1e9)
     assert crew._next() is tasks[1] and crew._next() is None
-    tasks[0].model.parent.mkdir(parents=True)
-    tasks[0].model.touch()
+    model = tasks[0].item.needed_model
+    model.parent.mkdir(parents=True)
+    model.touch()
     assert crew._next() is tasks[0]
 
 
