@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--list", type=Path, help="runs instead of what is missing")
     parser.add_argument("--papers", nargs="*", default=[])
     parser.add_argument("--root", type=Path, help="folder for records, by default the book")
+    parser.add_argument("--checkpoints", action="store_true", help="pack those of unfinished runs too")
     parser.add_argument("--steps", nargs="+", default=list(SHARES), choices=list(SHARES))
     asked = parser.parse_args()
     began = time.monotonic()
@@ -51,10 +52,10 @@ def main() -> int:
     environment |= {"PYTHONUNBUFFERED": "1"}
     if asked.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    before, steps, packed = _records(asked.root), {}, []
+    before, steps, packed = _records(asked), {}, []
 
     def pack() -> None:
-        packed[:] = _pack(out, reports, asked.root, before, steps)
+        packed[:] = _pack(out, reports, asked, before, steps)
 
     for step in asked.steps:
         seconds = SHARES[step] * (end - time.monotonic())
@@ -122,21 +123,23 @@ def _step(
     return {"command": " ".join(command), "status": status, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _records(root: Path | None) -> dict[str, Path]:
+def _records(asked: argparse.Namespace) -> dict[str, tuple[Path, int]]:
     """Files of records and their times, by their names in the archive."""
     found = {}
     for paper in papers():
-        folder = root / paper if root else BOOK / paper / "runs"
-        for path in sorted([*folder.glob("*.json"), *folder.glob("*.npz")]):
-            found[f"runs/{paper}/{path.name}"] = path, path.stat().st_mtime_ns
-        for path in sorted(folder.glob("executed/*.log")):
-            found[f"logs/{paper}/{path.name}"] = path, path.stat().st_mtime_ns
+        folder = asked.root / paper if asked.root else BOOK / paper / "runs"
+        places = {"*.json": "runs", "*.npz": "runs", "executed/*.log": "logs"}
+        if asked.checkpoints:
+            places |= {"checkpoints/*.ckpt": "checkpoints", "checkpoints/*.log": "checkpoints"}
+        for pattern, place in places.items():
+            for path in folder.glob(pattern):
+                found[f"{place}/{paper}/{path.name}"] = path, path.stat().st_mtime_ns
     return found
 
 
-def _pack(out: Path, reports: Path, root: Path | None, before: dict, steps: dict) -> list[Path]:
+def _pack(out: Path, reports: Path, asked: argparse.Namespace, before: dict, steps: dict) -> list[Path]:
     """Pack the new records that are whole, with logs and reports."""
-    now = {name: found for name, found in _records(root).items() if before.get(name) != found}
+    now = {name: found for name, found in _records(asked).items() if before.get(name) != found}
     files = {name: path for name, (path, _) in now.items()}
     for name in [n for n in files if n.endswith(".npz")]:
         json = name.removesuffix("npz") + "json"
@@ -145,9 +148,10 @@ def _pack(out: Path, reports: Path, root: Path | None, before: dict, steps: dict
     files |= {f"reports/{path.name}": path for path in reports.iterdir() if path.suffix in (".json", ".xml", ".log")}
     head, dirty = commit()
     about = {"commit": head, "dirty": dirty, "machine": machine(), "steps": steps}
-    for old in out.glob(f"{NAME}*"):
+    paths = archive.pack(out / NAME, files, about)
+    for old in {*out.glob(f"{NAME}*")} - {*paths}:
         old.unlink()
-    return archive.pack(out / NAME, files, about)
+    return paths
 
 
 if __name__ == "__main__":

@@ -23,11 +23,10 @@ MANIFEST, FORMAT = "manifest.json", 1
 PART_BYTES = 15 * 2**20  # of a part: what goes through most doors
 ALL_BYTES = 2**30
 NEAR = 3e-6  # metrics are stored to 6 decimals
-# What an archive may hold: records, their logs, reports
-RECORD, LOG, REPORT = (
-    rf"{place}/[\w.=-]+\.{kind}"
-    for place, kind in ((r"runs/(\w+)", "(?:json|npz)"), (r"logs/(\w+)", "log"), ("reports", r"(?:json|xml|log)"))
-)
+# What an archive may hold: records, their logs, checkpoints of unfinished runs, reports
+PLACES = {"runs": "(?:json|npz)", "logs": "log", "checkpoints": "(?:ckpt|log)"}
+RECORD, LOG, CHECKPOINT = (rf"{place}/(\w+)/[\w.=-]+\.{kind}" for place, kind in PLACES.items())
+REPORT = r"reports/[\w.=-]+\.(?:json|xml|log)"
 
 
 def pack(path: Path, files: Mapping[str, Path], about: Mapping[str, Any]) -> list[Path]:
@@ -82,7 +81,7 @@ def unpack(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def take(paths: Sequence[Path], *, force: bool = False, book: Path = BOOK) -> list[str]:
-    """Check an archive and put its records into book/<paper>/runs, its reports into book/gpu; say what was done.
+    """Check an archive, put records and checkpoints into book/<paper>/runs, reports into book/gpu; say what was done.
 
     All is checked before anything is written: hashes, schema, behaviours that the book knows, metrics that the stored
     labels give again. Logs stay in the archive. ValueError names what is wrong, and records that are there and differ,
@@ -104,14 +103,19 @@ def take(paths: Sequence[Path], *, force: bool = False, book: Path = BOOK) -> li
     differ = sorted(n for n in there if places[n].read_bytes() != contents[n])
     if differ and not force:
         raise ValueError(f"{', '.join(differ)}: there already, and another; --force replaces them")
-    reports = {n: book / "gpu" / Path(n).name for n in contents if re.fullmatch(REPORT, n) and not n.endswith(".log")}
-    for name, path in (places | reports).items():
+    kept = {n: book / "gpu" / Path(n).name for n in contents if re.fullmatch(REPORT, n) and not n.endswith(".log")}
+    for name in contents:
+        if found := re.fullmatch(CHECKPOINT, name):
+            check_name("paper", found[1], papers())
+            path = book / found[1] / "runs/checkpoints" / Path(name).name
+            kept |= {name: path} if force or not path.exists() else {}  # one that is there may be further on
+    for name, path in (places | kept).items():
         if name not in there or name in differ:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda stream, name=name: stream.write(contents[name]))
     said = [f"made at commit {manifest.get('commit')} on {manifest.get('machine', {}).get('device_name')}"]
     said += [f"{name}: {records.told(e)}{' (stale)' * records.is_stale(e)}" for name, e in entries.items()]
-    said += [f"{name}: {path}" for name, path in reports.items()]
+    said += [f"{name}: {path}" for name, path in kept.items()]
     return [*said, f"{len(entries)} records, {sum(n not in there for n in entries)} of them new"]
 
 
@@ -136,5 +140,5 @@ def _checked(path: Path) -> dict[str, Any]:
 
 def _check_member(name: str) -> None:
     """ValueError for a name that no archive of ours has: another folder, a path that leads out."""
-    if not any(re.fullmatch(pattern, name) for pattern in (RECORD, LOG, REPORT)):
+    if not any(re.fullmatch(pattern, name) for pattern in (RECORD, LOG, CHECKPOINT, REPORT)):
         raise ValueError(f"the archive holds {name!r}: records are runs/PAPER/NAME.json and .npz; nothing is taken")

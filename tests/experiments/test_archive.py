@@ -73,6 +73,25 @@ def test_a_record_that_differs_stays_unless_forced(files, tmp_path):
     assert not own.read_text().endswith("\n\n") and other.exists()
 
 
+def test_a_checkpoint_comes_along_and_never_replaces_one(tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"there")
+    names = ("checkpoints/jule/JULE-digits-smoke-main-seed0-0a1b.ckpt", "checkpoints/jule/JULE-x-seed0-0a1b.log")
+    paths = archive.pack(tmp_path / "a.tar.gz", dict.fromkeys(names, source), ABOUT)
+    archive.take(paths, book=tmp_path / "book")
+    here = tmp_path / "book/jule/runs/checkpoints"
+    assert sorted(path.name for path in here.iterdir()) == [name.split("/")[-1] for name in names]
+    own = here / names[0].split("/")[-1]
+    own.write_bytes(b"further on")
+    archive.take(paths, book=tmp_path / "book")
+    assert own.read_bytes() == b"further on"
+    archive.take(paths, book=tmp_path / "book", force=True)
+    assert own.read_bytes() == b"there"
+    paths = archive.pack(tmp_path / "b.tar.gz", {"checkpoints/jul/x.ckpt": source}, ABOUT)
+    with pytest.raises(ValueError, match="Did you mean 'jule'"):
+        archive.take(paths, book=tmp_path / "book")
+
+
 def edited(name, **changed):
     def change(contents):
         key = next(n for n in contents if name in n and n.endswith(".json") and n.startswith("runs"))

@@ -13,9 +13,8 @@ def test_everything_that_runs_on_a_gpu_runs_here_in_small(tmp_path):
     asked |= {"variant": "paper", "tag": "main", "seed": 0}
     runs = tmp_path / "list.json"
     runs.write_text(json.dumps([asked, asked | {"tag": "x", "parameters": {"n_clusters": 1700}}]))
-    options = (
-        f"--budget 5 --device cpu --profile smoke --list {runs} --root {tmp_path}/runs --jobs 1 --out {tmp_path}/out"
-    )
+    options = f"--budget 5 --device cpu --profile smoke --list {runs} --root {tmp_path}/runs --jobs 1 --checkpoints"
+    options += f" --out {tmp_path}/out"
     command = [sys.executable, "-m", "tools.gpu", *options.split()]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout + done.stderr  # one of the runs cannot be
