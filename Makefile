@@ -23,7 +23,7 @@ export NUMBA_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export JUPYTER_PLATFORM_DIRS := 1
 
-.PHONY: help book test site-test lint notebooks lock doctor gpu clean
+.PHONY: help book course lab test site-test lint notebooks lock doctor gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -45,6 +45,14 @@ book: $(INSTALLED) ## build the book: _build/html/index.html
 	rm -rf _build/html _build/jupyter_execute
 	$(VENV)/bin/jupyter-book build . --all -n -W --keep-going
 	@echo "the book: _build/html/index.html"
+
+course: $(INSTALLED) ## notebooks for a class: course/student without solutions, course/teacher with them
+	@$(PY) -m tools.course
+
+# Not among the locked packages: nothing else needs it. The lock's versions stay as they are
+lab: course ## open Jupyter on course/student (installs jupyterlab the first time)
+	@$(PY) -c 'import jupyterlab' 2>/dev/null || $(PY) -m pip install -qq -c requirements.lock jupyterlab
+	$(PY) -m jupyterlab course/student
 
 # a process a core, each with one thread: two threads each would wait for each other
 test: export OMP_NUM_THREADS = 1

@@ -1,8 +1,9 @@
-"""Sphinx extension: the executed notebook behind each page's download button.
+"""Sphinx extension: the executed notebook behind each page's download button, as any Jupyter shows it.
 
 The theme offers it only where a launch service (Binder, Colab, ...) is configured; this book
 names none, so that it depends on no outside address. And MyST-NB writes a notebook without
-outputs when a page came from the cache: the outputs are merged in here.
+outputs when a page came from the cache: the outputs are merged in here. Solutions are left out (tools/course.py);
+the files lie in one folder, so that links between them hold when several are downloaded.
 """
 
 from contextlib import suppress
@@ -12,6 +13,8 @@ from typing import Any
 import nbformat
 from jupyter_cache import get_cache
 from sphinx.application import Sphinx
+
+from tools import course, notebooks
 
 
 def offer_notebook(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
@@ -25,10 +28,11 @@ def offer_notebook(app: Sphinx, pagename: str, _template: str, context: dict[str
     # KeyError: a page that is never executed has no entry
     with suppress(KeyError):
         _, notebook = cache.merge_match_into_notebook(notebook)
-    target = site / "_sources" / f"{pagename}.ipynb"
+    page = Path(f"{pagename}.md")
+    target = site / "_sources" / notebooks.reference(page).name
     target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, target)
-    context["ipynb_source"] = f"{pagename}.ipynb"
+    nbformat.write(course.convert(notebook, page, solutions=False), target)
+    context["ipynb_source"] = target.name
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
