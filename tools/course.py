@@ -56,11 +56,11 @@ def executed(notebook: NotebookNode, root: Path = ROOT) -> NotebookNode:
     return notebook
 
 
-def code_cell(cell: NotebookNode) -> NotebookNode:
-    """A copy of a page's cell that Jupyter folds as the book does."""
+def code_cell(cell: NotebookNode, *, folded: bool = False) -> NotebookNode:
+    """A copy of a page's cell that Jupyter folds as the book does, or altogether."""
     tags = cell.metadata.get("tags", [])
     metadata = {"tags": tags} if tags else {}
-    if hidden := {key: True for tag in tags for key in HIDDEN.get(tag, [])}:
+    if hidden := {key: True for tag in (*tags, *["hide-cell"] * folded) for key in HIDDEN.get(tag, [])}:
         metadata["jupyter"] = hidden
     return new_code_cell(
         cell.source, metadata=metadata, outputs=cell.outputs, execution_count=cell.get("execution_count")
@@ -71,14 +71,16 @@ def convert(notebook: NotebookNode, page: Path, *, solutions: bool, root: Path =
     """A page's notebook without MyST: stubs of exercises are cells, solutions folded or left out.
 
     page: relative to `root`, book/<folder>/<page>.md. Without solutions cells that call the checks end each
-    exercise; they may fail without stopping "run all". Raises ValueError where the page has markup without a plain form.
+    exercise; they may fail without stopping "run all". Raises ValueError where a page has markup without a plain
+    form.
     """
     source = plain.Page(page, glued(notebook), root)
     made, texts, checks, inside = [], [], [], ""
 
     def close() -> None:
         if texts:
-            made.append(new_markdown_cell("\n\n".join(texts)))
+            metadata = {"jupyter": {"source_hidden": True}} if inside == "solution" else {}
+            made.append(new_markdown_cell("\n\n".join(texts), metadata=metadata))
             texts.clear()
 
     for cell in notebook.cells:
@@ -87,28 +89,24 @@ def convert(notebook: NotebookNode, page: Path, *, solutions: bool, root: Path =
                 checks += CHECK.findall(cell.source)
             if solutions or inside != "solution":
                 close()
-                made.append(code_cell(cell))
+                made.append(code_cell(cell, folded=inside == "solution"))
             continue
         for piece in plain.pieces(source, cell.source):
+            if piece.kind != "text":
+                close()
             if piece.kind in ("exercise", "solution"):
                 inside = piece.kind
+                if inside == "exercise" or solutions:
+                    made.append(new_markdown_cell(f"### {piece.text}"))
             elif piece.kind == "end":
                 for call in dict.fromkeys(checks) if not solutions else ():
-                    close()
                     made.append(new_code_cell(call, metadata={"tags": ["raises-exception"]}))
                 inside, checks = "", []
-            if inside == "solution" and not solutions:
+            elif inside == "solution" and not solutions:
                 continue
-            if piece.kind == "solution":
-                close()
-                folded = {"jp-MarkdownHeadingCollapsed": True}
-                made.append(new_markdown_cell(f"### Solution of {piece.text}", metadata=folded))
-            elif piece.kind == "exercise":
-                texts.append(f"### {piece.text}")
             elif piece.kind == "stub":
-                close()
                 made.append(new_code_cell(piece.text.strip(), metadata={"tags": ["exercise"]}))
-            elif piece.text:
+            else:
                 texts.append(piece.text)
         close()
     if source.cited:

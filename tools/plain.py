@@ -107,8 +107,8 @@ def labels(root: Path = ROOT) -> Labels:
                 count += 1
                 found.equations[options.get("label", token.info)] = (page, count)
     toc = yaml.safe_load((root / "_toc.yml").read_text())
-    entries = [toc, *(chapter for part in toc["parts"] for chapter in part["chapters"])]
-    for entry in (one for entry in entries for one in (entry, *entry.get("sections", []))):
+    chapters = [toc, *(chapter for part in toc["parts"] for chapter in part["chapters"])]
+    for entry in (entry for chapter in chapters for entry in (chapter, *chapter.get("sections", []))):
         page = Path(entry.get("file") or entry["root"]).with_suffix(".md")
         found.titles[page] = entry.get("title", "front page")
     return found
@@ -224,7 +224,7 @@ def block(page: Page, token: Token) -> list[Piece] | None:
         start = Piece("exercise", exercise_heading(argument))
         return [start, *pieces(page, body), Piece("end")] if name == "exercise" else [start]
     if name in ("solution", "solution-start"):
-        start = Piece("solution", labels(page.root).headings[argument][1].split(":")[0])
+        start = Piece("solution", "Solution of " + labels(page.root).headings[argument][1].split(":")[0])
         return [start, *pieces(page, body), Piece("end")] if name == "solution" else [start]
     if name in ("exercise-end", "solution-end"):
         return [Piece("end")]

@@ -1,0 +1,302 @@
+"""Notebooks of a course: no MyST left, stubs are cells, no solution reaches a student, checks say what is wrong."""
+
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import course, notebooks
+
+PAGES = notebooks.pages()
+EXERCISES = [Path(f"book/{paper}/exercises.md") for paper in ("jule", "dcss")]
+CODE_OR_FORMULA = re.compile(r"^```.*?^```|\$\$.*?\$\$|(`+)[^`]+\1", re.DOTALL | re.MULTILINE)
+MYST = re.compile(r":::|^`{3,}\{|\{[\w:-]+\}`|^\([\w-]+\)=|\]\([^)]*\.md[)#]|^:label:", re.MULTILINE)
+
+
+def words(notebook, kind="markdown"):
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == kind)
+
+
+def converted(text, page="book/jule/method.md", **values):
+    """The Markdown of a page with this text, and these values glued by a cell."""
+    outputs = [
+        new_output(
+            "display_data", {"application/papermill.record/text/plain": value}, metadata={"scrapbook": {"name": name}}
+        )
+        for name, value in values.items()
+    ]
+    made = new_notebook(cells=[new_code_cell("glue(...)", outputs=outputs), new_markdown_cell(text)])
+    return words(course.convert(made, Path(page), solutions=False))
+
+
+@pytest.mark.parametrize("solutions", [False, True])
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_no_page_shows_myst_in_jupyter(page, solutions):
+    notebook = course.convert(notebooks.convert(page), page, solutions=solutions)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            # first code blocks of any length, so that a directive's fence is not taken for one
+            assert not re.search(r"^[`:]{3,}\s*\{", cell.source, re.MULTILINE), cell.source
+            assert not MYST.search(CODE_OR_FORMULA.sub("", cell.source)), cell.source
+            assert cell.source.count("$$") % 2 == 0
+    assert any(cell.cell_type == "code" for cell in notebook.cells)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("of {math}`x^2` and $y$", "of $x^2$ and $y$"),
+        ("```{math}\nx\n```", "$$\nx\n$$"),
+        ("- item\n\n  ```{math}\n  x\n  ```", "- item\n\n  $$\n  x\n  $$"),
+        ("(eq-new)=\n```{math}\nx\n```\nend", "$$\nx\n$$\n\nend"),
+        ("`{math}` is {math}`a`", "`{math}` is $a$"),
+        ("```python\n{math}`a`\n```", "```python\n{math}`a`\n```"),
+        ("```{note}\nOf $a\n+ b$.\n```", "> **Note**\n>\n> Of $a + b$."),
+        (
+            ":::{admonition} Costs {math}`n`\n:class: note\nall of it\n\nand\n:::",
+            "> **Costs $n$**\n>\n> all of it\n>\n> and",
+        ),
+        ("```{dropdown} More\n- a\n- b\n```", "> **More**\n>\n> - a\n> - b"),
+        ("```{figure} a.png\n:alt: a curve\nwords\n```", "*a curve (see the page)*"),
+        ("[here](results.md), [there](../dcss/method.md)", "[here](jule-results.ipynb), [there](dcss-method.ipynb)"),
+        ("[again](../rerun.md)", "again (page *Run it again*)"),
+        ("{doc}`results`", "[Results](jule-results.ipynb)"),
+        ("{ref}`why <jule-strays>`", "[why](jule-ablations.ipynb#Stray-clusters)"),
+        ("[it](#eq-jule-gdl)", "[it](#The-affinity-of-two-clusters)"),
+        ("{glue:text}`here:.2f`, {glue:text}`word`, {glue:text}`gone`", "0.13, two of 3, (see the page)"),
+        ("% nobody reads this", ""),
+    ],
+)
+def test_markup_becomes_plain(text, expected):
+    assert converted(text, here="0.125123", word="'two of 3'") == expected
+
+
+def test_citations_are_authors_and_years_with_a_list():
+    said = converted(
+        "By {cite:t}`yang2016jule`, later {cite:p}`yang2016jule,sadeghi2024dcss` and {cite}`zhang2012gdl`."
+    )
+    assert said.startswith("By Yang et al. (2016), later (Yang et al., 2016; Sadeghi and Armanfard")
+    assert "and (Zhang et al., 2012)." in said
+    listed = said.split("## References")[1]
+    assert listed.count("\n- ") == 3 and "Joint unsupervised learning" in listed
+
+
+def test_equations_carry_the_numbers_that_references_say():
+    page = Path("book/kernels.md")
+    notebook = course.convert(notebooks.convert(page), page, solutions=True)
+    labels = re.findall(r"^\$\$ \(([\w-]+)\)", page.read_text(), re.MULTILINE)
+    assert re.findall(r"\\tag\{(\d+)\}", words(notebook)) == [str(n + 1) for n in range(len(labels))]
+    number = labels.index("kernels-eq-bound") + 1
+    assert f"Bound ({number}) uses norms" in words(notebook)
+
+
+def test_a_name_after_code_has_its_lines_below():
+    said = converted("Code: `reprolib.methods.jule.period_lengths`.\n\nNext.")
+    assert "```python\ndef period_lengths(" in said and said.endswith("</details>\n\nNext.")
+
+
+@pytest.mark.parametrize("text", ["{new}`x`", "```{new}\nx\n```"])
+def test_markup_without_a_plain_form_is_an_error(text):
+    with pytest.raises(ValueError, match=r"method\.md: no plain form of the (role|directive) \{new\}; write one in"):
+        converted(text)
+
+
+def test_tags_of_the_book_fold_cells_in_jupyter():
+    cells = [new_code_cell("1", metadata={"tags": tags}) for tags in (["hide-input"], ["remove-cell"], ["parameters"])]
+    made = course.convert(new_notebook(cells=cells), PAGES[0], solutions=False).cells
+    assert made[0].metadata == {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
+    assert made[1].metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True}
+    assert made[2].metadata == {"tags": ["parameters"]}
+
+
+def solutions_of(page):
+    """Cells between the start and the end of a solution, as (type, source)."""
+    found, inside = [], False
+    for cell in notebooks.convert(page).cells:
+        if cell.cell_type == "code" and inside:
+            found.append(cell.source)
+        for mark in re.findall(r"\{(solution-(?:start|end))\}", cell.source):
+            inside = mark == "solution-start"
+    return found
+
+
+@pytest.mark.parametrize("page", EXERCISES, ids=str)
+def test_a_student_gets_stubs_and_checks_and_no_solution(page):
+    student, teacher = (course.convert(notebooks.convert(page), page, solutions=both) for both in (False, True))
+    hidden = solutions_of(page)
+    assert len(hidden) >= 7
+    sources = [cell.source for cell in student.cells]
+    assert not set(hidden) & set(sources) and "Solution of" not in words(student)
+    folded = {cell.source for cell in teacher.cells if cell.metadata.get("jupyter", {}).get("source_hidden")}
+    assert set(hidden) < folded and not any(text in words(student) for text in folded)
+    stubs = [cell for cell in student.cells if "exercise" in cell.metadata.get("tags", [])]
+    for stub in stubs:
+        name = re.match(r"def (\w+)\(", stub.source)[1]
+        assert stub.source.endswith("..."), name
+        at = sources.index(f"check_{name}({name})")
+        assert student.cells[at].metadata["tags"] == ["raises-exception"]
+    paper = page.parent.name.upper()
+    titles = re.findall(r"^### Exercise (.*)\n*", words(student), re.MULTILINE)
+    assert [title.split(":")[0] for title in titles] == [f"{paper} {n + 1}" for n in range(7)]
+    efforts = re.findall(r"^\*(\d+) minutes, (★+)(☆*)\*$", words(student), re.MULTILINE)
+    assert len(efforts) == 7 and all(len(full + empty) == 3 for _, full, empty in efforts)
+    assert efforts[:2] == [("2", "★", "☆☆")] * 2 and all(int(minutes) > 2 for minutes, *_ in efforts[2:])
+
+
+@pytest.fixture(scope="module")
+def checks():
+    """Everything that a student's cells define, before any stub is filled in."""
+    names = {}
+    for page in EXERCISES:
+        made = course.convert(notebooks.convert(page), page, solutions=False)
+        scope = names[page.parent.name] = {}
+        for cell in made.cells:
+            if cell.cell_type == "code" and "raises-exception" not in cell.metadata.get("tags", []):
+                exec(cell.source, scope)
+    return names
+
+
+WRONG = [
+    (
+        "jule",
+        "after_period",
+        lambda n_c, eta: n_c - int(eta * n_c),
+        r"1762 clusters, eta 0.9: got 177, expected 176\. Think of",
+    ),
+    ("jule", "affinity", lambda W, a, b: W[np.ix_(a, b)].sum(), r"clusters \d+ and \d+: got .* expected .*whose size"),
+    ("jule", "mutual_pairs", lambda nearest: (nearest[nearest] == np.arange(len(nearest))).sum(), "how often a pair"),
+    ("jule", "merged_row", lambda W, Y, a, b: (np.zeros(Y.shape[1]),) * 2, "exact row of 0 and 1: got .*four products"),
+    ("jule", "plain_linkage", lambda graph, labels, n: [(0, 1)], r"got \[\[0 1\]\], expected .* which name is kept"),
+    ("jule", "triplet_gradient", lambda x, gamma, released: -x, "gamma 2.0, exact: got .*the sign of each distance"),
+    ("jule", "cnn_updates", lambda *sizes: 1, "eta 0.9: got 1, expected .*last batch"),
+    ("jule", "smallest_k", lambda images, n: 1, "a warning at your K_s = 1: got True, expected False.*a larger K_s"),
+    ("jule", "smallest_k", lambda images, n: 30, "a warning at K_s = 29, one below yours: got False.*a smaller K_s"),
+    (
+        "dcss",
+        "pair_kind",
+        lambda p, q, zeta, gamma: int(p @ q > zeta) - int(p @ q < gamma),
+        "at zeta: got 0, expected 1",
+    ),
+    ("dcss", "new_centre", lambda p_k, u, m: p_k @ u / p_k.sum(), r"m 1\.5: got .*the power of the memberships"),
+    ("dcss", "memberships", lambda d2, m: 1 / d2 / (1 / d2).sum(1, True), r"m 1\.05: got .*the exponent"),
+    ("dcss", "memberships", lambda d2, m: (s := d2 ** (-1 / (m - 1))) / s.sum(1, True), "a power that overflows"),
+    (
+        "dcss",
+        "second_order",
+        lambda losses, theta: torch.zeros_like(theta),
+        "got length 0, expected about .* before run k",
+    ),
+    ("dcss", "adam_ratio", lambda g: g.sum(0).abs(), "paths measured over 100 batches: got .*two means"),
+    ("dcss", "gradient", lambda q, p, zeta, gamma: q, "'zeta': 0.8.* got .*sign of each pair"),
+    ("dcss", "merged_loss", lambda a, b, n_a, n_b: 1, "groups of 4 and 4: got 1, expected .*an image with itself"),
+    ("dcss", "best_cut", lambda r, R: 0.75, "all lines tried: got 0.75, expected .*inner ring"),
+]
+
+
+@pytest.mark.parametrize(
+    "paper, name, wrong, message", WRONG, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_wrong_answer_is_told_what_came_what_was_expected_and_what_to_think_of(checks, paper, name, wrong, message):
+    check = checks[paper][f"check_{name}"]
+    with pytest.raises(AssertionError) as told:
+        check(wrong)
+    assert re.search(message, str(told.value).replace("\n", " ")), told.value
+    with pytest.raises(AssertionError, match="got None. Write the function where its dots stand"):
+        check(lambda *_, **__: None)
+
+
+def test_every_check_of_a_student_has_a_wrong_answer_here(checks):
+    named = {(paper, name) for paper, scope in checks.items() for name in scope if name.startswith("check_")}
+    assert named == {(paper, f"check_{name}") for paper, name, *_ in WRONG}
+
+
+PAGE = """\
+---
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+# Small
+
+````{exercise-start} JULE 1: Twice
+:label: ex-jule-after-period
+````
+
+*2 minutes*
+
+```python
+def twice(x):
+    ...
+```
+
+```{code-cell} ipython3
+def check_twice(twice):
+    assert twice(3) == 6, f"got {twice(3)}, expected 6"
+```
+
+````{exercise-end}
+````
+
+````{solution-start} ex-jule-after-period
+:class: dropdown
+````
+
+Add it.
+
+```{code-cell} ipython3
+def twice(x):
+    return x + x
+
+check_twice(twice)
+```
+
+````{solution-end}
+````
+
+```{code-cell} ipython3
+print("the end")
+```
+"""
+
+
+def run(notebook, folder):
+    client = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    return client.execute()
+
+
+def test_both_copies_run_from_top_to_bottom(tmp_path):
+    def copy(solutions):
+        made = jupytext.reads(PAGE, fmt="md:myst")
+        return course.convert(made, Path("book/jule/exercises.md"), solutions=solutions)
+
+    student, teacher = run(copy(False), tmp_path), run(copy(True), tmp_path)
+    errors = [o for cell in student.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    assert [error.evalue for error in errors] == ["got None, expected 6"]
+    for notebook in (student, teacher):
+        assert notebook.cells[-1].outputs[0].text == "the end\n"
+    filled = copy(False)
+    stub = next(cell for cell in filled.cells if "exercise" in cell.metadata.get("tags", []))
+    stub.source = "def twice(x):\n    return 2 * x"
+    assert not [o for cell in run(filled, tmp_path).cells for o in cell.get("outputs", []) if o.output_type == "error"]
+
+
+def test_a_copy_that_somebody_edited_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "pages", lambda root=None: EXERCISES[:1])
+    first = course.write(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in first] == [
+        "student/jule-exercises.ipynb",
+        "teacher/jule-exercises.ipynb",
+    ]
+    answered = nbformat.read(first[0], as_version=4)
+    assert not any(cell.get("outputs") for cell in answered.cells)
+    answered.cells[-1].source = "my answer"
+    nbformat.write(answered, first[0])
+    assert course.write(tmp_path) == first[1:]
+    assert "has been edited and is kept" in capsys.readouterr().err
+    assert "my answer" in first[0].read_text()
