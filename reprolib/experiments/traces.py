@@ -54,7 +54,7 @@ ASKED = ("n_clusters", "n_components", "n_init", "init", "random_state", "covari
 GRAPHS = {"bandwidth": 0.25, "n_neighbors": 8, "n_neighbor_clusters": 2, "local_weight": 0.5}
 SEARCHES = {"z": 0.5, "linkage": "ward", "scale_neighbor": 3, "graph_weight": 5.0, "max_iter": 10}
 OTHER = GRAPHS | SEARCHES | {"n_init": 1, "n_landmarks": 20, "n_nearest": 3}
-BRIEF = SMALL | OF_JULE | ONE_PERIOD
+BRIEF = SMALL | OF_JULE | ONE_PERIOD | JULE.VARIANTS["nearest"]
 
 
 Behaviour = dict[str, dict[str, Any]]  # `plan`, exact facts, and `numbers`, known to a tolerance
@@ -278,7 +278,7 @@ def _codes() -> Behaviour:
     train, test = digits.take(range(2 * N)), digits.take(range(2 * N, 3 * N))
     whitening, patches = codes.whitened_patches(train, 200, random_state=SEED)
     images = patches.view(-1, 1, codes.PATCH, codes.PATCH).numpy()
-    model = JULE(**BRIEF, negatives="random", n_neighbors=10)
+    model = JULE(**BRIEF | {"negatives": "random", "n_neighbors": 10})
     network, epochs = patch_network.learn_patch_network(images, model)
     plan, numbers = {}, {"whitened": rounded(weighted_norm(patches))}
     numbers["patch CNN, losses"] = [rounded(row["loss"]) for row in epochs]

@@ -24,10 +24,11 @@ from reprolib.training.trainer import ROWS, Run, Stage
 LAYERS = ("ip", "top-1", "top-2")  # from the top down (paper 002, section 4.2.1)
 
 # loss_scale: lambda / (K_c - 1) before the sum of equation 11
-PRINTED = dict(triplet_loss="affinity", gamma=2.0, margin=0.0, loss_scale=0.25, dampening=0.0)
-# the triplets of both released codes; the order of a pair and its gradient, the periods, the network of Torch's
-RANDOM = dict(negatives="random", n_negatives=20)
-RELEASED = RANDOM | dict(ordered_pairs=False, gradient="released")
+NEAREST = dict(negatives="nearest", n_negatives=5)
+AFFINITY = NEAREST | dict(triplet_loss="affinity", margin=0.0)
+PRINTED = AFFINITY | dict(gamma=2.0, loss_scale=0.25, dampening=0.0)
+# triplets; periods; network
+RELEASED = dict(ordered_pairs=False, gradient="released")
 RELEASED |= dict(decay_restarts=False, linkage_mode="released", strays="isolated")
 RELEASED |= dict(feature_statistics="batch", scale_init="uniform")
 
@@ -36,11 +37,12 @@ class JULE(TrainedEstimator):
     """Joint unsupervised learning of image clusters and a CNN (paper 002, equation 1).
 
     The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip there or
-    depends on the order of the images. VARIANTS: "printed" takes equation 11 and Table 2 to the letter, "released" is
-    JULE.torch; "affinity" and "random" are readings of equation 11 between them. `precision="bfloat16"` trains under
-    autocast; parameters and clustering stay in float32. After `fit`: `results_` "SF", the labels at the end of the
-    recurrent process (OURS-SF, also `labels_`), and "RC", of clustering anew on the final representation; `embedding_`
-    float32 (n, embedding_dim) of unit length; `n_clusters_by_period_`.
+    depends on the order of the images; the triplets are those of both released codes. VARIANTS: "printed" takes
+    equation 11 and Table 2 to the letter, "released" is JULE.torch; "affinity" and "nearest" are readings of equation
+    11 between them. `precision="bfloat16"` trains under autocast; parameters and clustering stay in float32. After
+    `fit`: `results_` "SF", the labels at the end of the recurrent process (OURS-SF, also `labels_`), and "RC", of
+    clustering anew on the final representation; `embedding_` float32 (n, embedding_dim) of unit length;
+    `n_clusters_by_period_`.
     """
 
     n_neighbors: Count = 20  # K_s
@@ -62,8 +64,8 @@ class JULE(TrainedEstimator):
     gamma: float = 1.0  # weight of the positive pair
     margin: float = 0.2
     loss_scale: float = 1.0
-    negatives: Literal["nearest", "random"] = "nearest"
-    n_negatives: Count = 5
+    negatives: Literal["nearest", "random"] = "random"
+    n_negatives: Count = 20
     ordered_pairs: bool = True
     gradient: Literal["exact", "released"] = "exact"
     dampening: float = 0.9
@@ -74,8 +76,8 @@ class JULE(TrainedEstimator):
     scale_init: Literal["ones", "uniform"] = "ones"
     MAIN: ClassVar = "SF"
     NETWORK: ClassVar[type[ConvEmbedding]] = ConvEmbedding
-    VARIANTS: ClassVar = {"paper": {}, "printed": PRINTED, "released": RELEASED, "random": RANDOM}
-    VARIANTS |= {"affinity": {"triplet_loss": "affinity", "margin": 0.0}}
+    VARIANTS: ClassVar = {"paper": {}, "printed": PRINTED, "released": RELEASED, "nearest": NEAREST}
+    VARIANTS |= {"affinity": AFFINITY}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -115,12 +115,14 @@ def _phases(
         yield f"mean of {table.shape[1]} pairs of method and data set {found}", compare.above(found)
 
 
-def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
-    """The main setting is above that of each tag, or as good ("alike"), seed by seed; `result` leaves others out."""
-    rows = compare.settings(paper, ["main", *tags])
+def _settings(
+    paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None, base: str = "main"
+) -> Found:
+    """The setting `base` is above that of each tag, or as good ("alike"), seed by seed; `result` leaves others out."""
+    rows = compare.settings(paper, [base, *tags])
     place = ["dataset", "profile", "result"]
-    starts = dict(iter(rows[rows["tag"] == "main"].groupby(place, sort=False)[paper.headline]))
-    others = rows[rows["tag"] != "main"].groupby(["tag", *place], sort=False)[paper.headline]
+    starts = dict(iter(rows[rows["tag"] == base].groupby(place, sort=False)[paper.headline]))
+    others = rows[rows["tag"] != base].groupby(["tag", *place], sort=False)[paper.headline]
     for (tag, *key), scores in others:
         if tuple(key) in starts and result in (None, key[-1]):
             what = key[-1] if len(tags) == 1 else tag
