@@ -82,7 +82,7 @@ def _seeds(
     first, tasks = plan(paper.name, given), []
     if "verbose" in first.parameters:  # the log shows its progress
         first = replace(first, parameters=first.parameters | {"verbose": True})
-    (n, shape), kept = _size(first), json.loads(json.dumps(first.recorded))
+    (n, shape), kept = size(first), json.loads(json.dumps(first.recorded))
     cost = estimate(first, n, shape, paper.records)
     place = first.method, n, first.dataset, kept
     alike = [
@@ -158,7 +158,7 @@ def _changed(paper: Paper, entry: dict[str, Any], profile: str) -> dict[str, Any
     return given or None
 
 
-def _size(item: Plan) -> tuple[int, tuple[int, ...]]:
+def size(item: Plan) -> tuple[int, tuple[int, ...]]:
     """Number of samples that a plan is fitted on and their shape, (c, h, w) or (d,)."""
     n, shape = size_of(item.dataset)
     size, gray = item.load.get("size") or shape[1:], item.load.get("gray")
