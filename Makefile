@@ -13,6 +13,8 @@ PAGES ?=
 # of make gpu: minutes; --jobs, --list and other options of tools/gpu.py
 BUDGET ?= 10
 GPU ?=
+# of make lab: options of Jupyter
+LAB ?=
 
 # A fixed number, not the machine's: sums in another order change the last digits of a page
 export OMP_NUM_THREADS ?= 2
@@ -50,9 +52,9 @@ course: $(INSTALLED) ## notebooks for a class: course/student without solutions,
 	@$(PY) -m tools.course
 
 # Not among the locked packages: nothing else needs it. The lock's versions stay as they are
-lab: course ## open Jupyter on course/student (installs jupyterlab the first time)
+lab: course ## open Jupyter on course/student, installed the first time (LAB="--no-browser")
 	@$(PY) -c 'import jupyterlab' 2>/dev/null || $(PY) -m pip install -qq -c requirements.lock jupyterlab
-	$(PY) -m jupyterlab course/student
+	$(PY) -m jupyterlab $(LAB) course/student
 
 # a process a core, each with one thread: two threads each would wait for each other
 test: export OMP_NUM_THREADS = 1
