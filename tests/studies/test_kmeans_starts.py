@@ -65,4 +65,4 @@ def test_a_killed_run_goes_on_to_the_same_labels(digits, three, tmp_path, monkey
 
 def test_as_an_experiment_it_has_the_parameters_of_dcss_not_those_of_the_other_methods():
     own, study = (resolve("dcss", "usps", "cpu", method=name) for name in ("DCSS", "DCSSByStart"))
-    assert study == own | {"n_starts": 20}
+    assert study == own | {"n_starts": 7}
