@@ -19,7 +19,7 @@ SHEET = pytest.mark.parametrize("about", STORED.values(), ids=lambda about: abou
 def test_every_sheet_is_in_the_manifest_and_they_are_small():
     files = {path.stem: path.stat().st_size for path in pictures.THUMBS.glob("*.png")}
     assert set(files) == {about["dataset"] for about in STORED.values()} == set(thumbs.SETS)
-    assert sum(files.values()) < 2_500_000
+    assert sum(files.values()) < 1_000_000
 
 
 @SHEET

@@ -16,14 +16,14 @@ from reprolib.data.load import load
 from reprolib.files import write_atomically
 from reprolib.report.pictures import THUMBS, sheet
 
-MOST, SHARE = 2000, 4  # images of a sheet; no more than one in so many
-# How the records load each data set; under what terms its makers give it
+SHARE = 4  # no more than one image in so many
+MAP, SHEETS = 2000, 500  # images for a map, and where pages have sheets of clusters alone
+# How the records load each data set; images, at most; under what terms its makers give it
 SETS = {
-    "mnist": ({}, "CC BY-SA 3.0; Y. LeCun and C. Cortes, from data of NIST"),
-    "mnist-test": ({}, "CC BY-SA 3.0; Y. LeCun and C. Cortes, from data of NIST"),
-    "fashion-mnist": ({"subset": 5000}, "MIT; Zalando SE"),
-    "usps": ({}, "no licence is told; made by CEDAR for the US Postal Service, passed on freely for research"),
-    "coil20": ({}, "for research; S. Nene, S. Nayar and H. Murase, Columbia University"),
+    "mnist-test": ({}, MAP, "CC BY-SA 3.0; Y. LeCun and C. Cortes, from data of NIST"),
+    "fashion-mnist": ({"subset": 5000}, SHEETS, "MIT; Zalando SE"),
+    "usps": ({}, MAP, "no licence is told; made by CEDAR for the US Postal Service, passed on freely for research"),
+    "coil20": ({}, SHEETS, "for research; S. Nene, S. Nayar and H. Murase, Columbia University"),
 }
 
 
@@ -31,10 +31,10 @@ def main() -> None:
     """Write every sheet and the manifest; FileNotFoundError where a data set is not at hand."""
     THUMBS.mkdir(exist_ok=True)
     entries = []
-    for name, (options, terms) in SETS.items():
+    for name, (options, most, terms) in SETS.items():
         images = load(name, **options)
         whole = load(name).n
-        n = min(MOST, whole // SHARE)
+        n = min(most, whole // SHARE)
         pixels = images.pixels[np.arange(n) * images.n // n, 0]
         stream = io.BytesIO()
         sheet(pixels).save(stream, "PNG", optimize=True)

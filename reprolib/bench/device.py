@@ -27,6 +27,7 @@ BLOCK = 4096  # rows of a plain search that are compared at once: 1.1 GB of dist
 ROUND_SECONDS = 0.03  # of calls between two events
 QUICK = {"searches": ((256, 16),), "batches": (50,), "sides": (16,), "size": 16}
 PLAIN, COMPILED = "plain PyTorch", "torch.compile"
+MEMBERS = (*steps.MEMBERS, "JULE")
 
 
 def measure(
@@ -117,17 +118,13 @@ def plain_pairs(q: Tensor, zeta: float = 0.8, gamma: float = 0.2) -> Tensor:
     return torch.where(s >= zeta, 1 - s, 0.0).sum() + torch.where(s <= gamma, s, 0.0).sum()
 
 
-MEMBERS = dict.fromkeys([*steps.MEMBERS, "JULE"])
-
-
 def _step(name: str, images: np.ndarray, size: int, device: torch.device) -> dict[str, Any]:
     row: dict[str, Any] = {"images": min(JULE.batch_size, len(images)) if name == "JULE" else size}
     for precision in steps.PRECISIONS:
-        stage = (
-            steps.start(name, images, size, precision, device.type)
-            if name != "JULE"
-            else _jule(images, precision, device)
-        )
+        if name == "JULE":
+            stage = _jule(images, precision, device)
+        else:
+            stage = steps.start(name, images, size, precision, device.type)
         run, batch = stage.run, torch.arange(row["images"], device=stage.run.inputs.device)
         run.modules.train()
         stage.schedule()
