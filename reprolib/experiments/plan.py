@@ -191,7 +191,10 @@ class Plan:
             records.load_arrays(entry)
         except (OSError, ValueError):
             return None
-        return entry if entry["parameters"] == json.loads(json.dumps(self.recorded)) else None
+        now = json.loads(json.dumps(self.recorded))
+        # a parameter that the method was given later: had its default changed anything, the record were stale
+        later = {k: v for k, v in papers.signature(self.method).items() if k in now and k not in entry["parameters"]}
+        return entry if later | entry["parameters"] == now else None
 
     def is_finished(self) -> bool:
         """Tell whether the run need not be done again: its record is there, not stale, and of the data as they are."""
@@ -268,6 +271,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
             )
     kind = papers.estimator_class(method)
     makers = getattr(kind, "behaviours", [f"{method}/{variant}" if len(kind.VARIANTS) > 1 else method])
+    makers = [*makers, *(["ACGDL"] if parameters.get("start") == "gdl" else [])]
     head, dirty = commit()  # now: the files may change while the run goes on
     runs = papers.paper_folder(paper) / "runs"
     if (runs_dir := values.pop("runs_dir")) is not None:

@@ -1,10 +1,9 @@
 """Pretrain an autoencoder, cluster its latent vectors in a method's way, then by pairs: DCSS and its kin."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from reprolib.data import images
@@ -12,12 +11,12 @@ from reprolib.kernels.pairwise import pairwise_loss
 from reprolib.kernels.soft_assignment import fuzzy_memberships, squared_distances
 from reprolib.methods import base
 from reprolib.methods.base import Count, Natural, Positive, Weight
+from reprolib.methods.starts import centers_of
 from reprolib.networks.autoencoders import SIDES, Centers, MNet, build_autoencoder
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
 
 PRETRAIN, PHASE_1, PHASE_2 = "pretrain", "phase 1", "phase 2"
-STARTS = 20  # of k-means on latent vectors; paper 004 names no number
 
 
 def as_inputs(X: Any, *, to_cluster: bool = True) -> Tensor:
@@ -115,8 +114,8 @@ class Clustering(Stage):
         return Report(stage, period, labels, as_numpy(latent), q, self.model.zeta)
 
 
-class FromKMeans(Clustering):
-    """A method's own stage, with an `optimizer()`: it begins with k-means centers of the latent vectors."""
+class FromStart(Clustering):
+    """A method's own stage, with an `optimizer()`: it begins with the centers of `start` on the latent vectors."""
 
     name, result, report_every = PHASE_1, "u", 5
 
@@ -126,15 +125,20 @@ class FromKMeans(Clustering):
 
     @torch.no_grad()
     def begin(self) -> None:
-        means = KMeans(self.model.n_clusters, n_init=STARTS, random_state=self.run.seed)
-        found = means.fit(as_numpy(latent_vectors(self.run)))
-        self.centers.copy_(torch.from_numpy(found.cluster_centers_))
-        self.run.tensors["labels.ae"] = torch.from_numpy(found.labels_.astype(np.int32))
-        self.start(found.labels_)
-        self.run.tell(self.report)
+        run, kind = self.run, self.model.start
+        latent = latent_vectors(run)
+        labels, centers = centers_of(kind, as_numpy(latent), self.model.n_clusters, run.seed)
+        self.centers.copy_(torch.from_numpy(centers))
+        found = torch.from_numpy(labels.astype(np.int32))
+        if kind != "kmeans":  # whose labels are those of the nearest centers
+            run.tensors[f"labels.{kind}"] = found
+            found = squared_distances(latent, self.centers).argmin(1).int()
+        run.tensors["labels.ae"] = found
+        self.start(labels)
+        run.tell(self.report)
 
     def start(self, labels: np.ndarray) -> None:
-        """What a method keeps beside the centers, from the labels (n,) of k-means."""
+        """What a method keeps beside the centers, from the labels (n,) of the start."""
 
 
 class Pairs(Clustering):
@@ -163,13 +167,17 @@ class Pairs(Clustering):
         q = run.modules["mnet"](latent)  # (b, K)
         similarity = q.detach()
         if self.branch():
-            similarity = fuzzy_memberships(latent.detach(), self.centers.detach(), model.m)
+            similarity = self.memberships(latent.detach(), batch)
         if model.clip:  # as released: no gradient passes where q is set to 0 or 1
             q = torch.where(q > 1 - model.clip, 1.0, torch.where(q < model.clip, 0.0, q))
         found = pairwise_loss(q, similarity, zeta=model.zeta, gamma=model.gamma)
         run.descend(PHASE_2, found[0])
         names = ("loss", "similar", "dissimilar")
         return {n: v.detach().double() / len(batch) ** 2 for n, v in zip(names, found, strict=True)}
+
+    def memberships(self, latent: Tensor, batch: Tensor) -> Tensor:
+        """What tells the pairs of samples `batch` (b,) in the first epochs: p (b, n_clusters) of latent vectors."""
+        return fuzzy_memberships(latent, self.centers.detach(), self.model.m)
 
     def branch(self) -> bool:
         return self.run.epoch < self.model.u_epochs
@@ -180,17 +188,19 @@ class Pairs(Clustering):
 
 
 class AutoencoderMethod(base.TrainedEstimator):
-    """An autoencoder trained by its reconstruction, by a method's own stage from k-means centers, by pairs.
+    """An autoencoder trained by its reconstruction, by a method's own stage from the centers of `start`, by pairs.
 
-    With `phase2_epochs` MNet is put on top: "X+MNet" of paper 004, Table 3. After `fit`: `results_` the labels
-    at the end of each stage, those of k-means as "ae"; `embedding_` float32 (n, latent_dim) the latent vectors
-    u; `centers_` float32 (n_clusters, latent_dim).
+    With `phase2_epochs` MNet is put on top: "X+MNet" of paper 004, Table 3. `start`: the papers' k-means, or this
+    book's "gdl" (`reprolib.methods.starts`). After `fit`: `results_` the labels at the end of each stage, those of
+    the first centers as "ae", and of the linkage itself as "gdl"; `embedding_` float32 (n, latent_dim) the latent
+    vectors u; `centers_` float32 (n_clusters, latent_dim).
     """
 
     latent_dim: Count = 10
     pretrain_epochs: Natural = 200
     pretrain_rate: Positive = 1e-3
     batch_size: base.BatchSize = 256
+    start: Literal["kmeans", "gdl"] = "kmeans"
     phase1_epochs: Natural = 150  # of the method's own stage
     learning_rate: Positive = 1e-4
     phase2_epochs: Natural = 0  # MaxIter_2
@@ -221,7 +231,7 @@ class AutoencoderMethod(base.TrainedEstimator):
         """Keep latent vectors and centers; the labels that each stage has left."""
         self.embedding_ = as_numpy(latent_vectors(run))
         self.centers_ = as_numpy(run.modules["centers"].values)
-        left = {name: run.tensors.get(f"labels.{name}") for name in ("ae", "u", "q")}
+        left = {name: run.tensors.get(f"labels.{name}") for name in ("gdl", "ae", "u", "q")}
         return {name: as_numpy(labels) for name, labels in left.items() if labels is not None}
 
     @torch.no_grad()

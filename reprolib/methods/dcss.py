@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reprolib.kernels.soft_assignment import fuzzy_memberships
 from reprolib.methods import autoencoder
-from reprolib.methods.autoencoder import PHASE_1, FromKMeans, reconstruct, refresh_centers
+from reprolib.methods.autoencoder import PHASE_1, FromStart, reconstruct, refresh_centers
 from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight
 
 MOMENTUM = 0.9  # of the released code's plain gradient steps
@@ -27,7 +27,7 @@ def phase_1_losses(
     return error @ weights, (weights * distance).sum(0)
 
 
-class PerCluster(FromKMeans):
+class PerCluster(FromStart):
     """Phase 1: K successive passes of a batch, each with the loss of one cluster, or one with their sum."""
 
     def optimizer(self) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from reprolib.kernels import soft_assignment
 from reprolib.methods import autoencoder
-from reprolib.methods.autoencoder import PHASE_1, AutoencoderMethod, FromKMeans
+from reprolib.methods.autoencoder import PHASE_1, AutoencoderMethod, FromStart
 
 
 def pixel_error(decoded: Tensor, inputs: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def pixel_error(decoded: Tensor, inputs: Tensor) -> Tensor:
     return (decoded - inputs).flatten(1).square().sum(1).mean()
 
 
-class OneLoss(FromKMeans):
+class OneLoss(FromStart):
     """A weighted `clustering(latent, batch)` loss, and that of the reconstruction where there is an `error`."""
 
     moves_centers = False  # by gradient

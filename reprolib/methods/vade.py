@@ -8,11 +8,13 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
+from reprolib.graph.strays import cluster_means
 from reprolib.methods.autoencoder import AutoencoderMethod, latent_vectors, reconstruct
 from reprolib.methods.dec import OneLoss
 from reprolib.training.trainer import ROWS
 
 MIXTURE_STARTS = 5  # of expectation maximisation on the pretrained latent vectors
+REG_COVAR = 1e-6  # scikit-learn's
 FIRST_SHARE = 0.01  # of the components' variance that a posterior starts with
 LIMITS = (-14.0, 14.0)  # of every log-variance; the lower is about the rounding of 8-bit pixels
 
@@ -46,6 +48,23 @@ def reconstruction_cost(inputs: Tensor, decoded: Tensor, log_noise: Tensor) -> T
     error = (inputs - decoded).square().flatten(1)  # (b, D)
     constant = error.shape[1] * (log_noise + math.log(2 * math.pi))
     return (error.sum(1) * torch.exp(-log_noise) + constant) / 2
+
+
+def fit_mixture(
+    points: np.ndarray, n_clusters: int, seed: int, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (K,), means (K, d) and variances (K, d) of a diagonal mixture on points float64 (n, d), by EM.
+
+    With `labels` (n,), each of the K clusters used, the mixture that is likeliest for them: one M-step, no EM.
+    """
+    if labels is None:
+        options = {"covariance_type": "diag", "n_init": MIXTURE_STARTS, "random_state": seed}
+        found = GaussianMixture(n_clusters, **options).fit(points)
+        return found.weights_, found.means_, found.covariances_
+    means = cluster_means(points, labels)
+    # EM adds as much, so that a cluster of one point has a density
+    variances = cluster_means((points - means[labels]) ** 2, labels) + REG_COVAR
+    return np.bincount(labels) / len(labels), means, variances
 
 
 class Mixture(nn.Module):
@@ -95,16 +114,16 @@ class NegativeELBO(OneLoss):
         latent = latent_vectors(run).cpu().double().numpy()  # (n, d)
         # EM adds a constant to the variances and subtracts squares: neither depends on the scale now
         shift, scale = latent.mean(0), latent.std() or 1.0
-        options = {"covariance_type": "diag", "n_init": MIXTURE_STARTS, "random_state": run.seed}
-        found = GaussianMixture(self.model.n_clusters, **options).fit((latent - shift) / scale)
-        variances = found.covariances_ * scale**2  # (K, d)
-        self.centers.copy_(torch.from_numpy(found.means_ * scale + shift))
+        scaled, given = (latent - shift) / scale, labels if self.model.start != "kmeans" else None
+        weights, means, variances = fit_mixture(scaled, self.model.n_clusters, run.seed, given)
+        variances = variances * scale**2  # (K, d)
+        self.centers.copy_(torch.from_numpy(means * scale + shift))
         mixture.log_variances.copy_(torch.from_numpy(np.log(variances)))
-        mixture.logits.copy_(torch.from_numpy(np.log(found.weights_)))
+        mixture.logits.copy_(torch.from_numpy(np.log(weights)))
         errors = run.over_all(lambda x: (reconstruct(run, x)[1] - x).square().sum(dtype=torch.float64)[None])
         mixture.log_noise.copy_((errors.sum() / run.inputs.numel()).log())
         # small, so that the first samples stay where the mixture was fitted
-        first = torch.from_numpy(np.log(FIRST_SHARE * (found.weights_ @ variances)))  # (d,)
+        first = torch.from_numpy(np.log(FIRST_SHARE * (weights @ variances)))  # (d,)
         run.modules["log_variance"].bias.copy_(first.clamp(*LIMITS))
         self.after_step()
 

@@ -6,10 +6,9 @@ k-means looks at every epoch of the same pretraining; nothing is chosen.
 
 from typing import Any, ClassVar
 
-from sklearn.cluster import KMeans
-
-from reprolib.methods.autoencoder import PRETRAIN, STARTS, Pretrain, latent_vectors
+from reprolib.methods.autoencoder import PRETRAIN, Pretrain, latent_vectors
 from reprolib.methods.dec import AEKMeans
+from reprolib.methods.starts import kmeans_start
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import Run, Stage, as_numpy
 
@@ -22,8 +21,8 @@ class Watched(Pretrain):
     def report(self) -> Report:
         """k-means as at the end of the pretraining; periods count down to 0, the last epoch."""
         latent = as_numpy(latent_vectors(self.run))
-        means = KMeans(self.model.n_clusters, n_init=STARTS, random_state=self.run.seed)
-        return Report(PRETRAIN, self.run.epoch - self.epochs, means.fit_predict(latent), latent)
+        labels, _ = kmeans_start(latent, self.model.n_clusters, self.run.seed)
+        return Report(PRETRAIN, self.run.epoch - self.epochs, labels, latent)
 
 
 class AEKMeansByEpoch(AEKMeans):

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprolib.methods.autoencoder import AutoencoderMethod, FromKMeans, reconstruct
+from reprolib.methods.autoencoder import AutoencoderMethod, FromStart, reconstruct
 from reprolib.methods.dec import DCN, DEC, DKM, IDEC, pixel_error
 from reprolib.training.trainer import Run, Stage, as_numpy
 
@@ -34,7 +34,7 @@ WEIGHTS = {
 }
 
 
-class Theirs(FromKMeans):
+class Theirs(FromStart):
     """ClustPy's `fit` in place of the own stage of a method: all epochs are one step."""
 
     def __init__(self, run: Run, passes: int) -> None:

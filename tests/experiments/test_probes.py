@@ -10,7 +10,7 @@ from reprolib.__main__ import main
 from reprolib.experiments import paper, probes, records, traces
 from reprolib.files import as_yaml
 from reprolib.kernels import soft_assignment
-from reprolib.methods import autoencoder, dcss, dec, jule, vade
+from reprolib.methods import autoencoder, dcss, dec, jule, starts, vade
 from reprolib.studies import codes
 from reprolib.training.trainer import Run
 
@@ -100,8 +100,8 @@ MUTATIONS = [
     ),
     ("DCSS/joint", autoencoder.Pairs, "branch", "self.run.epoch < self.model.u_epochs", "True"),
     ("DCSS/released", autoencoder.Pairs, "step", "if model.clip:", "if False:"),
-    ("DEC", autoencoder.FromKMeans, "begin", "n_init=STARTS", "n_init=1"),
-    ("DEC", autoencoder.FromKMeans, "begin", "random_state=self.run.seed", "random_state=0"),
+    ("DEC", starts, "kmeans_start", "n_init=N_INIT", "n_init=1"),
+    ("DEC", starts, "kmeans_start", "random_state=seed", "random_state=0"),
     ("DEC", Run, "_shared_file", "{self.fingerprint(stage.shared)[:16]}", "shared"),
     (
         "DEC",
