@@ -141,6 +141,7 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
     n = max(SAMPLES, 2 * parameters["n_clusters"])
     if "pretrain_epochs" in estimator_class(method)().get_params():
         parameters |= dict.fromkeys(("pretrain_epochs", "phase1_epochs", "phase2_epochs"), 1)
+        parameters |= {"start": "kmeans"}  # which few random images are enough for
     else:  # JULE: the number of clusters does not matter to a step
         parameters |= {"n_clusters": 2, "n_neighbors": 5, "n_epochs": 1}
     model = estimator_class(method)(**parameters | {"batch_size": n})

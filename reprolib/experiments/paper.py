@@ -231,11 +231,11 @@ def estimators() -> dict[str, type]:
     from reprolib.studies.checkpoint_choice import AEKMeansByEpoch
     from reprolib.studies.classify import PatchCodes
     from reprolib.studies.graph_start import LatentPartitions
-    from reprolib.studies.kept_start import DECSharp, GraphPairs
+    from reprolib.studies.kept_start import DECSharp, StartPairs
     from reprolib.studies.kmeans_starts import DCSSByStart
 
     peers = (getattr(clustpy, f"ClustPy{name}") for name in ("DEC", "IDEC", "DCN", "DKM"))
-    studies = PatchCodes, AEKMeansByEpoch, DCSSByStart, LatentPartitions, DECSharp, GraphPairs
+    studies = PatchCodes, AEKMeansByEpoch, DCSSByStart, LatentPartitions, DECSharp, StartPairs
     own = (getattr(methods, name) for name in methods.__all__)
     return {kind.__name__: kind for kind in (*own, *studies, *peers)}
 

@@ -1,6 +1,6 @@
 """What might keep a good start, where the methods' own training loses it: see the pages on the graph start.
 
-Not the papers': a target of DEC that does not even out the clusters, and pairs that the linkage tells.
+Not the papers': a target of DEC that does not even out the clusters, and pairs that the labels of the start tell.
 """
 
 from typing import Any, ClassVar
@@ -31,27 +31,23 @@ class DECSharp(DEC):
     STAGE: ClassVar = SharpTarget
 
 
-class PairsOfLinkage(Pairs):
-    """Phase 2 whose pairs are told by the linkage's own labels in the first epochs, not by nearness to centers."""
+class PairsOfStart(Pairs):
+    """Phase 2 whose pairs are told by the labels of the start in the first epochs, not by nearness to centers."""
 
     def begin_epoch(self) -> None:
-        labels = self.run.tensors["labels.gdl"].long()
+        kept = self.run.tensors
+        labels = kept.get("labels.gdl", kept["labels.ae"]).long()
         self.hold("told", F.one_hot(labels, self.model.n_clusters).float())  # (n, K)
 
     def memberships(self, latent: Tensor, batch: Tensor) -> Tensor:
         return self.told[batch]
 
 
-class GraphPairs(AEKMeans):
-    """MNet on a pretrained autoencoder, its first pairs those of the linkage's clusters; `start` must be "gdl"."""
+class StartPairs(AEKMeans):
+    """MNet on a pretrained autoencoder, its first pairs those of the clusters that the start has found."""
 
     behaviours: ClassVar = ("AEKMeans",)
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if self.start != "gdl":
-            raise ValueError(f'GraphPairs takes its pairs from the linkage: start must be "gdl", got {self.start!r}')
-
     def stages(self, run: Run, X: Any = None) -> list[Stage]:
         """As of AE + k-means, with other pairs."""
-        return [*super().stages(run, X)[:2], PairsOfLinkage(run, self.phase2_epochs)]
+        return [*super().stages(run, X)[:2], PairsOfStart(run, self.phase2_epochs)]

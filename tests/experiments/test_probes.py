@@ -89,7 +89,7 @@ MUTATIONS = [
     ("DCSS/joint", autoencoder.Pairs, "end_epoch", "<= self.model.u_epochs", "< self.model.u_epochs"),
     ("DCSS/joint", autoencoder.Pairs, "build", NET, ""),
     ("DCSS/joint", autoencoder.Pairs, "build", "m.encoder_rate", "m.mnet_rate"),
-    ("DCSS/joint", autoencoder.Pairs, "step", "self.centers.detach(), model.m", "self.centers.detach()"),
+    ("DCSS/joint", autoencoder.Pairs, "memberships", "self.centers.detach(), self.model.m", "self.centers.detach()"),
     ("DCSS/joint", autoencoder.Pairs, "step", "zeta=model.zeta", "zeta=model.zeta + 0.01"),
     (
         "DCSS/joint",

@@ -11,7 +11,7 @@ from reprolib.methods import DEC, AEKMeans
 from reprolib.methods.autoencoder import Pairs
 from reprolib.methods.starts import gdl_start, kmeans_start
 from reprolib.studies.graph_start import LatentPartitions, linkage_as_is, nearest_means
-from reprolib.studies.kept_start import DECSharp, GraphPairs, PairsOfLinkage, SharpTarget
+from reprolib.studies.kept_start import DECSharp, StartPairs, PairsOfStart, SharpTarget
 
 SMALL = {"pretrain_epochs": 2, "batch_size": 50, "device": "cpu"}
 
@@ -79,30 +79,26 @@ def test_a_sharp_target_is_that_of_dec_without_its_frequencies(digits):
     assert not torch.allclose(stage.target, _stage(DEC(start="gdl", **SMALL, phase1_epochs=1), digits).target)
 
 
-def test_pairs_are_told_by_the_linkage(digits, monkeypatch):
+@pytest.mark.parametrize(("start", "source"), [("gdl", "gdl"), ("kmeans", "ae")])
+def test_pairs_are_told_by_the_labels_of_the_start(start, source, digits, monkeypatch):
     told = []
-    whole = PairsOfLinkage.memberships
+    whole = PairsOfStart.memberships
 
     def memberships(self, latent, batch):
         found = whole(self, latent, batch)
         told.append((batch, found))
         return found
 
-    monkeypatch.setattr(PairsOfLinkage, "memberships", memberships)
-    model = GraphPairs(start="gdl", **SMALL, phase2_epochs=3, u_epochs=2).fit(digits)
-    labels = torch.from_numpy(model.results_["gdl"]).long()
+    monkeypatch.setattr(PairsOfStart, "memberships", memberships)
+    model = StartPairs(start=start, **SMALL, phase2_epochs=3, u_epochs=2).fit(digits)
+    labels = torch.from_numpy(model.results_[source]).long()
     assert len(told) == 2 * 4  # batches of two epochs of three
     for batch, found in told:
         torch.testing.assert_close(found, F.one_hot(labels[batch], 10).float())
-    assert list(model.results_) == ["gdl", "ae", "u", "q"]
+    assert list(model.results_) == [*(["gdl"] if start == "gdl" else []), "ae", "u", "q"]
 
 
-def test_pairs_of_no_linkage_are_refused():
-    with pytest.raises(ValueError, match="gdl"):
-        GraphPairs().fit(np.zeros((30, 16, 16), np.uint8))
-
-
-@pytest.mark.parametrize("name", ["DECSharp", "GraphPairs", "LatentPartitions"])
+@pytest.mark.parametrize("name", ["DECSharp", "StartPairs", "LatentPartitions"])
 def test_as_experiments_they_have_the_setting_of_the_methods(name):
     usual = resolve("dcss", "usps", "cpu", method="DEC")
     changed = {"phase2_epochs": 0} if name == "LatentPartitions" else {"start": "gdl"}
