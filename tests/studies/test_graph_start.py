@@ -11,7 +11,7 @@ from reprolib.methods import DEC, AEKMeans
 from reprolib.methods.autoencoder import Pairs
 from reprolib.methods.starts import gdl_start, kmeans_start
 from reprolib.studies.graph_start import LatentPartitions, linkage_as_is, nearest_means
-from reprolib.studies.kept_start import DECSharp, StartPairs, PairsOfStart, SharpTarget
+from reprolib.studies.kept_start import DECSharp, PairsOfStart, SharpTarget, StartPairs
 
 SMALL = {"pretrain_epochs": 2, "batch_size": 50, "device": "cpu"}
 
