@@ -191,10 +191,7 @@ class Plan:
             records.load_arrays(entry)
         except (OSError, ValueError):
             return None
-        now = json.loads(json.dumps(self.recorded))
-        # a parameter that the method was given later: had its default changed anything, the record were stale
-        later = {k: v for k, v in papers.signature(self.method).items() if k in now and k not in entry["parameters"]}
-        return entry if later | entry["parameters"] == now else None
+        return entry if entry["parameters"] == json.loads(json.dumps(self.recorded)) else None
 
     def is_finished(self) -> bool:
         """Tell whether the run need not be done again: its record is there, not stale, and of the data as they are."""

@@ -36,7 +36,7 @@ class PairsOfStart(Pairs):
 
     def begin_epoch(self) -> None:
         kept = self.run.tensors
-        labels = kept.get("labels.gdl", kept["labels.ae"]).long()
+        labels = kept.get("labels.gdl", kept["labels.ae"]).long().to(self.run.device)
         self.hold("told", F.one_hot(labels, self.model.n_clusters).float())  # (n, K)
 
     def memberships(self, latent: Tensor, batch: Tensor) -> Tensor:
