@@ -67,14 +67,19 @@ class Cost:
     memory: float
     disk: float
 
-    def seconds(self, device: Device, but: Iterable[str] = (), crowd: float = 1.0) -> float:
-        """Estimated seconds on a device that `crowd` runs share in turn, without the parts named."""
+    def seconds(self, device: Device, but: Iterable[str] = (), crowd: float = 1.0, done: int = 0) -> float:
+        """Estimated seconds on a device that `crowd` runs share in turn, without the parts named.
+
+        done: passes that a checkpoint holds, the first ones.
+        """
         total = self.host
         for part in self.parts:
+            left = max(0, part.passes - done)
+            done = max(0, done - part.passes)
             if part.name not in but:
                 steps = math.ceil(self.n / part.batch)
                 a_pass = max(steps * part.calls * device.call, self.n * part.flops / device.flops)
-                total += part.passes * (crowd * a_pass + EPOCH_SECONDS)
+                total += left * (crowd * a_pass + EPOCH_SECONDS)
         return total
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from reprolib.checks import check_keys, check_name
 from reprolib.data.load import is_here, size_of
-from reprolib.experiments.cost import DEVICES, Cost, estimate, this_device
+from reprolib.experiments.cost import DEVICES, estimate, this_device
 from reprolib.experiments.paper import Paper, papers, profile_entry, resolve
 from reprolib.experiments.plan import Plan, plan
 from reprolib.experiments.workers import Task
@@ -65,7 +65,7 @@ def table(tasks: Iterable[Task]) -> tuple[list[str], list[list[str]]]:
     devices = {"here": this_device()} | DEVICES
     rows, sums = [], np.zeros(len(devices) + 1)
     for task in tasks:
-        hours = [task.left * task.cost.seconds(device) / 3600 for device in devices.values()]
+        hours = [task.cost.seconds(device, done=task.done) / 3600 for device in devices.values()]
         sums += [*hours, 1e3 * task.cost.disk]
         name, disk = f"{task.item.paper}/{task.item.stem}", f"{1e3 * task.cost.disk:.1f}"
         rows.append([name, *map("{:.3f}".format, hours), f"{task.cost.memory:.1f}", disk])
@@ -94,7 +94,7 @@ def _seeds(
         item = replace(first, random_state=seed)  # planning asks git
         if not item.is_finished():
             rank = 2 * (seed in alike) + (not printed)
-            tasks.append(Task(item, cost, rank, _pretraining(item), _left(item, cost)))
+            tasks.append(Task(item, cost, rank, _pretraining(item), _done(item)))
     return tasks
 
 
@@ -105,12 +105,11 @@ def _pretraining(item: Plan) -> tuple[Any, ...] | None:
     return item.paper, item.dataset, item.features, item.random_state, *map(item.parameters.get, Pretrain.shared)
 
 
-def _left(item: Plan, cost: Cost) -> float:
-    """The share of a run that its checkpoint leaves to do."""
+def _done(item: Plan) -> int:
+    """The passes through the data that a run's checkpoint holds."""
     with contextlib.suppress(OSError, CheckpointError):
-        done = len(load_checkpoint(item.checkpoint)[1]["history"])
-        return max(0.0, 1 - done / max(1, sum(part.passes for part in cost.parts)))
-    return 1.0
+        return len(load_checkpoint(item.checkpoint)[1]["history"])
+    return 0
 
 
 def _cells(paper: Paper, profile: str) -> dict[tuple[str, str, str], tuple[dict[str, Any], bool]]:

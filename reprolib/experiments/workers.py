@@ -39,14 +39,14 @@ TAKEN = "another process is at it"
 class Task:
     """A run that is asked for: its plan, its cost, and what it waits for.
 
-    rank: those of less come first; pretraining: equal where runs share one; left: the share that a checkpoint leaves.
+    rank: those of less come first; pretraining: equal where runs share one; done: passes that a checkpoint holds.
     """
 
     item: Plan
     cost: Cost
     rank: int = 0
     pretraining: tuple[Any, ...] | None = None
-    left: float = 1.0
+    done: int = 0
 
     @property
     def waits(self) -> bool:
@@ -112,8 +112,8 @@ class Workers:
         self.failed: list[str] = []
         self.left: dict[str, str] = {}
         self.pretrained: set[Any] = set()
-        self.ratio: dict[str, float] = {}  # seconds taken over estimated, by method
-        self.busy: dict[Connection, tuple[Any, Task, float, float]] = {}  # process, task, when begun, what expected
+        self.ratio: dict[tuple[str, str], float] = {}  # seconds taken over estimated, by method and profile
+        self.busy: dict[Connection, tuple[Any, Task, float, float]] = {}  # process, task, when begun, what estimated
         self.idle: list[tuple[Any, Connection]] = []
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         self.devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
@@ -138,10 +138,12 @@ class Workers:
             self.left.setdefault(name, "needs a model that is not here" if task.waits else "no time left")
 
     def expected(self, task: Task) -> float:
-        """Seconds that a task is likely to take now: its pretraining may be there, its method known."""
+        """Seconds that a task is likely to take now: estimated, and corrected by the last that was like it."""
+        return self._estimated(task) * self.ratio.get(_kind(task), 1.0)
+
+    def _estimated(self, task: Task) -> float:
         shared = ("pretrain",) if task.pretraining in self.pretrained else ()
-        alone = task.left * task.cost.seconds(self.device, shared, self.crowd)
-        return alone * self.ratio.get(task.item.method, 1.0)
+        return task.cost.seconds(self.device, shared, self.crowd, task.done)
 
     def _next(self) -> Task | None:
         """The first task that can begin: it ends in time, and nobody makes what it needs."""
@@ -155,7 +157,7 @@ class Workers:
 
     def _give(self, task: Task) -> None:
         process, connection = self.idle.pop() if self.idle else self._start()
-        self.busy[connection] = process, task, time.monotonic(), self.expected(task)
+        self.busy[connection] = process, task, time.monotonic(), self._estimated(task)
         with contextlib.suppress(OSError):  # dead: `_hear` will tell
             connection.send(task.item)
 
@@ -174,14 +176,14 @@ class Workers:
         return process, here
 
     def _hear(self, connection: Connection) -> None:
-        process, task, began, expected = self.busy[connection]
+        process, task, began, estimated = self.busy[connection]
         try:
             what, said = connection.recv()
         except (EOFError, OSError):
             process.join(5)
             what, said = "ended", f"its process ended with status {process.exitcode}"
         if what == "begun":  # a start is no part of a run's seconds
-            self.busy[connection] = process, task, time.monotonic(), expected
+            self.busy[connection] = process, task, time.monotonic(), estimated
             return
         if what == "pretrained":
             self.pretrained.add(task.pretraining)
@@ -191,7 +193,7 @@ class Workers:
             self._retire(process, connection)
         else:
             self.idle.append((process, connection))
-        seconds, name, method = time.monotonic() - began, task.item.stem, task.item.method
+        seconds, name = time.monotonic() - began, task.item.stem
         if said == TAKEN:
             self.left[name] = TAKEN
             return
@@ -200,7 +202,7 @@ class Workers:
             print(f"failed: {name}: {said}\n  log: {log_of(task.item)}", flush=True)
             return
         self.pretrained.add(task.pretraining)
-        self.ratio[method] = self.ratio.get(method, 1.0) * seconds / expected
+        self.ratio[_kind(task)] = seconds / estimated
         print(f"{name}: {told(read(task.item.runs / f'{name}.json'))}, {seconds:.0f} s in all", flush=True)
 
     def _retire(self, process: Any, connection: Connection) -> None:
@@ -223,6 +225,10 @@ class Workers:
             process.join(max(0.1, until - time.monotonic()))
             if process.is_alive():
                 process.kill()
+
+
+def _kind(task: Task) -> tuple[str, str]:
+    return task.item.method, task.item.profile
 
 
 def run_all(tasks: Sequence[Task], jobs: int, device: Device, seconds: float) -> bool:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_at_the_end_of_the_budget_the_checkpoint_stays_and_the_next_call_ends_th
     stopped.run()
     assert stopped.left == {task.item.stem: "stopped at the end of the budget; goes on from its checkpoint"}
     (again,) = listed(tmp_path, asked)
-    assert 0 < again.left < 1
+    assert 0 < again.done < 6
     assert workers.run_all([again], 1, FAST, 1e9)
     (tmp_path / "whole").mkdir()
     (whole,) = listed(tmp_path / "whole", asked)
@@ -278,8 +279,40 @@ def test_what_runs_takes_corrects_what_is_expected(tmp_path):
     tasks = listed(tmp_path, entry(seed=0), entry(seed=1), entry(method="DCSS"))
     crew = workers.Workers(1, tasks, FAST, 1e9)
     before = [crew.expected(task) for task in tasks]
-    crew.ratio["KMeans"] = 3.0
+    crew.ratio["KMeans", "smoke"] = 3.0
     assert [crew.expected(task) for task in tasks] == [3 * before[0], 3 * before[1], before[2]]
+
+
+def test_runs_that_end_together_correct_once_and_other_profiles_not_at_all(tmp_path, monkeypatch):
+    tasks = listed(tmp_path, *(entry(seed=k) for k in range(4)), entry(seed=4) | {"profile": "cpu"})
+    crew = workers.Workers(4, tasks, FAST, 1e9)
+    before = [crew.expected(task) for task in tasks]
+    monkeypatch.setattr(workers, "read", lambda path: {})
+    monkeypatch.setattr(workers, "told", lambda record: "")
+    connections = [Mock(recv=lambda: ("ended", "")) for _ in tasks[:3]]
+    crew.idle = [(Mock(), connection) for connection in connections]
+    monkeypatch.setattr(workers.time, "monotonic", lambda: 100.0)
+    for task in tasks[:3]:
+        crew._give(task)
+    monkeypatch.setattr(workers.time, "monotonic", lambda: 100.0 + 2 * before[0])
+    for connection in connections:
+        crew._hear(connection)
+    assert [crew.expected(task) / b for task, b in zip(tasks, before, strict=True)] == pytest.approx([2, 2, 2, 2, 1])
+
+
+def test_what_a_checkpoint_holds_is_taken_from_the_first_stages(tmp_path):
+    (task,) = listed(tmp_path, entry(method="DCSS"))
+    passes = {part.name: part.passes for part in task.cost.parts}
+    slow = cost.Device(1e9, 1e-5)
+    resumed = dataclasses.replace(task, done=passes["pretrain"])
+    crew = workers.Workers(1, [resumed], slow, 1e9)
+    # its phases are left, and of these a pass costs what it costs
+    assert crew.expected(resumed) == pytest.approx(task.cost.seconds(slow, ["pretrain"]))
+    a_pass = crew.expected(resumed) - crew.expected(dataclasses.replace(resumed, done=resumed.done + 1))
+    (phase,) = [part for part in task.cost.parts if part.name == "phase 1"]
+    only = dataclasses.replace(task.cost, parts=(dataclasses.replace(phase, passes=1),), host=0.0)
+    assert a_pass == pytest.approx(only.seconds(slow))
+    assert crew.expected(dataclasses.replace(resumed, done=sum(passes.values()))) == pytest.approx(task.cost.host)
 
 
 def test_each_process_has_a_device_of_its_own(monkeypatch, tmp_path):
