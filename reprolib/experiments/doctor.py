@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from importlib.util import find_spec
 
 from reprolib.data import load
 from reprolib.data.made import split_rate
@@ -19,11 +18,9 @@ PROGRAMS = {
 
 def report() -> str:
     """Describe device, versions, data sets, runs and outside programs in plain text."""
-    here, kernels = machine(), "k-NN in PyTorch, pairs in Triton, both on CUDA"
-    if here["device"] == "cpu" or find_spec("triton") is None:
-        why = "no CUDA device" if here["device"] == "cpu" else "triton is not installed"
-        n_threads = os.environ.get("NUMBA_NUM_THREADS", "all")
-        kernels = f"CPU paths ({why}); numba uses {n_threads} threads"
+    here, kernels = machine(), "PyTorch's own, on CUDA"
+    if here["device"] == "cpu":
+        kernels = f"CPU paths (no CUDA device); numba uses {os.environ.get('NUMBA_NUM_THREADS', 'all')} threads"
     found = {row["name"] for row in load.available() if row["found"]}
     lines = [
         f"device      {here['device']}: {here['device_name']}",

@@ -5,12 +5,11 @@ is the number of similar pairs $+ \sum_i q_i^\top h_i$, and its gradient $2 h_i$
 counts, the loss and the gradient. The loss carries the rounding of its terms, $10^{-7}$ of the similar pairs.
 """
 
-import os
-
 import numpy as np
 import torch
 
-BLOCK_ROWS = 256  # rows handled at once where no Triton kernel runs
+BLOCK_ROWS = 256  # handled at once
+DEVICE_ROWS = 512  # the same on a GPU, where launches bind: a batch of training is one block
 
 
 def pairwise_loss(
@@ -20,8 +19,7 @@ def pairwise_loss(
 
     `q` (B, K), rows of a softmax, float32 or float64; `similarity` (B, K), the vectors whose inner products decide,
     similar from `zeta` up, else dissimilar up to `gamma`: the memberships of the u space (equation 4), or None for q
-    itself (equation 5). Either way the decision carries no gradient. O(B^2 K) time. Triton for float32 on CUDA, up to
-    128 clusters.
+    itself (equation 5). Either way the decision carries no gradient. O(B^2 K) time, O(B) memory.
 
     Returns the scalar loss, differentiable once in q, and the numbers of ordered pairs, i = j too, that are similar
     and dissimilar (Figure 10a). Nothing waits for the device: a value that is not finite makes the loss NaN. Raises
@@ -39,15 +37,8 @@ def pairwise_loss(
     # a pair at thresholds that meet, in this dtype, is similar (definition A.1), not both
     number = np.float32 if q.dtype == torch.float32 else np.float64
     gamma = min(gamma, float(np.nextafter(number(zeta), number(-np.inf))))
-    with torch.no_grad():
-        on_device = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-        if on_device and q.dtype == torch.float32 and q.shape[1] <= 128:  # clusters that fit one tile
-            from reprolib.kernels.pairwise_triton import pairwise_triton
-
-            found = pairwise_triton(q, similarity, zeta, gamma)
-        else:
-            found = _pairwise_blocks(q, vectors, zeta, gamma)
-    loss, gradient, n_similar, n_dissimilar = found
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):  # rounded products would decide otherwise
+        loss, gradient, n_similar, n_dissimilar = _pairwise_blocks(q, vectors, zeta, gamma)
     linear = torch.dot(gradient.ravel(), q.ravel())  # has the known gradient, and adds nothing
     return loss + (linear - linear.detach()), n_similar, n_dissimilar
 
@@ -58,8 +49,9 @@ def _pairwise_blocks(
     """Loss, gradient (B, K), both counts."""
     half = torch.zeros_like(q)  # (B, K)
     counts = torch.zeros(2, dtype=torch.int64, device=q.device)
-    for start in range(0, len(q), BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, len(q))
+    rows = BLOCK_ROWS if q.device.type == "cpu" else DEVICE_ROWS
+    for start in range(0, len(q), rows):
+        stop = min(start + rows, len(q))
         own = stop - start
         # Pairs of this block with itself and, for both orders at once, with later rows
         s = vectors[start:stop] @ vectors[start:].T  # (own, B - start)

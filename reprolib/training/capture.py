@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # real steps before a recording: optimizer states, workspaces and compiled kernels come into being
+WARM_UP = 3  # real steps before a recording: optimizer states and workspaces come into being
 
 
 class CapturedSteps:

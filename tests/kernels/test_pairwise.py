@@ -6,6 +6,7 @@ from operator import mul
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reprolib.kernels import pairwise
@@ -67,6 +68,19 @@ def check(q, similarity, found, rtol=1e-7, atol=1e-12, **thresholds):
     torch.testing.assert_close(mine.double(), gradient, rtol=rtol, atol=atol)
 
 
+class Sizes(TorchDispatchMode):
+    """Appends the number of elements of what each operation gives to a list."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = sizes
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.sizes.extend(x.numel() for x in [out] if isinstance(x, torch.Tensor))
+        return out
+
+
 every_case = pytest.mark.parametrize("name", cases())
 
 
@@ -88,6 +102,21 @@ def test_float32_agrees_with_the_literal_loss(name):
     found = pairwise_loss(q, similarity)
     assert found[0].dtype == torch.float32
     check(q, similarity, found, rtol=1e-5, atol=1e-6 * len(q) ** 2)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_case
+def test_a_gpu_agrees_with_the_literal_loss(name):
+    q, similarity = cases()[name]
+    q = q.float().cuda().requires_grad_()
+    similarity = None if similarity is None else similarity.float().cuda()
+    loss, *counts = pairwise_loss(q, similarity)
+    (gradient,) = torch.autograd.grad(loss, q)
+    expected = literal_pairs(q.cpu(), None if similarity is None else similarity.cpu())
+    assert counts == [len(expected[2]), len(expected[3])]
+    for mine, literal in zip((loss.detach(), gradient), expected, strict=False):
+        torch.testing.assert_close(mine.cpu().double(), literal, rtol=1e-5, atol=1e-6 * len(q) ** 2)
 
 
 @every_case
@@ -190,17 +219,30 @@ def test_no_square_temporary_is_made_or_saved(separate, monkeypatch):
     p = softmax_rows(b, k, 1) if separate else None
     sizes, saved = [], []
 
-    class Sizes(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            sizes.extend(x.numel() for x in [out] if isinstance(x, torch.Tensor))
-            return out
-
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, id)
-    with Sizes(), hooks:
+    with Sizes(sizes), hooks:
         pairwise_loss(q, p)
     assert max(sizes) == block * b
     assert saved == [b * k]
+
+
+def test_on_a_gpu_nothing_waits_for_the_device_and_no_square_is_made():
+    """With tensors that have shapes and a device alone: to read one on the host is an error, as in a recording."""
+    b, sizes = 60_000, []
+    with FakeTensorMode(), Sizes(sizes):
+        q = torch.empty(b, 10, device="cuda", requires_grad=True)
+        loss, *counts = pairwise_loss(q, torch.empty(b, 10, device="cuda"))
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
+    assert {x.device.type for x in (loss, *counts)} == {"cuda"} and loss.requires_grad
+    assert max(sizes) == pairwise.DEVICE_ROWS * b
+
+
+def test_products_are_not_rounded_under_autocast():
+    q, similarity = (x.float() for x in cases()["ragged by p"])
+    expected = pairwise_loss(q, similarity)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pairwise_loss(q, similarity) == expected
 
 
 def test_nan_and_infinity_make_the_loss_nan():
