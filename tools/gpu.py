@@ -6,21 +6,32 @@ packed. `--device cpu --profile smoke` does the same small, so that it fails at 
 
 import argparse
 import contextlib
+import hashlib
+import io
+import json
 import os
+import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from reprolib.experiments import archive
 from reprolib.experiments.machine import commit, machine
 from reprolib.experiments.paper import papers
-from reprolib.files import BOOK, REPOSITORY
+from reprolib.files import BOOK, REPOSITORY, write_atomically
 
 NAME = "reprolib-gpu.tar.gz"
-PACKING, PACK_EVERY, LATE = 15, 60, 5  # seconds: kept for it; between two; after which a step is ended
+PART_BYTES = 15 * 2**20  # of a part: what goes through most doors
+# Seconds: between two packings; after which a step is ended, and killed; kept for that and for the last packing, of
+# hundreds of records on a busy machine
+PACK_EVERY, LATE = 60, 5
+PACKING = 2 * LATE + 30
+STOPPED = 130
 # Most of what is left that a step may take
 SHARES = {"tests": 0.35, "bench": 0.4, "reproduce": 1.0}
 TESTED = ("tests/kernels", "tests/training", "tests/methods", "tests/bench")
@@ -54,15 +65,20 @@ def main() -> int:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     before, steps, packed = _records(asked), {}, []
 
-    def pack() -> None:
+    def pack_now() -> None:
         packed[:] = _pack(out, reports, asked, before, steps)
 
-    for step in asked.steps:
-        seconds = SHARES[step] * (end - time.monotonic())
-        command = _command(step, asked, reports, seconds)
-        steps[step] = _step(command, reports / f"{step}.log", seconds, environment, pack)
-        print(f"{step}: status {steps[step]['status']}, {steps[step]['seconds']} s", flush=True)
-        pack()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler: what is there is packed
+    try:
+        for step in asked.steps:
+            seconds = SHARES[step] * (end - time.monotonic())
+            command = _command(step, asked, reports, seconds)
+            steps[step] = _step(command, reports / f"{step}.log", seconds, environment, pack_now)
+            print(f"{step}: status {steps[step]['status']}, {steps[step]['seconds']} s", flush=True)
+            pack_now()
+    except KeyboardInterrupt:
+        pack_now()
+        return STOPPED
     for path in packed:
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
     return int(any(step["status"] not in (0, 5) for step in steps.values()))  # 5: pytest had nothing to run
@@ -97,13 +113,12 @@ def _step(
 ) -> dict[str, object]:
     """Run a module with its output to the log, then to the terminal; what is there is packed now and then.
 
-    Ended when it is late, and told.
+    Ended when it is late, with all that it began, and told.
     """
     began = time.monotonic()
     with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=REPOSITORY, env=environment, stdout=stream, stderr=stream
-        )
+        options = {"cwd": REPOSITORY, "env": environment, "stdout": stream, "stderr": stream}
+        process = subprocess.Popen([sys.executable, "-m", *command], **options, start_new_session=True)
         try:
             while process.poll() is None and (left := began + seconds + LATE - time.monotonic()) > 0:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -113,11 +128,11 @@ def _step(
         finally:
             ended = process.poll() is None
             process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=LATE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with contextlib.suppress(ProcessLookupError):  # workers of one that was killed would keep the machine busy
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     print(log.read_text(errors="replace")[-4000:])
     status = f"ended after {seconds:.0f} s" if ended else process.returncode
     return {"command": " ".join(command), "status": status, "seconds": round(time.monotonic() - began, 1)}
@@ -148,9 +163,38 @@ def _pack(out: Path, reports: Path, asked: argparse.Namespace, before: dict, ste
     files |= {f"reports/{path.name}": path for path in reports.iterdir() if path.suffix in (".json", ".xml", ".log")}
     head, dirty = commit()
     about = {"commit": head, "dirty": dirty, "machine": machine(), "steps": steps}
-    paths = archive.pack(out / NAME, files, about)
-    for old in {*out.glob(f"{NAME}*")} - {*paths}:
+    return pack(out / NAME, files, about)
+
+
+def pack(path: Path, files: Mapping[str, Path], about: Mapping[str, Any]) -> list[Path]:
+    """Write files by their names in the archive, and `about` into its manifest; in parts if it is large.
+
+    Returns the paths: `path`, or `path` with .00, .01 ... behind. An archive that was there is whole until the new one
+    is written, and then gone. ValueError for a name that `archive.take` would refuse.
+    """
+    contents = {name: files[name].read_bytes() for name in sorted(files)}
+    for name in contents:
+        archive.check_member(name)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    manifest = json.dumps({"format": archive.FORMAT, **about, "files": hashes}, indent=1).encode()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as stream:  # most of it is compressed already
+        for name, data in {archive.MANIFEST: manifest, **contents}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            stream.addfile(member, io.BytesIO(data))
+    data = packed.getvalue()
+    paths = [path]
+    if len(data) > PART_BYTES:
+        paths = [path.with_name(f"{path.name}.{i:02}") for i in range(-(-len(data) // PART_BYTES))]
+    fresh = {part.with_name(f"new.{part.name}"): part for part in paths}
+    for i, part in enumerate(fresh):
+        piece = data[i * PART_BYTES : (i + 1) * PART_BYTES]
+        write_atomically(part, lambda stream, piece=piece: stream.write(piece))
+    for old in {*path.parent.glob(f"*{path.name}*")} - {*fresh}:
         old.unlink()
+    for part, place in fresh.items():
+        part.replace(place)
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Records, reports and logs of another machine in one archive: packed there, checked and taken into the book here.
+"""Records, reports and logs of another machine in one archive: `make gpu` packs it there, here the book takes it.
 
 A .tar.gz of regular files, `manifest.json` first: it names the commit, the machine and the SHA-256 of every other file.
 """
@@ -9,7 +9,7 @@ import json
 import re
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +20,12 @@ from reprolib.experiments.probes import behaviours
 from reprolib.files import BOOK, write_atomically
 
 MANIFEST, FORMAT = "manifest.json", 1
-PART_BYTES = 15 * 2**20  # of a part: what goes through most doors
 ALL_BYTES = 2**30
 NEAR = 3e-6  # metrics are stored to 6 decimals
 # What an archive may hold: records, their logs, checkpoints of unfinished runs, reports
 PLACES = {"runs": "(?:json|npz)", "logs": "log", "checkpoints": "(?:ckpt|log)"}
 RECORD, LOG, CHECKPOINT = (rf"{place}/(\w+)/[\w.=-]+\.{kind}" for place, kind in PLACES.items())
 REPORT = r"reports/[\w.=-]+\.(?:json|xml|log)"
-
-
-def pack(path: Path, files: Mapping[str, Path], about: Mapping[str, Any]) -> list[Path]:
-    """Write files by their names in the archive, and `about` into its manifest; in parts if it is large.
-
-    Returns the paths: `path`, or `path` with .00, .01 ... behind. ValueError for a name that `take` would refuse.
-    """
-    contents = {name: files[name].read_bytes() for name in sorted(files)}
-    for name in contents:
-        _check_member(name)
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    manifest = json.dumps({"format": FORMAT, **about, "files": hashes}, indent=1).encode()
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, data in {MANIFEST: manifest, **contents}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    data = packed.getvalue()
-    paths = [path]
-    if len(data) > PART_BYTES:
-        paths = [path.with_name(f"{path.name}.{i:02}") for i in range(-(-len(data) // PART_BYTES))]
-    for i, part in enumerate(paths):
-        piece = data[i * PART_BYTES : (i + 1) * PART_BYTES]
-        write_atomically(part, lambda stream, piece=piece: stream.write(piece))
-    return paths
 
 
 def unpack(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -63,7 +36,7 @@ def unpack(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, bytes]]:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
             for member in archive:
                 if member.name != MANIFEST:
-                    _check_member(member.name)
+                    check_member(member.name)
                 if not member.isreg() or member.name in contents:
                     raise ValueError(f"{member.name} is no regular file, or there twice: not an archive of reprolib")
                 if member.size + sum(map(len, contents.values())) > ALL_BYTES:
@@ -138,7 +111,7 @@ def _checked(path: Path) -> dict[str, Any]:
     return entry
 
 
-def _check_member(name: str) -> None:
+def check_member(name: str) -> None:
     """ValueError for a name that no archive of ours has: another folder, a path that leads out."""
     if not any(re.fullmatch(pattern, name) for pattern in (RECORD, LOG, CHECKPOINT, REPORT)):
         raise ValueError(f"the archive holds {name!r}: records are runs/PAPER/NAME.json and .npz; nothing is taken")

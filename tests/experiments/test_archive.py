@@ -8,6 +8,8 @@ import pytest
 
 from reprolib.experiments import archive, records
 from reprolib.files import write_atomically
+from tools import gpu
+from tools.gpu import pack
 
 ABOUT = {"commit": "abc", "machine": {"device_name": "a GPU"}}
 
@@ -34,19 +36,19 @@ def repacked(path, change):
     for i, (name, data) in enumerate(contents.items()):
         files[name] = scratch / str(i)
         files[name].write_bytes(data)
-    return archive.pack(changed, files, ABOUT)
+    return pack(changed, files, ABOUT)
 
 
 def test_records_come_back_as_they_were_in_one_archive_or_in_parts(files, folder, tmp_path, monkeypatch):
-    whole = archive.pack(tmp_path / "a.tar.gz", files, ABOUT)
+    whole = pack(tmp_path / "a.tar.gz", files, ABOUT)
     assert [path.name for path in whole] == ["a.tar.gz"]
     said = archive.take(whole, book=tmp_path / "one")
     assert (
         "commit abc on a GPU" in said[0]
         and said[-1] == f"{len(list(folder.glob('*.json')))} records, {len(list(folder.glob('*.json')))} of them new"
     )
-    monkeypatch.setattr(archive, "PART_BYTES", 4000)
-    parts = archive.pack(tmp_path / "b.tar.gz", files, ABOUT)
+    monkeypatch.setattr(gpu, "PART_BYTES", 4000)
+    parts = pack(tmp_path / "b.tar.gz", files, ABOUT)
     assert len(parts) > 2 and max(p.stat().st_size for p in parts) <= 4000
     archive.take(parts[::-1], book=tmp_path / "two")
     for book in ("one", "two"):
@@ -59,7 +61,7 @@ def test_records_come_back_as_they_were_in_one_archive_or_in_parts(files, folder
 
 
 def test_a_record_that_differs_stays_unless_forced(files, tmp_path):
-    paths, book = archive.pack(tmp_path / "a.tar.gz", files, ABOUT), tmp_path / "book"
+    paths, book = pack(tmp_path / "a.tar.gz", files, ABOUT), tmp_path / "book"
     archive.take(paths, book=book)
     assert archive.take(paths, book=book)[-1].endswith(" 0 of them new")
     own = next((book / "jule/runs").glob("KMeans*cpu*.json"))
@@ -77,7 +79,7 @@ def test_a_checkpoint_comes_along_and_never_replaces_one(tmp_path):
     source = tmp_path / "source"
     source.write_bytes(b"there")
     names = ("checkpoints/jule/JULE-digits-smoke-main-seed0-0a1b.ckpt", "checkpoints/jule/JULE-x-seed0-0a1b.log")
-    paths = archive.pack(tmp_path / "a.tar.gz", dict.fromkeys(names, source), ABOUT)
+    paths = pack(tmp_path / "a.tar.gz", dict.fromkeys(names, source), ABOUT)
     archive.take(paths, book=tmp_path / "book")
     here = tmp_path / "book/jule/runs/checkpoints"
     assert sorted(path.name for path in here.iterdir()) == [name.split("/")[-1] for name in names]
@@ -87,7 +89,7 @@ def test_a_checkpoint_comes_along_and_never_replaces_one(tmp_path):
     assert own.read_bytes() == b"further on"
     archive.take(paths, book=tmp_path / "book", force=True)
     assert own.read_bytes() == b"there"
-    paths = archive.pack(tmp_path / "b.tar.gz", {"checkpoints/jul/x.ckpt": source}, ABOUT)
+    paths = pack(tmp_path / "b.tar.gz", {"checkpoints/jul/x.ckpt": source}, ABOUT)
     with pytest.raises(ValueError, match="Did you mean 'jule'"):
         archive.take(paths, book=tmp_path / "book")
 
@@ -122,7 +124,7 @@ def wrong_metrics(contents):
 )
 def test_what_the_book_cannot_stand_by_is_refused_whole(files, tmp_path, change, message):
     paths = repacked(
-        *archive.pack(tmp_path / "a.tar.gz", {n: p for n, p in files.items() if n.startswith("runs")}, ABOUT), change
+        *pack(tmp_path / "a.tar.gz", {n: p for n, p in files.items() if n.startswith("runs")}, ABOUT), change
     )
     with pytest.raises((ValueError, OSError), match=message):
         archive.take(paths, book=tmp_path / "book")
@@ -130,7 +132,7 @@ def test_what_the_book_cannot_stand_by_is_refused_whole(files, tmp_path, change,
 
 
 def test_hashes_are_checked(files, tmp_path):
-    (path,) = archive.pack(tmp_path / "a.tar.gz", files, ABOUT)
+    (path,) = pack(tmp_path / "a.tar.gz", files, ABOUT)
     manifest, contents = archive.unpack([path])
     name = next(n for n in contents if n.endswith(".npz"))
     manifest["files"][name] = "0" * 64
@@ -170,7 +172,25 @@ def test_a_member_that_leads_elsewhere_is_refused(tmp_path, name):
     source = tmp_path / "source"
     write_atomically(source, lambda stream: stream.write(b"{}"))
     with pytest.raises(ValueError, match="nothing is taken"):
-        archive.pack(tmp_path / "b.tar.gz", {name: source}, ABOUT)
+        pack(tmp_path / "b.tar.gz", {name: source}, ABOUT)
+
+
+def test_a_packing_that_is_killed_leaves_the_archive_before(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "PART_BYTES", 4000)
+    before = pack(tmp_path / "a.tar.gz", files, ABOUT)
+
+    def killed(path, write):
+        if path.name.endswith(".02"):
+            raise KeyboardInterrupt
+        write_atomically(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack(tmp_path / "a.tar.gz", files, ABOUT | {"steps": {}})
+    assert "steps" not in archive.unpack(before)[0]
+    fewer = pack(tmp_path / "a.tar.gz", dict(list(files.items())[:2]), ABOUT)
+    assert sorted(tmp_path.glob("*.gz*")) == fewer
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
@@ -192,5 +212,5 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path):
 
 def test_every_name_of_a_record_fits_into_an_archive():
     stem = records.stem("SCLS", "digits-r0.1", "cpu", "alpha=0.5 conv1&2", 3)
-    archive._check_member(f"runs/jule/{stem}.json")
-    archive._check_member(f"logs/jule/{stem}.log")
+    archive.check_member(f"runs/jule/{stem}.json")
+    archive.check_member(f"logs/jule/{stem}.log")
