@@ -1,7 +1,9 @@
 """The measured numbers as one table: a row a run and result."""
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +13,9 @@ from reprolib.experiments.records import is_stale
 
 ABOUT = ("method", "variant", "profile", "tag", "device", "parameters")
 KEYS = ["method", "variant", "dataset", "profile", "tag", "result"]
+# what `reproduce` prints as a run ends: its stem, and `told` of its record
+PRINTED = re.compile(r"(\w+?)-(\S+)-(smoke|cpu|paper)-(\S+)-seed(\d+): (.*); ")
+SCORES = re.compile(r"(\S+) NMI ([\d.]+) ACC ([\d.]+)")
 COLUMNS = [*ABOUT, "dataset", "n", "seed", "result", "seconds", "memory", "stale"]
 
 
@@ -39,3 +44,18 @@ def measured(paper: Paper) -> pd.DataFrame:
 def groups(paper: Paper) -> dict[tuple[str, ...], pd.DataFrame]:
     """The rows of `measured` by KEYS, in the order of the records."""
     return dict(iter(measured(paper).groupby(KEYS, sort=False)))
+
+
+def printed(log: Path) -> pd.DataFrame:
+    """Scores that runs printed as they ended, where no record came home: a row a run and result, indexed by the seed.
+
+    method, dataset, profile, tag, result, and to three digits "nmi_geometric" and "acc". Other lines are left out.
+    """
+    rows = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        if match := PRINTED.match(line):
+            *run, seed, told = match.groups()
+            about = dict(zip(("method", "dataset", "profile", "tag"), run, strict=True)) | {"seed": int(seed)}
+            for result, nmi, acc in SCORES.findall(told):
+                rows.append(about | {"result": result, "nmi_geometric": float(nmi), "acc": float(acc)})
+    return pd.DataFrame(rows).set_index("seed")

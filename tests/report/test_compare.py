@@ -1,15 +1,17 @@
 """Numbers side by side: averages over seeds, differences, verdicts and effects of a setting."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from reprolib.experiments import records
 from reprolib.experiments.paper import Paper, papers
 from reprolib.report import compare
 from reprolib.report.compare import Difference
-from reprolib.report.measured import COLUMNS, as_rows, groups, measured
+from reprolib.report.measured import COLUMNS, as_rows, groups, measured, printed
 
 
 def nmi(book, tag, result="SF"):
@@ -121,3 +123,15 @@ def test_a_base_is_kept_only_where_something_is_compared_with_it(book):
     assert compare.settings(book, ["main", "absent"]).empty
     tags = compare.settings(book, ["worse", "main"])["tag"]
     assert list(tags) == ["worse"] * 4 + ["main"] * 6
+
+
+def test_what_runs_printed_is_what_their_records_hold(book, tmp_path):
+    entries = [e for e in book.records if "acc" in next(iter(e["metrics"].values()), {})]
+    lines = [f"{Path(e['path']).stem}: {records.told(e)}, 12 s in all" for e in entries]
+    log = tmp_path / "runs.log"
+    log.write_text("\n".join(["78 runs", *lines, "failed: JULE-usps-cpu-main-seed0: RuntimeError: no", "left, no time"]))
+    found, expected = printed(log), as_rows(entries)
+    keys = ["method", "dataset", "profile", "tag", "result"]
+    assert found[keys].values.tolist() == expected[keys].values.tolist() and list(found.index) == list(expected.index)
+    for metric in ("acc", "nmi_geometric"):
+        assert (found[metric] - expected[metric]).abs().max() <= 5e-4
