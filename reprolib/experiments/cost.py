@@ -21,7 +21,7 @@ from reprolib.training.trainer import Run
 
 SAMPLES = 32  # of the counted steps, at least
 SHARE = 0.45  # of the float32 matrix product's rate that a step reaches: 0.46 on an H200, 0.4 on two cores
-OVERLAP = 1.6  # times the work of one process that many do on one card: 12 of JULE and DCSS on an H200
+OVERLAP = 1.6  # times the work of one process that many do on one card: 12 of JULE and DCSS on an H200 without MPS
 EPOCH_SECONDS, RUN_SECONDS = 0.02, 3.0  # a checkpoint; data, k-means, scores
 IMAGES_A_CLUSTER = 5.7  # in JULE's initial clusters: 9,298 of USPS in 1,590, 70,000 of MNIST in 11,519
 MERGE_SECONDS = 5e-4  # of JULE's merges and graphs, an image: 4 s of 10,000 beside an H200
