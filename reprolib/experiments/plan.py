@@ -286,6 +286,7 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
         code={"commit": head, "dirty": dirty, "behaviours": latest(*makers, *feature_makers)},
     )
     made.check_name()
+    made.estimator().check_parameters()  # before the data are loaded
     return made
 
 
