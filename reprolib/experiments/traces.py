@@ -192,7 +192,8 @@ class _Watched(Stage):
         with register_module_forward_hook(multiplied):
             told = super().step(batch)
         for name, value in told.items():
-            note(f"{self.name}, {name}", value)
+            if name != "outside":  # a share of pairs, of which one may be as far as the radius but for rounding
+                note(f"{self.name}, {name}", value)
         for name, module in run.modules.items():
             if grads := [p.grad.double() for p in module.parameters() if p.grad is not None]:
                 note(f"{self.name}, gradient of {name}", nn.utils.get_total_norm(grads))
