@@ -6,6 +6,7 @@ Parameters whose defaults would hide that they are dropped are moved away from t
 """
 
 import tempfile
+import warnings
 from contextlib import suppress
 from functools import partialmethod
 from pathlib import Path
@@ -156,7 +157,9 @@ class _Trace:
                 with suppress(_Killed):
                     run.train(stages)
                     break
-            for name, labels in model.finish(run).items():
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of so few steps they tell nothing
+                results = model.finish(run)
+            for name, labels in results.items():
                 if "sgd" in run.optimizers:  # those of the others are not portable
                     self.note(f"labels {name}", partition(labels))
             self.note("embedding", weighted_norm(model.embedding_))

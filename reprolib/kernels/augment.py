@@ -34,7 +34,7 @@ def augment(
     angle = math.radians(rotation) * (2 * angle - 1)
     zoom = 1 / (1 + scale * (2 * zoom - 1))
     slant = shear * (2 * slant - 1)
-    sign = torch.where(mirror < flip, -1.0, 1.0).to(images.dtype)
+    sign = 1 - 2 * (mirror < flip).to(images.dtype)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
     # where a pixel at (x, y) from the middle is read: rotation times shear times mirror; halves of a side are 1
     matrix = torch.stack(

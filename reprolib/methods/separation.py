@@ -94,8 +94,9 @@ class Separated(Stage):
     """Steps on anchors, one augmentation of each and negatives from the batch: reconstruction and separation.
 
     Algorithm 1 as a batch does it: every `radius_interval` epochs the radius of each image from `n_augmentations` of
-    them, which costs as many passes of all images through the encoder, without gradients; then in every step
-    negatives from the batch, whose latent vectors are there. A step encodes 2 b images and decodes b.
+    them, by running statistics, which costs as many passes of all images through the encoder, without gradients; then
+    in every step negatives from the batch, whose latent vectors are there: O(b^2 d). A step encodes 2 b images and
+    decodes b.
     """
 
     def begin(self) -> None:
@@ -236,7 +237,7 @@ class InterClassSeparation(AutoencoderMethod):
     radius: Literal["maximum", "two sigma"] = "maximum"  # of an image's augmentations; inferred
     negatives: Literal["outside", "nearest", "any"] = "outside"  # inferred; the others are ablations
     n_augmentations: Count = 10  # for a radius; lost, ours
-    radius_interval: Count = 1  # epochs between two; lost, ours
+    radius_interval: Count = 5  # epochs between two; lost, ours: every epoch would cost as much as the training
     target_interval: Count = 1  # epochs between two targets P; lost, ours
     rotation: Weight = 15.0  # degrees; that it is used is certain, as are scale and erasing, how much is ours
     scale: Weight = 0.15
