@@ -215,15 +215,14 @@ class InterClassSeparation(AutoencoderMethod):
     Reconstruction first; then the weighted sum (equation 7) of reconstruction, DEC's divergence, a triplet constraint
     on an image, its augmentation and a negative that lies outside the spread of its augmentations (Algorithm 1), and
     an entropy constraint. The defaults keep to the text where it speaks: with its margin of 0.24 on latent vectors as
-    they are, hardly a triplet has a gradient, and `fit` warns of it. VARIANTS: "sphere" is what worked here, distances
-    between directions, a margin near their mean, epochs before the centers. In `history_`: "active", the share of
-    hinges above 0; "outside", of the others of a batch outside the spread; "far", the mean distance to negatives;
-    "spread", the deviation of latent vectors.
+    they are, hardly a triplet has a gradient, and `fit` warns of it. VARIANTS: "sphere", ours, takes distances
+    between directions, a margin near their mean, which has half of the hinges active, and epochs before the centers.
+    In `history_`: "active", the share of hinges above 0; "outside", of the others of a batch outside the spread;
+    "far", the mean distance to negatives; "spread", the deviation of latent vectors.
     """
 
-    network: Literal["shallow", "deep", "paper 004"] = (
-        "shallow"  # certain but for sizes; "paper 004": ours, the family's
-    )
+    # certain but for the sizes of layers; "paper 004", ours: the network of the other methods, for comparisons
+    network: Literal["shallow", "deep", "paper 004"] = "shallow"
     pretrain_epochs: Natural = 3  # certain; that the centers come right after is inferred
     warmup_epochs: Natural = 0  # of reconstruction and separation; ours
     learning_rate: Positive = 1e-3  # lost; ours
@@ -237,7 +236,7 @@ class InterClassSeparation(AutoencoderMethod):
     radius: Literal["maximum", "two sigma"] = "maximum"  # of an image's augmentations; inferred
     negatives: Literal["outside", "nearest", "any"] = "outside"  # inferred; the others are ablations
     n_augmentations: Count = 10  # for a radius; lost, ours
-    radius_interval: Count = 5  # epochs between two; lost, ours: every epoch would cost as much as the training
+    radius_interval: Count = 5  # epochs between two; lost, ours: one takes the time of two epochs' steps
     target_interval: Count = 1  # epochs between two targets P; lost, ours
     rotation: Weight = 15.0  # degrees; that it is used is certain, as are scale and erasing, how much is ours
     scale: Weight = 0.15
