@@ -6,9 +6,10 @@ from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
 from reprolib.methods.jule import JULE
 from reprolib.methods.nmf import NMFD, NMFLP
 from reprolib.methods.self_tuning import SCLS, SCST
+from reprolib.methods.separation import InterClassSeparation
 from reprolib.methods.spectral import SCNJW, NCuts
 from reprolib.methods.vade import VaDE
 
 __all__ = ["ACGDL", "ACLink", "ACPIC", "ACZell", "AEKMeans"]
-__all__ += ["DCN", "DCSS", "DEC", "DKM", "IDEC", "JULE"]
+__all__ += ["DCN", "DCSS", "DEC", "DKM", "IDEC", "InterClassSeparation", "JULE"]
 __all__ += ["KMeans", "NCuts", "NMFD", "NMFLP", "SCLS", "SCNJW", "SCST", "VaDE"]

@@ -80,7 +80,7 @@ class Pretrain(Stage):
     def build(self) -> None:
         run, model = self.run, self.model
         shape = tuple(run.inputs.shape[1:])
-        network = run.module("network", build_autoencoder(shape, model.latent_dim, run.generator))
+        network = run.module("network", model.autoencoder(shape, run.generator))
         adam = run.adam(network.parameters(), lr=model.pretrain_rate)
         run.optimizers = {PRETRAIN: adam}
 
@@ -221,6 +221,10 @@ class AutoencoderMethod(base.TrainedEstimator):
         if not self.gamma <= self.zeta <= 1:
             found = f"gamma={self.gamma}, zeta={self.zeta}"
             raise ValueError(f"thresholds must satisfy gamma <= zeta <= 1, got {found}")
+
+    def autoencoder(self, shape: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+        """An untrained `Autoencoder` for inputs of this shape, one sample."""
+        return build_autoencoder(shape, self.latent_dim, generator)
 
     def stages(self, run: Run, X: Any = None) -> list[Stage]:
         """Pretraining, the method's own stage and, if it has epochs, the pairs."""

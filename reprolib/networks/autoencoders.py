@@ -1,4 +1,4 @@
-"""Autoencoders of paper 004 (section 5, figure 12) and MNet, the network of its second phase."""
+"""Autoencoders of papers 004 (section 5, figure 12) and 001, and MNet, the network of paper 004's second phase."""
 
 import math
 from itertools import pairwise
@@ -14,6 +14,7 @@ HIDDEN = (500, 500, 2000)  # of the fully connected autoencoder
 SIDES = (16, 32)  # what the convolutions are laid out for
 HALVED_FROM = 20  # pixels a side from which the first convolution halves the image
 LAST = ("last_kernel", "last_stride", "last_padding", "last_extra")
+POOLED = {"shallow": (32, 64, 128), "deep": (32, 64, 128, 256, 256)}  # channels of paper 001's, whose text lost them
 
 
 def side_sizes(n: int) -> dict[str, int]:
@@ -102,6 +103,48 @@ class ConvAutoencoder(Autoencoder):
             nn.ConvTranspose2d(a, channels, *(both[name] for name in LAST)),
         )
         initialise(self, generator)
+        self.to(memory_format=torch.channels_last)
+
+
+class PooledAutoencoder(Autoencoder):
+    """Autoencoder of paper 001, section 4.3: images (b, c, h, w) of any size.
+
+    The text says: "shallow" has three convolutions, each with a max pooling, and one fully connected layer to the
+    latent vectors; its decoder one fully connected layer and three deconvolutions; "deep" has two more of both; zero
+    padding, batch normalisation, ReLU, Xavier's weights. Its numbers are lost: pooling halves the sides (rounded up,
+    inferred), 3x3 kernels and the channels are ours. Latent vectors and outputs are linear and not normalised
+    (inferred): a normalised latent vector would have its scale set by the batch.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 10,
+        depth: str = "shallow",
+        generator: Generator = None,
+    ) -> None:
+        super().__init__()
+        channels, *sides = image_shape
+        widths, sizes = POOLED[depth], [tuple(sides)]
+        down: list[nn.Module] = []
+        for before, after in pairwise((channels, *widths)):
+            down += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            down += [nn.MaxPool2d(2, ceil_mode=True)]
+            sizes.append(tuple((n + 1) // 2 for n in sizes[-1]))
+        flat = (widths[-1], *sizes[-1])
+        up: list[nn.Module] = [nn.Linear(latent_dim, math.prod(flat)), nn.BatchNorm1d(math.prod(flat))]
+        up += [nn.ReLU(inplace=True), nn.Unflatten(1, flat)]
+        steps = zip(pairwise((*widths[::-1], channels)), pairwise(sizes[::-1]), strict=True)
+        for (before, after), (small, large) in steps:
+            extra = tuple(n - (2 * m - 1) for m, n in zip(small, large, strict=True))
+            up += [nn.ConvTranspose2d(before, after, 3, 2, 1, extra), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(flat), latent_dim))
+        self.decoder = nn.Sequential(*up[:-2])
+        initialise(self, generator)
+        for layer in self.decoder.modules():
+            if isinstance(layer, nn.ConvTranspose2d):  # paper 001 has Xavier's in all layers
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.zeros_(layer.bias)
         self.to(memory_format=torch.channels_last)
 
 

@@ -10,7 +10,7 @@ from reprolib.__main__ import main
 from reprolib.experiments import paper, probes, records, traces
 from reprolib.files import as_yaml
 from reprolib.kernels import soft_assignment
-from reprolib.methods import autoencoder, dcss, dec, jule, starts, vade
+from reprolib.methods import autoencoder, dcss, dec, jule, separation, starts, vade
 from reprolib.studies import codes
 from reprolib.training.trainer import Run
 
@@ -132,6 +132,13 @@ MUTATIONS = [
     ("VaDE", vade, "mixture_divergence", "energy / 2 + log_gamma", "energy / 2"),
     ("VaDE", vade, "reconstruction_cost", "error.sum(1) * torch.exp(-log_noise)", "error.sum(1)"),
     ("VaDE", vade.NegativeELBO, "losses", "noise * torch.exp(log_variance / 2)", "0 * noise"),
+    ("InterClassSeparation/sphere", separation.InterClassSeparation, "separated", "if self.sphere", "if False"),
+    ("InterClassSeparation/sphere", separation.InterClassSeparation, "augmented", "inputs, generator", "inputs, None"),
+    ("InterClassSeparation/paper", separation.Separated, "radius", "model.n_augmentations", "1"),
+    ("InterClassSeparation/paper", separation.Separated, "step", ' / run.tensors["variance"]', ""),
+    ("InterClassSeparation/paper", separation.Separate, "optimizer", ", self.centers]", "]"),
+    ("InterClassSeparation/paper", separation, "choose_negatives", "torch.minimum(near, to_positive)", "near"),
+    ("InterClassSeparation/sphere", separation, "entropy_constraint", ".mean() -", ".mean() +"),
     ("codes", codes, "learn_codebook", "ITERATIONS", "1"),
     ("codes", codes, "normalise_contrast", "variance + CONTRAST", "variance + 1"),
 ]

@@ -27,6 +27,7 @@ from reprolib.methods import (
     ACLink,
     ACZell,
     AEKMeans,
+    InterClassSeparation,
     KMeans,
     NCuts,
     VaDE,
@@ -62,11 +63,12 @@ def small_networks(monkeypatch):
     monkeypatch.setattr(autoencoders, "HIDDEN", (16, 16, 24))
 
 
-def test_a_method_of_images_alone_says_so():
-    tags = JULE().__sklearn_tags__().input_tags
+@pytest.mark.parametrize("method", [JULE, InterClassSeparation])
+def test_a_method_of_images_alone_says_so(method):
+    tags = method().__sklearn_tags__().input_tags
     assert tags.three_d_array and not tags.two_d_array
-    with pytest.warns(match="Can't test estimator JULE which requires input"):
-        assert not [c for c in check_estimator(JULE(), on_fail=None) if c["status"] == "failed"]
+    with pytest.warns(match=f"Can't test estimator {method.__name__} which requires input"):
+        assert not [c for c in check_estimator(method(), on_fail=None) if c["status"] == "failed"]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

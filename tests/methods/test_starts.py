@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 
 from reprolib.data.load import load
-from reprolib.methods import DCN, DCSS, DEC, DKM, IDEC, AEKMeans, VaDE
+from reprolib.methods import DCN, DCSS, DEC, DKM, IDEC, AEKMeans, InterClassSeparation, VaDE
 from reprolib.methods.starts import centers_of, gdl_start, kmeans_start
 from reprolib.methods.vade import fit_mixture
 from reprolib.metrics import accuracy
@@ -55,7 +55,7 @@ def test_the_name_decides(unequal):
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("kind", [AEKMeans, DEC, IDEC, DCN, DKM, DCSS])
+@pytest.mark.parametrize("kind", [AEKMeans, DEC, IDEC, DCN, DKM, DCSS, InterClassSeparation])
 def test_methods_begin_with_the_linkage(kind, digits):
     # of any stage of its own but the start: no epoch
     model = kind(start="gdl", phase1_epochs=0, **SMALL).fit(digits)

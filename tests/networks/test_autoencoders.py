@@ -1,11 +1,18 @@
-"""Autoencoders of paper 004: sizes by its section 6, every side, one layer by its definition."""
+"""Autoencoders of papers 004 and 001: sizes, every side, one layer by its definition."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from reprolib.networks.autoencoders import Bottleneck, ConvAutoencoder, DenseAutoencoder, MNet, side_sizes
+from reprolib.networks.autoencoders import (
+    Bottleneck,
+    ConvAutoencoder,
+    DenseAutoencoder,
+    MNet,
+    PooledAutoencoder,
+    side_sizes,
+)
 
 
 def seeded(seed=0):
@@ -127,3 +134,36 @@ def test_assignments_sum_to_one(n_hidden):
     q = network(torch.randn(50, 10))
     assert q.shape == (50, 6) and torch.allclose(q.sum(1), torch.ones(50))
     assert sum(isinstance(layer, nn.Linear) for layer in network.layers) == n_hidden + 1
+
+
+def kinds(part):
+    """Names of a part's layers in order."""
+    return [type(layer).__name__ for layer in part]
+
+
+@pytest.mark.parametrize(("depth", "n"), [("shallow", 3), ("deep", 5)])
+def test_pooled_layers_are_those_of_section_4_3(depth, n):
+    network = PooledAutoencoder((1, 28, 28), 10, depth, seeded())
+    down = ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+    assert kinds(network.encoder) == down * n + ["Flatten", "Linear"]
+    first = ["Linear", "BatchNorm1d", "ReLU", "Unflatten"]
+    up = ["ConvTranspose2d", "BatchNorm2d", "ReLU"] * n
+    assert kinds(network.decoder) == first + up[:-2]
+    outputs = [14, 7, 4, 2, 1]
+    assert sizes(network, (1, 28, 28)) == [28, *outputs[: n - 1], *outputs[: n - 1][::-1], 28]
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            fans = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+            bound = (6 / sum(fans)) ** 0.5
+            assert 0.9 * bound < layer.weight.abs().max() <= bound and not layer.bias.any()
+
+
+@pytest.mark.parametrize("depth", ["shallow", "deep"])
+@pytest.mark.parametrize("side", [8, 9, 13, 16, 28, 31, 32, 33, 55])
+def test_pooled_images_of_every_side_come_back(depth, side):
+    pixels = torch.rand(3, 3, side, side + 3, generator=seeded())
+    network = PooledAutoencoder(pixels.shape[1:], 4, depth, seeded())
+    latent, decoded = network(pixels)
+    assert latent.shape == (3, 4) and decoded.shape == pixels.shape
+    decoded.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

@@ -9,7 +9,7 @@ from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reprolib import load
-from reprolib.methods import DCN, DCSS, DEC, DKM, IDEC, JULE, AEKMeans, VaDE
+from reprolib.methods import DCN, DCSS, DEC, DKM, IDEC, JULE, AEKMeans, InterClassSeparation, VaDE
 from reprolib.networks import autoencoders
 from reprolib.training.checkpoint import CheckpointError, load_checkpoint
 from reprolib.training.trainer import Run, Stage
@@ -38,6 +38,11 @@ FITS = {
     "DCN": (DCN, AE),
     "DKM": (DKM, AE),
     "VaDE": (VaDE, AE | {"precision": "bfloat16"}),
+    "separation": (InterClassSeparation, AE | {"n_augmentations": 2, "radius_interval": 2}),
+    "separation, sphere": (
+        InterClassSeparation,
+        AE | InterClassSeparation.VARIANTS["sphere"] | {"n_augmentations": 2, "warmup_epochs": 2, "target_interval": 2},
+    ),
     "JULE": (JULE, CNN),
     "JULE printed": (JULE, CNN | JULE.VARIANTS["printed"]),
     "JULE released": (JULE, CNN | JULE.VARIANTS["released"]),
@@ -55,7 +60,7 @@ def made(name):
     method, parameters = FITS[name]
     rng = np.random.default_rng(0)
     rows = (np.eye(3, 8)[np.arange(46) % 3] * 3 + 0.3 * rng.normal(size=(46, 8))).astype(np.float32)
-    return method(**parameters), load("digits", subset=60) if method is JULE else rows
+    return method(**parameters), load("digits", subset=60) if method in (JULE, InterClassSeparation) else rows
 
 
 class Waits(TorchDispatchMode):
