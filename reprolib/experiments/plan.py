@@ -24,6 +24,7 @@ from reprolib.experiments import records
 from reprolib.experiments.machine import commit
 from reprolib.experiments.probes import latest
 from reprolib.files import locked
+from reprolib.methods.base import Estimator
 from reprolib.methods.jule import JULE, LAYERS
 from reprolib.networks.pretrained import NETWORKS, resnet_features
 from reprolib.training.checkpoint import load_checkpoint
@@ -286,7 +287,8 @@ def plan(paper: str, given: Mapping[str, Any]) -> Plan:
         code={"commit": head, "dirty": dirty, "behaviours": latest(*makers, *feature_makers)},
     )
     made.check_name()
-    made.estimator().check_parameters()  # before the data are loaded
+    if isinstance(model := made.estimator(), Estimator):
+        model.check_parameters()  # before the data are loaded
     return made
 
 
