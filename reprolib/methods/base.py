@@ -16,7 +16,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from reprolib.checks import check_name, pick_device
-from reprolib.data.images import as_features, is_features, sealed_labels
+from reprolib.data.images import as_features, as_pixels, is_features, sealed_labels, to_float_images
 from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import Run, under
@@ -208,6 +208,20 @@ class TrainedEstimator(TransformerMixin, Estimator):
                 f"{found}{advice}"
             )
         return inputs
+
+
+class OfImages:
+    """Mixin of methods that take images alone, no features: before `TrainedEstimator` among the bases."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        return tags
+
+    @staticmethod
+    def prepare(X: Any, *, to_cluster: bool = True) -> torch.Tensor:
+        """Float images (n, c, h, w) of `Images` or an image array (n, h, w) or (n, c, h, w)."""
+        return to_float_images(as_pixels(X, to_cluster=to_cluster))
 
 
 def unit_rows(X: object) -> np.ndarray:

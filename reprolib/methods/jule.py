@@ -7,16 +7,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils import Tags
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprolib.checks import check_name
-from reprolib.data.images import as_pixels, to_float_images
 from reprolib.graph.digraph import Digraph, knn_digraph, one_link_clusters
 from reprolib.graph.strays import join_disconnected, linkage_without_strays
 from reprolib.kernels.triplets import Triplets, sample_triplets, squared_distances, triplet_mask
-from reprolib.methods.base import BatchSize, Count, Positive, TrainedEstimator, unit_rows
+from reprolib.methods.base import BatchSize, Count, OfImages, Positive, TrainedEstimator, unit_rows
 from reprolib.networks.embedding import ConvEmbedding, embed
 from reprolib.training.monitor import Merged, Report
 from reprolib.training.trainer import ROWS, Run, Stage
@@ -33,7 +31,7 @@ RELEASED |= dict(decay_restarts=False, linkage_mode="released", strays="isolated
 RELEASED |= dict(feature_statistics="batch", scale_init="uniform")
 
 
-class JULE(TrainedEstimator):
+class JULE(OfImages, TrainedEstimator):
     """Joint unsupervised learning of image clusters and a CNN (paper 002, equation 1).
 
     The defaults follow the text where it speaks and JULE.torch where it is silent, except for what is a slip there or
@@ -78,16 +76,6 @@ class JULE(TrainedEstimator):
     NETWORK: ClassVar[type[ConvEmbedding]] = ConvEmbedding
     VARIANTS: ClassVar = {"paper": {}, "printed": PRINTED, "released": RELEASED, "nearest": NEAREST}
     VARIANTS |= {"affinity": AFFINITY}
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
-        return tags
-
-    @staticmethod
-    def prepare(X: Any, *, to_cluster: bool = True) -> Tensor:
-        """Float images (n, c, h, w) of `Images` or an image array (n, h, w) or (n, c, h, w)."""
-        return to_float_images(as_pixels(X, to_cluster=to_cluster))
 
     def stages(self, run: Run, X: Any) -> list[Stage]:
         """One stage a period, from the one-link clusters of the pixels to n_clusters."""

@@ -11,16 +11,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.utils import Tags
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reprolib.data import images
 from reprolib.kernels.augment import augment
 from reprolib.kernels.soft_assignment import dec_loss, student_t, target_distribution
 from reprolib.methods import autoencoder
 from reprolib.methods.autoencoder import PHASE_1, AutoencoderMethod, FromStart, Pretrain
-from reprolib.methods.base import Count, Natural, Positive, Weight
+from reprolib.methods.base import Count, Natural, OfImages, Positive, Weight
 from reprolib.networks.autoencoders import PooledAutoencoder
 from reprolib.training.trainer import Run, Stage
 
@@ -209,7 +207,7 @@ def signs_of_failure(history: Sequence[Mapping[str, Any]], margin: float) -> lis
     return found
 
 
-class InterClassSeparation(AutoencoderMethod):
+class InterClassSeparation(OfImages, AutoencoderMethod):
     """Deep clustering by inter-class separation (Das, Ghosh and Bhowmick 2019, paper 001), of images alone.
 
     Reconstruction first; then the weighted sum (equation 7) of reconstruction, DEC's divergence, a triplet constraint
@@ -246,16 +244,6 @@ class InterClassSeparation(AutoencoderMethod):
     shear: Weight = 0.0
     VARIANTS: ClassVar = {"paper": {}, "sphere": SPHERE}
     STAGE: ClassVar = Separate
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
-        return tags
-
-    @staticmethod
-    def prepare(X: Any, *, to_cluster: bool = True) -> Tensor:
-        """Float images (n, c, h, w) of `Images` or an image array (n, h, w) or (n, c, h, w)."""
-        return images.to_float_images(images.as_pixels(X, to_cluster=to_cluster))
 
     def check_parameters(self) -> None:
         super().check_parameters()

@@ -20,12 +20,12 @@ def kmeans_start(latent: np.ndarray, n_clusters: int, seed: int) -> tuple[np.nda
     return found.labels_, found.cluster_centers_
 
 
-def gdl_start(latent: np.ndarray, n_clusters: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def gdl_start(latent: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 (n,) of AC-GDL on latent vectors float32 (n, d), and the clusters' means float64 (n_clusters, d).
 
     The linkage sees vectors of unit length, 20 neighbours, and joins strays by the rule "leftover" of
-    `linkage_without_strays`: what JULE merges with. It draws nothing: `seed` has no effect. ValueError where there
-    are not more than 20 vectors, or fewer initial clusters than `n_clusters`.
+    `linkage_without_strays`: what JULE merges with. It draws nothing. ValueError where there are not more than 20
+    vectors, or fewer initial clusters than `n_clusters`.
     """
     labels = ACGDL(n_clusters, strays="leftover").fit(latent).labels_
     return labels, cluster_means(latent, labels)
@@ -33,4 +33,4 @@ def gdl_start(latent: np.ndarray, n_clusters: int, seed: int = 0) -> tuple[np.nd
 
 def centers_of(start: str, latent: np.ndarray, n_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels and centers of the start of this name, "kmeans" or "gdl"."""
-    return (gdl_start if start == "gdl" else kmeans_start)(latent, n_clusters, seed)
+    return gdl_start(latent, n_clusters) if start == "gdl" else kmeans_start(latent, n_clusters, seed)

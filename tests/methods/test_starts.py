@@ -50,9 +50,9 @@ def test_centers_of_the_linkage_are_the_means_of_its_clusters(unequal):
 
 def test_the_name_decides(unequal):
     points, _ = unequal
-    for name, function in (("kmeans", kmeans_start), ("gdl", gdl_start)):
-        for found, expected in zip(centers_of(name, points, 4, 1), function(points, 4, 1), strict=True):
-            np.testing.assert_array_equal(found, expected)
+    for name, expected in (("kmeans", kmeans_start(points, 4, 1)), ("gdl", gdl_start(points, 4))):
+        for found, same in zip(centers_of(name, points, 4, 1), expected, strict=True):
+            np.testing.assert_array_equal(found, same)
 
 
 @pytest.mark.parametrize("kind", [AEKMeans, DEC, IDEC, DCN, DKM, DCSS, InterClassSeparation])
