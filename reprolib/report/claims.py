@@ -118,16 +118,12 @@ def _phases(
 def _settings(
     paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None, base: str = "main"
 ) -> Found:
-    """The setting `base` is above that of each tag, or as good ("alike"), seed by seed; `result` leaves others out."""
-    rows = compare.settings(paper, [base, *tags])
-    place = ["dataset", "profile", "result"]
-    starts = dict(iter(rows[rows["tag"] == base].groupby(place, sort=False)[paper.headline]))
-    others = rows[rows["tag"] != base].groupby(["tag", *place], sort=False)[paper.headline]
-    for (tag, *key), scores in others:
-        if tuple(key) in starts and result in (None, key[-1]):
-            what = key[-1] if len(tags) == 1 else tag
-            sides = (starts[tuple(key)], scores)
-            yield _told(paper, what, key[0], sides, getattr(compare, rule), paired=True)
+    """The setting `base` is above that of each tag, or as good ("alike"); `result` leaves others out."""
+    for (tag, dataset, _, name), here, start, shared in compare.beside(paper, tags, base):
+        if result in (None, name):
+            sides = (start[paper.headline], here[paper.headline])
+            what = name if len(tags) == 1 else tag
+            yield _told(paper, what, dataset, sides, getattr(compare, rule), paired=shared)
 
 
 def _gains(paper: Paper, table: str, over: str | None = None) -> Found:

@@ -5,7 +5,7 @@ the mean difference by Student's t. One seed has no interval: it decides nothing
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -20,6 +20,7 @@ from reprolib.report.measured import groups, measured
 
 CONFIDENCE = 0.95
 MARGIN = 0.02  # of ACC, NMI, ARI: a smaller difference is as good as none
+START, SAME = "ae", 0.001  # the result of the k-means that a run starts from; rounding moves a few samples of it
 HOLDS, FAILS, UNKNOWN = ANSWERS = ("holds", "does not hold", "cannot tell")
 PARTLY, REDUCED, NOT_RUN = "holds in part", "at reduced scale", "not run"
 
@@ -188,24 +189,45 @@ def settings(paper: Paper, tags: Sequence[str]) -> pd.DataFrame:
     return own.sort_values("tag", key=lambda tag: tag.map(list(tags).index), kind="stable")
 
 
+def share_start(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> bool:
+    """Whether two settings, rows of `measured` of one data set, start at the same clusters, seed by seed.
+
+    Their k-means has the same score (START, up to SAME). A method without such a result starts by its seed alone.
+    """
+    gaps = np.subtract(*(rows.loc[rows["result"] == START, metric] for rows in (one, other)))
+    return bool((gaps.dropna().abs() < SAME).all())
+
+
+def beside(
+    paper: Paper, tags: Sequence[str], base: str
+) -> Iterator[tuple[tuple[str, ...], pd.DataFrame, pd.DataFrame, bool]]:
+    """Each of `tags` where `base` was run too: (tag, data set, profile, result), rows of both, `share_start`."""
+    place = ["dataset", "profile"]
+    rows = settings(paper, [base, *tags])
+    starts = dict(iter(rows[rows["tag"] == base].groupby(place, sort=False)))
+    for (tag, *key), here in rows[rows["tag"] != base].groupby(["tag", *place], sort=False):
+        if (start := starts.get(tuple(key))) is None:
+            continue
+        shared, others = share_start(here, start, paper.headline), dict(iter(start.groupby("result")))
+        for result, one in here.groupby("result", sort=False):
+            if result in others:
+                yield (tag, *key, result), one, others[result], shared
+
+
 def effects(paper: Paper, tags: Sequence[str], *, base: str = "main") -> list[dict[str, Any]]:
     """What each tag changes against `base` in the paper's headline metric.
 
-    One dict a tag, data set, profile and result: these four, the `difference` over the seeds that both have, `changed`
-    (parameter -> value in base, value here; the variant's name apart) and stale; for tags beside the base.
+    One dict a tag, data set, profile and result: these four, `shared` (see `share_start`), the `difference`, seed by
+    seed if the start is shared and with the luck of starts in its interval if not, `changed` (parameter -> value in
+    base, value here; the variant's name apart) and stale; for tags beside the base.
     """
-    place = ["dataset", "profile", "result"]
-    rows = settings(paper, [base, *tags])
-    starts = dict(iter(rows[rows["tag"] == base].groupby(place, sort=False)))
     found = []
-    for (tag, *key), here in rows[rows["tag"] != base].groupby(["tag", *place], sort=False):
-        if tuple(key) not in starts:
-            continue
-        start = starts[tuple(key)]
-        gap = difference(here[paper.headline], start[paper.headline], paired=True)
+    for key, here, start, shared in beside(paper, tags, base):
+        gap = difference(here[paper.headline], start[paper.headline], paired=shared)
         before, after = (side["parameters"].iloc[0] for side in (start, here))
         pairs = {k: (before.get(k), after.get(k)) for k in {**before, **after} if k != "variant"}
-        effect = {"tag": tag, **dict(zip(place, key, strict=True)), "difference": gap}
+        effect = dict(zip(("tag", "dataset", "profile", "result"), key, strict=True))
+        effect |= {"shared": shared, "difference": gap}
         effect["changed"] = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         found.append(effect | {"stale": bool(here["stale"].any() or start["stale"].any())})
     return found

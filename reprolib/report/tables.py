@@ -181,6 +181,7 @@ def ablation(paper: Paper, tags: Sequence[str], *, base: str = "main") -> Table:
             place = tag, dataset, profile
             found = [e for e in effects if (e["tag"], e["dataset"], e["profile"]) == place]
             what = differences(found[0]["changed"]) if found else "–"
+            what += "\nother starts" if found and not found[0]["shared"] else ""
             stale = f"{SPACE}(stale)" if here["stale"].any() else ""
             scores = here.groupby("result")[paper.headline]
             cells = {result: spread(one.mean(), one.std()) for result, one in scores}
@@ -213,7 +214,8 @@ def deviations(paper: Paper) -> Table:
                 lines.append(f"{tag}: {f'no record of {base} beside it' if tag in known else NOT_RUN}")
                 continue
             stale = " (stale)" if any(effect["stale"] for effect in same) else ""
-            lines.append(f"{tag} against {base}{stale}:")
+            starts = "" if all(effect["shared"] for effect in same) else ", from other starts"
+            lines.append(f"{tag} against {base}{starts}{stale}:")
             told: dict[str, list[str]] = {}
             for e in same:
                 change = f"{e['result']}{SPACE}{e['difference'].interval}"

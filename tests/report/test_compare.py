@@ -9,7 +9,7 @@ import pytest
 
 from reprolib.experiments import records
 from reprolib.experiments.paper import Paper, papers
-from reprolib.report import compare
+from reprolib.report import claims, compare, tables
 from reprolib.report.compare import Difference
 from reprolib.report.measured import COLUMNS, as_rows, groups, measured, printed
 
@@ -117,6 +117,26 @@ def test_an_effect_is_a_difference_seed_by_seed(book):
     assert all(e["difference"].n == 1 for e in compare.effects(book, ["single"]))
     assert compare.effects(book, ["absent"]) == []
     assert compare.effects(book, ["worse"], base="absent") == []
+
+
+def test_without_a_shared_start_its_luck_is_in_the_interval(book, monkeypatch):
+    start, lifted = [0.70, 0.80, 0.75], [0.721, 0.819, 0.771]  # starts differ by more than what is compared
+
+    def run(tag, **scores):
+        about = {"tag": tag, "dataset": "digits", "profile": "cpu", "stale": False, "seed": range(3)}
+        rows = [pd.DataFrame({book.headline: values, "result": name}) for name, values in scores.items()]
+        return pd.concat([one.assign(**about, parameters=[{}] * 3) for one in rows])
+
+    rounded, elsewhere = [0.7004, 0.7996, 0.75], [0.70, 0.80, 0.752]
+    for ae, shared in ((start, True), (rounded, True), (elsewhere, False)):
+        rows = pd.concat([run("main", ae=start, q=start), run("more", ae=ae, q=lifted)])
+        monkeypatch.setattr(compare, "settings", lambda paper, tags, rows=rows: rows)
+        (effect,) = (e for e in compare.effects(book, ["more"]) if e["result"] == "q")
+        assert effect["shared"] == shared and effect["difference"].gap == pytest.approx(0.0203, abs=1e-4)
+        assert compare.above(effect["difference"]) == ("holds" if shared else "cannot tell")
+        assert ("other starts" in tables.ablation(book, ["more"]).rows[1][2]) != shared
+        (judged,) = claims.KINDS["settings"](book, ["main"], base="more", result="q")
+        assert judged[1] == ("holds" if shared else "cannot tell")
 
 
 def test_a_base_is_kept_only_where_something_is_compared_with_it(book):
