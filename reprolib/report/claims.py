@@ -115,14 +115,12 @@ def _phases(
         yield f"mean of {table.shape[1]} pairs of method and data set {found}", compare.above(found)
 
 
-def _settings(
-    paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None, base: str = "main"
-) -> Found:
-    """The setting `base` is above that of each tag, or as good ("alike"); `result` leaves others out."""
-    for (tag, dataset, _, name), here, start, shared in compare.beside(paper, tags, base):
+def _settings(paper: Paper, tags: Sequence[str], rule: str = "above", result: str | None = None) -> Found:
+    """The main setting is above that of each tag, or as good ("alike"); `result` leaves others out."""
+    for (tag, dataset, _, name), here, start, shared in compare.beside(paper, tags):
         if result in (None, name):
             sides = (start[paper.headline], here[paper.headline])
-            what = name if len(tags) == 1 else tag
+            what = name if len(tags) == 1 else tag if result else f"{tag} {name}"
             yield _told(paper, what, dataset, sides, getattr(compare, rule), paired=shared)
 
 

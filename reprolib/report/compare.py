@@ -199,7 +199,7 @@ def share_start(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> bool:
 
 
 def beside(
-    paper: Paper, tags: Sequence[str], base: str
+    paper: Paper, tags: Sequence[str], base: str = "main"
 ) -> Iterator[tuple[tuple[str, ...], pd.DataFrame, pd.DataFrame, bool]]:
     """Each of `tags` where `base` was run too: (tag, data set, profile, result), rows of both, `share_start`."""
     place = ["dataset", "profile"]

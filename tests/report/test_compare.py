@@ -129,13 +129,13 @@ def test_without_a_shared_start_its_luck_is_in_the_interval(book, monkeypatch):
 
     rounded, elsewhere = [0.7004, 0.7996, 0.75], [0.70, 0.80, 0.752]
     for ae, shared in ((start, True), (rounded, True), (elsewhere, False)):
-        rows = pd.concat([run("main", ae=start, q=start), run("more", ae=ae, q=lifted)])
+        rows = pd.concat([run("main", ae=start, q=lifted), run("less", ae=ae, q=start)])
         monkeypatch.setattr(compare, "settings", lambda paper, tags, rows=rows: rows)
-        (effect,) = (e for e in compare.effects(book, ["more"]) if e["result"] == "q")
-        assert effect["shared"] == shared and effect["difference"].gap == pytest.approx(0.0203, abs=1e-4)
-        assert compare.above(effect["difference"]) == ("holds" if shared else "cannot tell")
-        assert ("other starts" in tables.ablation(book, ["more"]).rows[1][2]) != shared
-        (judged,) = claims.KINDS["settings"](book, ["main"], base="more", result="q")
+        (effect,) = (e for e in compare.effects(book, ["less"]) if e["result"] == "q")
+        assert effect["shared"] == shared and effect["difference"].gap == pytest.approx(-0.0203, abs=1e-4)
+        assert (effect["difference"].high < 0) == shared
+        assert ("other starts" in tables.ablation(book, ["less"]).rows[1][2]) != shared
+        (judged,) = claims.KINDS["settings"](book, ["less"], result="q")
         assert judged[1] == ("holds" if shared else "cannot tell")
 
 
