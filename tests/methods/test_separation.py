@@ -22,8 +22,9 @@ from reprolib.methods.separation import (
 )
 from reprolib.training.trainer import Run
 
-TINY = dict(latent_dim=3, pretrain_epochs=1, phase1_epochs=2, batch_size=20, n_augmentations=3, device="cpu")
-SPHERE = InterClassSeparation.VARIANTS["sphere"] | {"warmup_epochs": 1}
+SHORT = dict(latent_dim=3, pretrain_epochs=1, phase1_epochs=2, batch_size=20, n_augmentations=3, device="cpu")
+PRINTED = SHORT | InterClassSeparation.VARIANTS["printed"]
+TINY = SHORT | {"warmup_epochs": 1}
 
 
 def vectors(*shape, seed=0):
@@ -258,7 +259,7 @@ def test_what_is_computed_anew_every_few_epochs(name, digits, monkeypatch):
 
 @pytest.mark.parametrize("variant", InterClassSeparation.VARIANTS)
 def test_fit(variant, digits):
-    changes = InterClassSeparation.VARIANTS[variant] | ({"warmup_epochs": 2} if variant == "sphere" else {})
+    changes = InterClassSeparation.VARIANTS[variant]
     model = InterClassSeparation(4, **TINY, **changes).fit(digits)
     stages = ["pretrain"] + ["warm-up"] * model.warmup_epochs + ["phase 1"] * 2
     assert [row["stage"] for row in model.history_] == stages

@@ -38,10 +38,13 @@ FITS = {
     "DCN": (DCN, AE),
     "DKM": (DKM, AE),
     "VaDE": (VaDE, AE | {"precision": "bfloat16"}),
-    "separation": (InterClassSeparation, AE | {"n_augmentations": 2, "radius_interval": 2}),
-    "separation, sphere": (
+    "separation": (
         InterClassSeparation,
-        AE | InterClassSeparation.VARIANTS["sphere"] | {"n_augmentations": 2, "warmup_epochs": 2, "target_interval": 2},
+        AE | {"n_augmentations": 2, "warmup_epochs": 2, "radius_interval": 2, "target_interval": 2},
+    ),
+    "separation printed": (
+        InterClassSeparation,
+        AE | InterClassSeparation.VARIANTS["printed"] | {"n_augmentations": 2, "radius_interval": 2},
     ),
     "JULE": (JULE, CNN),
     "JULE printed": (JULE, CNN | JULE.VARIANTS["printed"]),
