@@ -50,7 +50,7 @@ def student_t(u: torch.Tensor, centers: torch.Tensor, alpha: float = 1.0) -> tor
     """Student-t assignment q (n, K) with `alpha` degrees of freedom; rows sum to one.
 
     `u` (n, d), `centers` (K, d) as in `squared_distances`, differentiable in both. Raises ValueError when alpha is not
-    positive. Source: DEC (Xie, Girshick and Farhadi 2016), equation 1.
+    positive. Source: DEC (Xie, Girshick and Farhadi 2016), equation 1; paper 001, equation 2.
     """
     return _logits(u, centers, alpha).softmax(1)
 
@@ -66,7 +66,7 @@ def target_distribution(q: torch.Tensor) -> torch.Tensor:
     """Sharpened assignment p (n, K): q_ik^2 / f_k normalised by row, with f_k = sum_i q_ik.
 
     `q` (n, K), rows that sum to one. A cluster without mass stays without mass. No gradient: DEC holds its target
-    constant. Raises ValueError (shape). Source: DEC (Xie, Girshick and Farhadi 2016), equation 3.
+    constant. Raises ValueError (shape). Source: DEC (Xie, Girshick and Farhadi 2016) and paper 001, equation 3 each.
     """
     if q.ndim != 2:
         raise ValueError(f"q must be 2-D (samples, clusters), got shape {tuple(q.shape)}")
@@ -81,7 +81,7 @@ def dec_loss(u: torch.Tensor, centers: torch.Tensor, target: torch.Tensor, alpha
     `target` (n, K) is not negative, of the dtype of `u`, and held constant. Returns a scalar, differentiable in u and
     centers. Raises ValueError (shapes, no samples, alpha not positive), TypeError (dtypes).
 
-    Source: DEC (Xie, Girshick and Farhadi 2016), equations 2, 4 and 5; DEC sums over samples.
+    Source: DEC (Xie, Girshick and Farhadi 2016), equations 2, 4 and 5; DEC sums over samples. Paper 001, equation 4.
     """
     logits = _logits(u, centers, alpha)
     if target.shape != logits.shape or len(u) == 0:

@@ -110,7 +110,7 @@ class Clustering(Stage):
         period = sum(row["stage"] != PRETRAIN for row in run.history)
         labels = as_numpy(self.model.assign(modules, latent))
         q = as_numpy(soft_assignments(modules, latent)) if "mnet" in modules else None
-        stage = self.name if period else PRETRAIN
+        stage = run.history[-1]["stage"] if period else PRETRAIN
         return Report(stage, period, labels, as_numpy(latent), q, self.model.zeta)
 
 

@@ -7,6 +7,7 @@ from: *certain*, the text says it; *inferred*, the text hints at it; *ours*, not
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +21,8 @@ from reprolib.methods import autoencoder
 from reprolib.methods.autoencoder import PHASE_1, AutoencoderMethod, FromStart, Pretrain
 from reprolib.methods.base import Count, Natural, OfImages, Positive, Weight
 from reprolib.networks.autoencoders import PooledAutoencoder
-from reprolib.training.trainer import Run, Stage
+from reprolib.training.monitor import Report
+from reprolib.training.trainer import Run, Stage, as_numpy
 
 WARM_UP = "warm-up"
 INERT, BAD = 0.02, 0.8  # shares of active hinges: below, nothing is learned; above, negatives are no farther
@@ -95,7 +97,7 @@ class Separated(Stage):
     Algorithm 1 as a batch does it: every `radius_interval` epochs the radius of each image from `n_augmentations` of
     them, by running statistics, which costs as many passes of all images through the encoder, without gradients; then
     in every step negatives from the batch, whose latent vectors are there: O(b^2 d). A step encodes 2 b images and
-    decodes b.
+    decodes b. Source: paper 001, equation 1 and section 3.3.
     """
 
     def begin(self) -> None:
@@ -164,7 +166,7 @@ class WarmUp(Separated):
 
 
 class Separate(Separated, FromStart):
-    """All four terms, equation 7: the target distribution P of all images is fixed for `target_interval` epochs."""
+    """All four terms (paper 001, equation 7); the target distribution P of all images is fixed for some epochs."""
 
     def optimizer(self) -> torch.optim.Optimizer:
         trained = [*self.run.modules["network"].parameters(), self.centers]
@@ -176,6 +178,12 @@ class Separate(Separated, FromStart):
         if self.run.epoch % self.model.target_interval == 0:
             q = student_t(autoencoder.latent_vectors(self.run), self.centers)
             self.renew("target", target_distribution(q))  # (n, K)
+
+    @torch.no_grad()
+    def report(self) -> Report:
+        found = super().report()
+        q = student_t(torch.from_numpy(found.embedding), self.centers.cpu())
+        return replace(found, q=as_numpy(q))
 
     def clustering(self, latent: Tensor, batch: Tensor) -> dict[str, Tensor]:
         divergence = dec_loss(latent, self.centers, self.run.tensors["target"][batch])
@@ -220,29 +228,29 @@ class InterClassSeparation(OfImages, AutoencoderMethod):
     "far", the mean distance to negatives; "spread", the deviation of latent vectors.
     """
 
-    # certain but for the sizes of layers; "paper 004", ours: the network of the other methods, for comparisons
-    network: Literal["shallow", "deep", "paper 004"] = "shallow"
-    pretrain_epochs: Natural = 3  # certain; that the centers come right after is inferred
-    warmup_epochs: Natural = 15  # of reconstruction and separation; ours
-    learning_rate: Positive = 1e-3  # lost; ours
-    reconstruction_weight: Weight = 1.0  # lambda_1; all four lost, which belongs to which too, ours
-    clustering_weight: Weight = 1.0  # lambda_2
-    separation_weight: Weight = 1.0  # lambda_3
-    entropy_weight: Weight = 1.0  # lambda_4
-    margin: Weight = 2.0  # alpha; ours: printed are 0.24 and, for the deep network, 0.3, of a scale not known
-    squared: bool = True  # distances of equation 5; inferred
-    sphere: bool = True  # separate latent vectors of unit length; not said, ours
-    radius: Literal["maximum", "two sigma"] = "maximum"  # of an image's augmentations; inferred
-    negatives: Literal["outside", "nearest", "any"] = "outside"  # inferred; the others are ablations
-    n_augmentations: Count = 10  # for a radius; lost, ours
-    radius_interval: Count = 5  # epochs between two; lost, ours: one takes the time of two epochs' steps
-    target_interval: Count = 1  # epochs between two targets P; lost, ours
-    rotation: Weight = 15.0  # degrees; that it is used is certain, as are scale and erasing, how much is ours
-    scale: Weight = 0.15
-    erasing: Weight = 0.3  # of a side
-    flip: Weight = 0.0  # probability; certain for some data set, but it changes a digit
-    shift: Weight = 0.1  # of a side; not in the paper, nor is shear; ours
-    shear: Weight = 0.2
+    # Of each parameter, how well it is known: certain, inferred or ours. A page and a test read these lines.
+    network: Literal["shallow", "deep", "paper 004"] = "shallow"  # certain: two, their sizes lost; the last ours
+    pretrain_epochs: Natural = 3  # certain: of reconstruction alone
+    warmup_epochs: Natural = 15  # ours: of reconstruction and separation, before there are centers
+    learning_rate: Positive = 1e-3  # ours: lost
+    reconstruction_weight: Weight = 1.0  # ours: lambda_1; all four lost, which belongs to which inferred
+    clustering_weight: Weight = 1.0  # ours: lambda_2
+    separation_weight: Weight = 1.0  # ours: lambda_3
+    entropy_weight: Weight = 1.0  # ours: lambda_4
+    margin: Weight = 2.0  # ours: alpha; printed are 0.24 and, for the deep network, 0.3, of a scale not known
+    squared: bool = True  # inferred: the distances of equation 5
+    sphere: bool = True  # ours: separate latent vectors of unit length
+    radius: Literal["maximum", "two sigma"] = "maximum"  # inferred: how far an image's augmentations reach
+    negatives: Literal["outside", "nearest", "any"] = "outside"  # inferred: which of a batch; the others are ablations
+    n_augmentations: Count = 10  # ours: for a radius
+    radius_interval: Count = 5  # ours: epochs between two; one takes the time of two epochs' steps
+    target_interval: Count = 1  # ours: epochs between two targets P
+    rotation: Weight = 15.0  # certain: degrees; how many, and how much below, is ours
+    scale: Weight = 0.15  # certain: up and down
+    erasing: Weight = 0.3  # certain: of a side
+    flip: Weight = 0.0  # certain: probability, for some data set; but it changes a digit
+    shift: Weight = 0.1  # ours: of a side
+    shear: Weight = 0.2  # ours: of the height
     VARIANTS: ClassVar = {"paper": {}, "printed": PRINTED}
     STAGE: ClassVar = Separate
 

@@ -1,8 +1,10 @@
 """Paper 001: terms and Algorithm 1 against literal float64 references, invariants, degenerate input, signs."""
 
 import copy
+import inspect
 import itertools
 import math
+import re
 import warnings
 
 import numpy as np
@@ -188,7 +190,7 @@ WEIGHTS = dict(reconstruction_weight=0.7, clustering_weight=0.3, separation_weig
 
 @pytest.mark.parametrize("changes", [{"squared": True}, {"sphere": True, "squared": False}, {"warmup_epochs": 1}])
 def test_a_step_descends_the_weighted_sum(changes, digits):
-    model = InterClassSeparation(3, **TINY, **WEIGHTS | {"margin": 1.0} | changes)
+    model = InterClassSeparation(3, **PRINTED | WEIGHTS | {"margin": 1.0} | changes)
     numbers = (1, 2) if "warmup_epochs" in changes else (1,)
     for number in numbers:
         stage = started(model, digits, number)
@@ -229,7 +231,7 @@ def test_a_step_descends_the_weighted_sum(changes, digits):
 def test_the_radius_is_that_of_each_images_augmentations(rule, digits, monkeypatch):
     made = itertools.cycle([0.5, 0.9, 0.8])
     monkeypatch.setattr(InterClassSeparation, "augmented", lambda self, x, generator: x * next(made))
-    stage = started(InterClassSeparation(3, **TINY, radius=rule), digits, 1)
+    stage = started(InterClassSeparation(3, **PRINTED, radius=rule), digits, 1)
     network = stage.run.modules["network"].eval()
     with torch.no_grad():
         u, *others = (network.encode(stage.run.inputs * by) for by in (1.0, 0.5, 0.9, 0.8))
@@ -249,7 +251,7 @@ def test_what_is_computed_anew_every_few_epochs(name, digits, monkeypatch):
         return row
 
     monkeypatch.setattr(Run, "_train_epoch", watched)
-    model = InterClassSeparation(3, **TINY | {"phase1_epochs": 5}, **{f"{name}_interval": 2})
+    model = InterClassSeparation(3, **PRINTED | {"phase1_epochs": 5}, **{f"{name}_interval": 2})
     model.fit(digits)
     assert [torch.equal(a, b) for a, b in itertools.pairwise(kept)] == [True, False, True, False]
 
@@ -259,8 +261,7 @@ def test_what_is_computed_anew_every_few_epochs(name, digits, monkeypatch):
 
 @pytest.mark.parametrize("variant", InterClassSeparation.VARIANTS)
 def test_fit(variant, digits):
-    changes = InterClassSeparation.VARIANTS[variant]
-    model = InterClassSeparation(4, **TINY, **changes).fit(digits)
+    model = InterClassSeparation(4, **TINY | {"warmup_epochs": 2} | InterClassSeparation.VARIANTS[variant]).fit(digits)
     stages = ["pretrain"] + ["warm-up"] * model.warmup_epochs + ["phase 1"] * 2
     assert [row["stage"] for row in model.history_] == stages
     assert list(model.results_) == ["ae", "u"] and model.labels_.shape == (60,)
@@ -296,7 +297,7 @@ def test_color_images_of_any_size():
 
 
 def test_a_killed_fit_goes_on_with_what_is_older_than_an_epoch(digits, tmp_path, monkeypatch):
-    parameters = TINY | SPHERE | {"phase1_epochs": 5, "radius_interval": 3, "target_interval": 4}
+    parameters = TINY | {"phase1_epochs": 5, "radius_interval": 3, "target_interval": 4}
     whole = InterClassSeparation(3, **parameters).fit(digits)
     original = Run._train_epoch
 
@@ -315,13 +316,13 @@ def test_a_killed_fit_goes_on_with_what_is_older_than_an_epoch(digits, tmp_path,
 
 
 def test_one_cluster(digits):
-    model = InterClassSeparation(1, **TINY, **SPHERE).fit(digits)
+    model = InterClassSeparation(1, **TINY).fit(digits)
     assert set(model.labels_) == {0} and model.history_[-1]["entropy"] == 0.0
 
 
 @pytest.mark.parametrize("n", [2, 3, 21])  # fewer than a batch, and a batch of one left over
 def test_few_images(n, digits):
-    model = InterClassSeparation(2, **TINY, **SPHERE).fit(digits.pixels[:n])
+    model = InterClassSeparation(2, **TINY).fit(digits.pixels[:n])
     assert model.labels_.shape == (n,) and np.isfinite(model.embedding_).all()
 
 
@@ -331,8 +332,8 @@ def test_flat_images_and_images_that_coincide(digits):
     flat[-1] = digits.pixels[0, 0]  # images of one value each are refused, all but one are not
     twice = np.repeat(digits.pixels[:2], 12, axis=0)
     for pixels, changes in ((flat, {}), (twice, {"rotation": 0.0, "scale": 0.0, "erasing": 0.0})):
-        for variant in ({}, SPHERE | {"shift": 0.0, "shear": 0.0}):
-            model = InterClassSeparation(2, **TINY, **variant | changes).fit(pixels)
+        for variant in (PRINTED, TINY | {"shift": 0.0, "shear": 0.0}):
+            model = InterClassSeparation(2, **variant | changes).fit(pixels)
             assert np.isfinite(model.embedding_).all() and np.isfinite(model.centers_).all()
     with pytest.raises(ValueError, match="constant"):
         InterClassSeparation(2, **TINY).fit(np.full((25, 8, 8), 7, np.uint8))
@@ -374,12 +375,30 @@ def test_signs_of_failure(active, growth, signs):
 
 
 def test_a_fit_warns_and_doing_what_it_says_helps(digits):
-    slow = TINY | {"learning_rate": 1e-5, "phase1_epochs": 1, "rotation": 0.0, "scale": 0.0, "erasing": 0.0}
-    with pytest.warns(UserWarning, match="inert.*VARIANTS") as caught:
-        InterClassSeparation(3, **slow, margin=0.0).fit(digits)
+    slow = PRINTED | {"learning_rate": 1e-5, "phase1_epochs": 1, "rotation": 0.0, "scale": 0.0, "erasing": 0.0}
+    with pytest.warns(UserWarning, match="inert.*sphere=True") as caught:
+        InterClassSeparation(3, **slow | {"margin": 0.0}).fit(digits)
     assert caught[0].filename == __file__
     with warnings.catch_warnings(record=True) as later:
         warnings.simplefilter("always")
-        InterClassSeparation(3, **slow | SPHERE).fit(digits)
-        InterClassSeparation(3, **slow, margin=0.0, separation_weight=0.0).fit(digits)
+        InterClassSeparation(3, **slow | {"margin": 2.0, "sphere": True}).fit(digits)
+        InterClassSeparation(3, **slow | {"margin": 0.0, "separation_weight": 0.0}).fit(digits)
     assert not [told for told in later if "inert" in str(told.message)]
+
+
+# How well each parameter is known
+
+
+def test_the_source_says_of_each_parameter_how_well_it_is_known():
+    own = InterClassSeparation.__annotations__.keys() - {"VARIANTS", "STAGE"}
+    line = re.compile(r"^    (\w+): .*  # (?:certain|inferred|ours): \w", re.M)
+    assert own == set(line.findall(inspect.getsource(InterClassSeparation)))
+
+
+def test_a_report_has_the_assignments_and_the_stage_that_it_ends(digits):
+    reports = []
+    model = InterClassSeparation(3, **TINY | {"phase1_epochs": 1}).fit(digits, monitor=reports.append)
+    assert [(report.stage, report.period) for report in reports] == [("warm-up", 1), ("phase 1", 2)]
+    distances = ((model.embedding_[:, None] - model.centers_) ** 2).sum(2)
+    expected = 1 / (1 + distances)
+    np.testing.assert_allclose(reports[-1].q, expected / expected.sum(1, keepdims=True), rtol=1e-3, atol=1e-5)
