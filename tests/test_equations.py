@@ -24,7 +24,7 @@ from reprolib.training.trainer import Run
 from tools import sources
 
 BOOK = Path(__file__).parents[1] / "book"
-PAPERS = {"jule": "paper 002", "dcss": "paper 004"}
+PAPERS = {"jule": "paper 002", "dcss": "paper 004", "separation": "paper 001"}
 EQUATION = re.compile(r"^\((eq-(\w+)-[\w-]+)\)=\n```\{math\}\n(.*?)\n```\n(.*?)(?=^```|^\(eq-|^#)", re.M | re.S)
 NAME = re.compile(r"`(reprolib\.[\w.]+)`")
 NUMBERS = re.compile(r"equations? (\d+[abc]?(?:(?:, | and )\d+[abc]?)*)")
@@ -65,6 +65,13 @@ COVERED = {
     "eq-dcss-3": "test_dcss.test_centers_are_refreshed_by_equation_3_and_lower_the_fuzzy_objective",
     "eq-dcss-4": "test_pairwise.test_value_counts_and_gradient_equal_the_literal_loss",
     "eq-dcss-5": "test_pairwise.test_value_counts_and_gradient_equal_the_literal_loss",
+    "eq-separation-1": "test_separation.test_a_step_descends_the_weighted_sum",
+    "eq-separation-2": "test_soft_assignment.test_student_t_and_its_gradient_equal_the_literal_formula",
+    "eq-separation-3": "test_soft_assignment.test_target_distribution_equals_the_literal_formula",
+    "eq-separation-4": "test_soft_assignment.test_dec_loss_and_gradient_equal_the_literal_loss",
+    "eq-separation-5": "test_separation.test_separation_and_its_gradient_equal_the_literal_sum",
+    "eq-separation-6": "test_separation.test_entropy_constraint_and_its_gradient_equal_the_literal_sum",
+    "eq-separation-7": "test_separation.test_a_step_descends_the_weighted_sum",
     "eq-dcss-t1": "test_theorems.test_theorem_1_no_product_exceeds_the_smaller_maximum",
     "eq-dcss-t2": "test_theorems.test_bounds_are_attained_among_all_pairs_of_a_lattice",
     "eq-dcss-t3": "test_theorems.test_theorem_3_and_corollary_2_1_for_any_zeta_above_one_half",
@@ -110,6 +117,7 @@ def test_every_equation_of_the_paper_is_printed():
     labels = set(equations())
     assert {f"eq-jule-{n}" for n in range(1, 12)} <= labels
     assert {f"eq-dcss-{n}" for n in range(1, 6)} <= labels
+    assert {f"eq-separation-{n}" for n in range(1, 8)} <= labels  # the eighth defines ACC
 
 
 @pytest.mark.parametrize("label", sorted(equations()))

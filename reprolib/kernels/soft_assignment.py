@@ -81,7 +81,7 @@ def dec_loss(u: torch.Tensor, centers: torch.Tensor, target: torch.Tensor, alpha
     `target` (n, K) is not negative, of the dtype of `u`, and held constant. Returns a scalar, differentiable in u and
     centers. Raises ValueError (shapes, no samples, alpha not positive), TypeError (dtypes).
 
-    Source: DEC (Xie, Girshick and Farhadi 2016), equations 2, 4 and 5; DEC sums over samples. Paper 001, equation 4.
+    Source: DEC (Xie, Girshick and Farhadi 2016), equations 2, 4 and 5; DEC sums over samples; paper 001, equation 4.
     """
     logits = _logits(u, centers, alpha)
     if target.shape != logits.shape or len(u) == 0:

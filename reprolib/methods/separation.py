@@ -97,7 +97,7 @@ class Separated(Stage):
     Algorithm 1 as a batch does it: every `radius_interval` epochs the radius of each image from `n_augmentations` of
     them, by running statistics, which costs as many passes of all images through the encoder, without gradients; then
     in every step negatives from the batch, whose latent vectors are there: O(b^2 d). A step encodes 2 b images and
-    decodes b. Source: paper 001, equation 1 and section 3.3.
+    decodes b. Source: paper 001, section 3.3 and equation 1.
     """
 
     def begin(self) -> None:

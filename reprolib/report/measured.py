@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reprolib.experiments.paper import Paper
+from reprolib.experiments.paper import METRICS, Paper
 from reprolib.experiments.records import is_stale
 
 ABOUT = ("method", "variant", "profile", "tag", "device", "parameters")
@@ -31,7 +31,7 @@ def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         run |= {"seed": entry["random_state"], "seconds": sum(entry["seconds"].values())}
         run |= {"memory": entry["peak_memory_mb"], "stale": is_stale(entry)}
         rows += [run | {"result": result} | scores for result, scores in entry["metrics"].items()]
-    return pd.DataFrame(rows, index=[row["seed"] for row in rows], columns=None if rows else COLUMNS)
+    return pd.DataFrame(rows, index=[row["seed"] for row in rows], columns=None if rows else [*COLUMNS, *METRICS])
 
 
 @lru_cache(maxsize=8)

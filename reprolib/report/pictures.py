@@ -29,7 +29,8 @@ COLUMNS = 40  # images beside each other on a stored sheet
 INK = ("mnist", "usps", "digits")  # bright strokes on black, shown as ink on paper
 WRONG, WIDTH = PALETTE10[5], 6.8
 # What latent vectors of a record belong to: a result, and when they were taken
-LATENT = {"u_pretrain": ("ae", "pretrained"), "u_phase 1": ("u", "after phase 1"), "u_phase 2": ("q", "after phase 2")}
+LATENT = {"u_pretrain": ("ae", "pretrained"), "u_warm-up": ("ae", "after the warm-up")}
+LATENT |= {"u_phase 1": ("u", "after phase 1"), "u_phase 2": ("q", "after phase 2")}
 
 
 def sheet(pixels: np.ndarray) -> Image.Image:
