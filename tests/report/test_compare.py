@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reprolib.experiments import records
-from reprolib.experiments.paper import Paper, papers
+from reprolib.experiments.paper import METRICS, Paper, papers
 from reprolib.report import claims, compare, tables
 from reprolib.report.compare import Difference
 from reprolib.report.measured import COLUMNS, as_rows, groups, measured, printed
@@ -29,7 +29,7 @@ def test_a_row_is_a_run_and_result(book):
     assert first["seconds"] == 60.0 and first["parameters"] == entry["parameters"]
     assert not rows["stale"].any()
     assert as_rows([entry | {"behaviours": {"a method that is gone": 1}}])["stale"].all()
-    assert list(as_rows([])) == COLUMNS
+    assert list(as_rows([])) == [*COLUMNS, *METRICS]
 
 
 def test_rows_are_grouped_by_run_and_result(book):
