@@ -10,11 +10,14 @@ import pytest
 import torch
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from scipy import special, stats
+from scipy.spatial.distance import cdist
 
 from tools import course, notebooks
 
 PAGES = notebooks.pages()
-EXERCISES = [Path(f"book/{paper}/exercises.md") for paper in ("jule", "dcss")]
+PAPERS = {"jule": "JULE", "dcss": "DCSS", "separation": "Separation"}
+EXERCISES = [Path(f"book/{paper}/exercises.md") for paper in PAPERS]
 CODE_OR_FORMULA = re.compile(r"^```.*?^```|\$\$.*?\$\$|(`+)[^`]+\1", re.DOTALL | re.MULTILINE)
 MYST = re.compile(r":::|^`{3,}\{|\{[\w:-]+\}`|^\([\w-]+\)=|\]\([^)]*\.md[)#]|^:label:", re.MULTILINE)
 
@@ -142,7 +145,7 @@ def test_a_student_gets_stubs_and_checks_and_no_solution(page):
         assert stub.source.endswith("..."), name
         at = sources.index(f"check_{name}({name})")
         assert student.cells[at].metadata["tags"] == ["raises-exception"]
-    paper = page.parent.name.upper()
+    paper = PAPERS[page.parent.name]
     titles = re.findall(r"^### Exercise (.*)\n*", words(student), re.MULTILINE)
     assert [title.split(":")[0] for title in titles] == [f"{paper} {n + 1}" for n in range(7)]
     efforts = re.findall(r"^\*(\d+) minutes, (★+)(☆*)\*$", words(student), re.MULTILINE)
@@ -161,6 +164,19 @@ def checks():
             if cell.cell_type == "code" and "raises-exception" not in cell.metadata.get("tags", []):
                 exec(cell.source, scope)
     return names
+
+
+def beyond_the_anchor_alone(latent, positive, radius, keys):
+    near = cdist(latent, latent)
+    outside = (near > radius[:, None]) & ~np.eye(len(near), dtype=bool)
+    return np.where(outside.any(1), np.where(outside, keys, -1).argmax(1), near.argmax(1))
+
+
+def columns_for_rows(pixels, y, moved):
+    distances, counts = cdist(moved, pixels), np.zeros((10, 10), int)
+    np.fill_diagonal(distances, np.inf)
+    np.add.at(counts, (y[distances.argmin(1)], y), 1)
+    return counts
 
 
 WRONG = [
@@ -197,6 +213,73 @@ WRONG = [
     ("dcss", "gradient", lambda q, p, zeta, gamma: q, "'zeta': 0.8.* got .*sign of each pair"),
     ("dcss", "merged_loss", lambda a, b, n_a, n_b: 1, "groups of 4 and 4: got 1, expected .*an image with itself"),
     ("dcss", "best_cut", lambda r, R: 0.75, "all lines tried: got 0.75, expected .*inner ring"),
+    (
+        "separation",
+        "hinge",
+        lambda a, p, n, margin: ((a - p) ** 2).sum() - ((a - n) ** 2).sum() + margin,
+        r"negative far: got -23\.76, expected 0.*never negative",
+    ),
+    (
+        "separation",
+        "hinge",
+        lambda a, p, n, margin: max(0, abs(a - p).sum() - abs(a - n).sum() + margin),
+        r"too near: got 1\.24, expected 3\.24.*squares",
+    ),
+    (
+        "separation",
+        "entropies",
+        lambda q: stats.entropy(q.mean(0)) - stats.entropy(q, axis=1).mean(),
+        "any rows: got .*the sign of each entropy",
+    ),
+    (
+        "separation",
+        "entropies",
+        lambda q: (q.mean(0) * np.log(q.mean(0).clip(1e-9))).sum() - (q * np.log(q.clip(1e-9))).sum(),
+        "any rows: got .*a mean over images",
+    ),
+    ("separation", "turning_point", lambda f_1, f_2: 0.5, r"frequencies 100 and 50: got 0\.5, expected .*the odds"),
+    (
+        "separation",
+        "turning_point",
+        lambda f_1, f_2: f_2 / (f_1 + f_2),
+        r"frequencies 100 and 50: got 0\.33\d*, expected 0\.66",
+    ),
+    (
+        "separation",
+        "negatives",
+        lambda latent, positive, radius, keys: keys.argmax(1),
+        r"radius up to 0\.0: got .*the anchor itself",
+    ),
+    ("separation", "negatives", beyond_the_anchor_alone, r"radius up to 1\.5: got .*both distances"),
+    ("separation", "expected_draws", lambda N, M: N / M, r"1 of 6 outside: got 6\.?, expected 3\.5.*the gaps"),
+    (
+        "separation",
+        "gradients",
+        lambda a, p, n, margin: [2 * (n - p), 2 * (p - a), 2 * (a - n)],
+        "std 3, anchor: got .*hinges that are silent",
+    ),
+    ("separation", "margin_for", lambda share, near, far: 0.24, r"share at your margin for 0\.1: got .*expected 0\.1"),
+    (
+        "separation",
+        "margin_for",
+        lambda share, near, far: np.quantile(far - near, 1 - share),
+        r"share at your margin for 0\.1: got 0\.[89]\d*, expected 0\.1.*the order",
+    ),
+    ("separation", "active_share", lambda margin, near, d: 0.5, r"d = 2, margin 0\.24, near 0\.0: got 0\.5, expected"),
+    (
+        "separation",
+        "active_share",
+        lambda margin, near, d: special.betainc((d - 1) / 2, (d - 1) / 2, (margin + near) / 4),
+        r"d = 2, margin 3\.9, near 0\.3: got nan, expected 1.*never above 4",
+    ),
+    ("separation", "largest_margin", lambda K: 2, r"K = 2: got 2, expected 4.*the bound of part 3"),
+    (
+        "separation",
+        "landings",
+        lambda pixels, y, moved: np.diag(np.bincount(y)),
+        "no change: got .*the image's own original",
+    ),
+    ("separation", "landings", columns_for_rows, "got .*which class is the row"),
 ]
 
 
