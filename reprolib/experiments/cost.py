@@ -121,7 +121,8 @@ def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mappi
     settings = {k: v for k, v in item.parameters.items() if type(v) is not float and not k.endswith("_epochs")}
     settings |= {"device": "cpu", "verbose": False}
     parts, weights = _counted(item.method, shape, tuple(sorted(settings.items())))
-    epochs = {"pretrain": "pretrain_epochs", "phase 1": "phase1_epochs", "phase 2": "phase2_epochs"}
+    epochs = {"pretrain": "pretrain_epochs", "warm-up": "warmup_epochs"}
+    epochs |= {"phase 1": "phase1_epochs", "phase 2": "phase2_epochs"}
     passes = {stage: item.parameters.get(name, 0) for stage, name in epochs.items()}
     host = RUN_SECONDS
     if item.method == "JULE":

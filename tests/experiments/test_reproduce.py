@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reprolib.experiments import cost, records, reproduce, run, single, workers
-from reprolib.experiments.paper import Paper
+from reprolib.experiments.paper import Paper, papers
 from reprolib.experiments.plan import plan
 from reprolib.methods.autoencoder import Pretrain
 from reprolib.training import checkpoint
@@ -92,6 +92,16 @@ def test_costs_follow_passes_samples_and_clusters():
     assert joint["phase 1"].flops == pytest.approx(dcss["pretrain"].flops, rel=1e-3)
     assert 5 < dcss["phase 1"].calls / joint["phase 1"].calls < 10
     assert parts("DEC", "usps", 9298, 16)["phase 1"].flops < dcss["pretrain"].flops  # no decoder
+    given = {"dataset": "usps", "profile": "cpu", "warmup_epochs": 7, "tag": "seven"}
+    item = plan("separation", given)
+    found = {p.name: p for p in cost.estimate(item, 9298, (1, 16, 16), []).parts}
+    assert {name: p.passes for name, p in found.items()} == {"pretrain": 3, "warm-up": 7, "phase 1": 15}
+    assert found["warm-up"].flops > 1.3 * found["pretrain"].flops  # the changed images are encoded too
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_what_a_paper_lacks_can_be_planned(paper):
+    assert {task.item.paper for task in reproduce.gaps([paper], "cpu")} <= {paper}
 
 
 def test_a_cost_is_the_longer_of_products_and_calls_and_pretraining_can_be_there():
