@@ -53,7 +53,7 @@ def test_a_figure_is_shown_with_a_caption(page):
 
 
 # "gradients agree: False" is a failure that passed for a result; "ordered_pairs = False" is a setting
-FAILED = re.compile(r"(?<! = )\bFalse\b")
+FAILED = re.compile(r"(?<! = )(?<!→\xa0)\bFalse\b")
 COMPARISONS = {"all", "allclose", "any", "array_equal", "equal", "isclose", "is_close"}
 
 
