@@ -12,6 +12,7 @@ from made_pictures import numbered, write
 from PIL import Image
 
 from reprolib.experiments.paper import Paper
+from reprolib.experiments.records import load_arrays
 from reprolib.files import BOOK
 from reprolib.report.explorer import explorer
 from reprolib.report.pictures import COLUMNS, Pictured
@@ -141,3 +142,13 @@ def test_nothing_is_loaded_from_elsewhere(made):
     for word in ("http:", "https:", "fetch(", "XMLHttpRequest", "import ", "eval(", "innerHTML"):
         assert word not in text
     assert "//" not in re.sub(r"[A-Za-z0-9+/=]{16,}", "", explorer(made)._repr_html_())  # base64 may hold slashes
+
+
+def test_the_slider_begins_at_the_end_of_a_warm_up():
+    asked = dict(method="InterClassSeparation", dataset="usps", profile="cpu", tag="main", random_state=0)
+    (entry,) = Paper("separation").select(**asked)
+    stages = Pictured(entry, "u").stages()
+    assert [name for name, *_ in stages] == ["after the warm-up", "after phase 1"]
+    arrays = load_arrays(entry)
+    for (*_, clusters), result in zip(stages, ("ae", "u"), strict=True):
+        np.testing.assert_array_equal(clusters, arrays[result][arrays["points"]])
