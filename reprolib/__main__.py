@@ -73,7 +73,7 @@ def data(action: str, names: Sequence[str], root: str | None) -> int:
         print(f"data root: {load.data_root(root)}")
         for row in rows:
             size = f"{row['n']:>6} x {'x'.join(map(str, row['shape']))}" if row["n"] else ""
-            print(f"{row['name']:<14} {size:<18} {row['found'] or 'not here; ' + row['how']}")
+            print(f"{row['name']:<15} {size:<18} {row['found'] or 'not here; ' + row['how']}")
         return 0
     for name in names or [row["name"] for row in rows if row["found"]]:
         try:

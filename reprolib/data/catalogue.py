@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reprolib.files import load_yaml
 
@@ -11,8 +12,8 @@ class DataSet:
     """What is known about a data set before it is there.
 
     parts: NAME-train are the first `n_first` images, NAME-test the rest; mat: stems of .mat files that circulate;
-    made_from: data sets put one after the other at loading, part by part; each: images of a class that are kept, all
-    for 0.
+    made_from: data sets put one after the other at loading, part by part; change: a function of made.py that is then
+    applied to a single one, and what it takes beside the images.
     """
 
     what: str
@@ -23,7 +24,7 @@ class DataSet:
     parts: tuple[str, ...] = ("train", "test")
     mat: tuple[str, ...] = ()
     made_from: tuple[str, ...] = ()
-    each: int = 0
+    change: tuple[Any, ...] = ()
     sha256: str = ""  # of the arrays that the book used
     classes: tuple[str, ...] = ()  # their names, where they are no numbers from 0
     idx: tuple[str, ...] = ()  # SHA-256 of MNIST's four files, in the order of fetch.IDX_FILES

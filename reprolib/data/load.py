@@ -95,10 +95,13 @@ def _read(base: str, part: str, root: Path) -> Images:
         return cache.read_images(root / f"{base}.npz", base)
     _check_here(base, root)
     entry, name = TABLE[base], f"{base}-{part}" if part else base
-    if entry.made_from:
-        images = made.join([_read(s, part, root) for s in entry.made_from], name)
-        return made.equal_classes(images, entry.each) if entry.each else images
-    images = _read_file(base, Path(_find(base, root)), root)
+    if entry.made_from and not entry.change:
+        return made.join([_read(s, part, root) for s in entry.made_from], name)
+    if entry.change:  # of the whole set, so that its parts are parts of one draw
+        change, *how = entry.change
+        images = getattr(made, change)(made.join([_read(s, "", root) for s in entry.made_from], base), *how)
+    else:
+        images = _read_file(base, Path(_find(base, root)), root)
     if not part:
         return images
     if images.n != entry.n:

@@ -1,11 +1,13 @@
-"""2MNIST and imbalanced draws: what is kept, in which order, and which names are accepted."""
+"""Data sets made from others, and of points: what is kept, in which order, and which names are accepted."""
 
 import dataclasses
+import doctest
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from reprolib import metrics
 from reprolib.__main__ import main
 from reprolib.data import catalogue, made
 from reprolib.data.catalogue import TABLE
@@ -18,6 +20,12 @@ N, FIRST = 300, 200  # of the small stand-ins for the two sets
 DRAWS = [
     *(0.5488135039, 0.7151893664, 0.6027633761, 0.5448831829, 0.4236547993),
     *(0.6458941131, 0.4375872113, 0.8917730008, 0.9636627605, 0.3834415188),
+]
+
+# and of that seeded with 1
+MARKS = [
+    *(0.4170220047, 0.7203244934, 0.0001143748, 0.3023325726, 0.1467558908),
+    *(0.0923385948, 0.1862602114, 0.3455607270, 0.3967674742, 0.5388167340),
 ]
 
 
@@ -102,6 +110,128 @@ def test_equal_classes_are_the_first_images_of_each_in_file_order():
     assert kept.name == "few" and kept.transforms == {"balance": "6 of 10, the first 2 of each class"}
     with pytest.raises(ValueError, match="'few' has a class of 3 images; 4 of each are asked for"):
         made.equal_classes(images, 4)
+
+
+def sized(sizes):
+    """One image a sample, classes of these sizes one after the other."""
+    return flat(np.repeat(np.arange(len(sizes)), sizes), name="some")
+
+
+def test_capped_classes_are_the_first_images_in_hundreds():
+    kept = made.capped_classes(sized([350, 199, 100]), 200)
+    assert list(np.bincount(kept.labels)) == [200, 100, 100]
+    expected = np.r_[0:200, 350:450, 549:649] % 256
+    np.testing.assert_array_equal(kept.pixels.ravel(), expected)
+    assert kept.transforms["balance"] == "400 of 649, the first of each class, in hundreds, at most 200"
+    assert list(np.bincount(made.capped_classes(sized([350, 199]), 10_000).labels)) == [300, 100]
+    with pytest.raises(ValueError, match="'some' has a class of fewer than 100 images"):
+        made.capped_classes(sized([350, 99]), 200)
+
+
+def test_cutting_the_largest_classes_to_the_next_size_ends_in_the_five_sets_of_usps():
+    """The paper's rule, carried out step by step on the sizes of USPS, gives the caps of the catalogue."""
+    sizes, caps = np.array([1553, 1269, 929, 824, 852, 716, 834, 792, 708, 821]) // 100 * 100, []
+    while not caps or len(set(sizes)) > 1:
+        if caps:
+            largest, second = sorted(set(sizes), reverse=True)[:2]
+            sizes[sizes == largest] = second
+        caps.append(sizes.max())
+        entry = TABLE[f"usps{caps[-1]}"]
+        assert entry.change == ("capped_classes", caps[-1]) and entry.n == sizes.sum()
+    assert len(caps) == 5 and caps[-1] == 700
+
+
+def test_uniformity_is_the_entropy_of_the_shares_over_its_largest_value():
+    assert made.uniformity(np.repeat([4, 9, 2], 7)) == pytest.approx(1)
+    assert made.uniformity(np.full(5, 3)) == 0
+    by_hand = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75)) / np.log(2)
+    assert made.uniformity(np.array([8, 1, 8, 8])) == pytest.approx(by_hand)
+    rows = [made.uniformity(np.repeat(np.arange(3), sizes)) for sizes in ([9, 2, 1], [8, 3, 1], [5, 4, 3])]
+    assert rows == sorted(rows) and 0 < rows[0] and rows[-1] < 1
+    assert doctest.testmod(made).failed == 0
+
+
+# --- other classes for the same images --------------------------------------------------------------
+
+
+def test_the_artifact_is_the_first_pixel_and_the_class_of_the_artifact():
+    images = Images(RNG.integers(0, 256, (10, 1, 3, 4), dtype=np.uint8), np.arange(10), name="some")
+    before = images.pixels.copy()
+    marked = made.artifact(images)
+    np.testing.assert_array_equal(images.pixels, before)
+    assert list(marked.labels) == [int(3 * draw) for draw in MARKS]
+    values = np.array([26, 128, 230])  # .1, .5 and .9 of 255
+    np.testing.assert_array_equal(marked.pixels[:, 0, 0, 0], values[marked.labels])
+    marked.pixels[:, 0, 0, 0] = before[:, 0, 0, 0]
+    np.testing.assert_array_equal(marked.pixels, before)
+    assert marked.transforms == {"artifact": "first pixel 26, 128, 230 by class, seed 1"}
+
+
+def test_the_artifact_tells_nothing_of_the_digit_and_has_the_digits_order():
+    marked, digits = load("artifact-digits"), load("digits")
+    assert marked.sha256 == TABLE["artifact-digits"].sha256 and marked.name == "artifact-digits"
+    np.testing.assert_array_equal(marked.pixels[:, :, 1:], digits.pixels[:, :, 1:])
+    assert metrics.nmi(digits.labels, marked.labels) < 0.01
+    few = load("artifact-digits", subset=50)
+    np.testing.assert_array_equal(few.pixels[:, :, 1:], load("digits", subset=50).pixels[:, :, 1:])
+    assert "built in" in fetch("digits") and "made from digits" in fetch("artifact-digits")
+
+
+@pytest.mark.parametrize(("part", "cut"), [("train", slice(0, FIRST)), ("test", slice(FIRST, N))])
+def test_a_part_of_artifact_mnist_is_a_part_of_its_draw(root, part, cut, monkeypatch):
+    small = dataclasses.replace(TABLE["artifact-mnist"], n=N, n_first=FIRST)
+    monkeypatch.setitem(catalogue.TABLE, "artifact-mnist", small)
+    whole, few = load("artifact-mnist", root=root), load(f"artifact-mnist-{part}", root=root)
+    assert (whole.name, few.name) == ("artifact-mnist", f"artifact-mnist-{part}")
+    np.testing.assert_array_equal(few.pixels, whole.pixels[cut])
+    np.testing.assert_array_equal(few.labels, whole.labels[cut])
+    # the digit's classes are those of the same part of the digits
+    digits = load(f"mnist-{part}", root=root)
+    np.testing.assert_array_equal(few.pixels[:, :, 1:], digits.pixels[:, :, 1:])
+    # the imbalanced draw has numbers of its own: a half of class 0, three quarters of class 1
+    kept, n = (np.bincount(x.labels) for x in (load("artifact-mnist-r0.5", root=root), whole))
+    assert (np.abs(kept - n * [0.5, 0.75, 1]) < 5 * np.sqrt(n) / 2).all() and (kept[:2] < n[:2]).all()
+
+
+def test_two_classes_join_the_others():
+    faces = flat([30, 10, 20, 10, 40], name="faces")
+    two = made.two_classes(faces, [1, 4])
+    assert list(two.labels) == [0, 1, 0, 1, 1] and two.pixels is faces.pixels
+    assert two.transforms == {"classes": "1 for 1, 4 of 4, counted from 1, else 0"}
+    for wrong in (0, 5):
+        with pytest.raises(ValueError, match=f"'faces' has 4 classes, counted from 1; got {wrong}"):
+            made.two_classes(faces, [1, wrong])
+
+
+def test_a_changed_set_needs_the_labels_of_its_source(root):
+    np.savez(root / "usps.npz", images=RNG.integers(0, 256, (6, 16, 16), dtype=np.uint8))
+    for name in ("usps-balanced", "usps700"):
+        with pytest.raises(ValueError, match="labels of 'usps', which has none"):
+            load(name, root=root)
+
+
+# --- points -----------------------------------------------------------------------------------------
+
+
+def test_eight_gaussians_are_the_printed_ones():
+    points, labels = made.eight_gaussians(16_000, 3)
+    assert (points.shape, points.dtype, labels.dtype) == ((16_000, 2), np.float32, np.int64)
+    printed = [(1.414, 0), (-1.414, 0), (0, 1.414), (0, -1.414), (1, 1), (-1, 1), (-1, -1), (1, -1)]
+    # five standard errors
+    assert (np.abs(np.bincount(labels, minlength=8) - 2000) < 5 * np.sqrt(16_000 * 7 / 64)).all()
+    for c, center in enumerate(printed):
+        near = points[labels == c]
+        np.testing.assert_allclose(near.mean(axis=0), center, atol=5 * 0.014 / 40)
+        np.testing.assert_allclose(near.std(axis=0), 0.014, rtol=5 / 60)
+    # each point is nearest to its own centre
+    nearest = np.square(points[:, None] - np.array(printed)).sum(axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, labels)
+
+
+def test_points_are_fixed_by_their_seed():
+    first, again, other = (made.eight_gaussians(100, seed)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.intersect1d(first, other).size
 
 
 # --- the imbalanced draw --------------------------------------------------------------------------
@@ -198,6 +328,9 @@ def test_parts_and_made_sets_are_drawn_from_too(root, name, source):
         ("digits-r0.3-r0.3", "unknown data set"),
         ("-r0.3", "unknown data set"),
         ("2mnst", "Did you mean '2mnist'"),
+        ("usps-700", "Did you mean 'usps700'"),
+        ("usps1100", "Did you mean 'usps1"),
+        ("artifact", "Did you mean 'artifact-"),
     ],
 )
 def test_bad_rates_and_names_are_refused_with_the_nearest(tmp_path, name, says):
@@ -254,6 +387,30 @@ def test_real_balanced_usps_has_as_many_of_each_digit_as_usps_of_its_rarest():
     rarest = np.bincount(usps.labels).argmin()
     np.testing.assert_array_equal(few.pixels[few.labels == rarest], usps.pixels[usps.labels == rarest])
     assert load("usps-balanced", subset=100).n == 100
+
+
+@pytest.mark.parametrize(("most", "index"), [(1500, 0.9851), (1200, 0.9911), (900, 0.9980), (800, 0.9992), (700, 1.0)])
+def test_real_usps_is_cut_to_the_five_sets(most, index):
+    few, usps = real(f"usps{most}"), real("usps")
+    assert few.sha256 == TABLE[few.name].sha256 and few.n == TABLE[few.name].n
+    sizes = np.bincount(usps.labels) // 100 * 100
+    assert list(np.bincount(few.labels)) == list(np.minimum(sizes, most))
+    np.testing.assert_array_equal(few.pixels[few.labels == 3], usps.pixels[usps.labels == 3][: min(800, most)])
+    assert made.uniformity(few.labels) == pytest.approx(index, abs=5e-5)
+
+
+def test_real_orl_has_36_men_and_4_women():
+    faces, people = real("orl-gender"), real("orl")
+    assert faces.sha256 == TABLE["orl-gender"].sha256
+    np.testing.assert_array_equal(faces.pixels, people.pixels)
+    assert sorted(set(people.labels[faces.labels == 1])) == [7, 9, 31, 34] and faces.labels.sum() == 40
+
+
+def test_real_artifact_mnist_has_three_even_classes():
+    marked, digits = real("artifact-mnist"), real("mnist")
+    assert marked.sha256 == TABLE["artifact-mnist"].sha256
+    assert (np.abs(np.bincount(marked.labels) - 70_000 / 3) < 5 * np.sqrt(70_000 * 2 / 9)).all()
+    np.testing.assert_array_equal(marked.pixels[..., 1:], digits.pixels[..., 1:])
 
 
 def test_real_mnist_is_drawn_within_the_binomial_bound():
