@@ -108,6 +108,36 @@ def test_orders_between_scores(pair):
     assert all(0 <= v <= 1 for k, v in s.items() if k != "ari")
 
 
+@given(small, st.integers(1, 31))
+def test_batches_are_averaged_by_their_sizes_and_flatter(pair, size):
+    y, labels = map(np.array, pair)
+    whole, batched = metrics.summary(y, labels), metrics.batch_means(y, labels, size)
+    assert batched.keys() == whole.keys()
+    parts = [(pair[0][i : i + size], pair[1][i : i + size]) for i in range(0, len(y), size)]
+    agreeing = sum(literal_purity(*part) * len(part[0]) for part in parts)
+    assert batched["purity"] == pytest.approx(agreeing / len(y), abs=1e-12)
+    assert batched["purity"] >= whole["purity"] - 1e-12 and batched["acc"] >= whole["acc"] - 1e-12
+    assert batched["purity"] >= batched["acc"] - 1e-12
+    if size >= len(y):
+        assert batched == pytest.approx(whole)
+
+
+def test_random_labels_score_in_batches_what_chance_gives():
+    rng, n = np.random.default_rng(0), 20_000
+    y, labels = rng.permutation(np.arange(n) % 10), rng.integers(0, 10, n)
+    batched = metrics.batch_means(y, labels)
+    # standard errors over 200 batches: 0.002
+    assert batched["purity"] == pytest.approx(0.27, abs=0.01)
+    assert batched["ari"] == pytest.approx(0, abs=0.005) and metrics.purity(y, labels) < 0.13
+    # a data set sorted by class is no problem in batches of one class
+    assert metrics.batch_means(np.sort(y), labels)["purity"] == 1.0
+
+
+def test_a_batch_has_at_least_one_sample():
+    with pytest.raises(ValueError, match="at least 1 sample a batch; got 0"):
+        metrics.batch_means([0, 1], [0, 1], size=0)
+
+
 def test_perfect_and_trivial_partitions():
     y = [0, 0, 1, 1, 2]
     perfect = metrics.summary(y, [4, 4, 9, 9, 0])
@@ -154,7 +184,7 @@ def test_any_integer_type_and_no_overflow():
     ],
 )
 def test_bad_input_is_refused(y, labels, error, says):
-    for score in (metrics.accuracy, metrics.nmi, metrics.ari, metrics.purity, metrics.summary):
+    for score in (metrics.accuracy, metrics.nmi, metrics.ari, metrics.purity, metrics.summary, metrics.batch_means):
         with pytest.raises(error, match=says):
             score(y, labels)
 
