@@ -23,6 +23,7 @@ from reprolib.files import BOOK, load_yaml
 ABOUT = ("load", "source", "reduced", "features", "others")
 # Scores that a published table may hold, as printed
 METRICS = {"acc": "ACC"} | {f"nmi_{mean}": f"NMI ({mean})" for mean in ("geometric", "arithmetic", "max")}
+METRICS |= {"ari": "ARI"}
 
 
 class Paper:
@@ -60,7 +61,7 @@ class Paper:
 
         `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a list of
         one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`; `reported` holds
-        numbers that the table quotes from other papers.
+        numbers that the table quotes from other papers, `range` {data set: [lowest, highest] run for each metric}.
         """
         return {entry["id"]: entry for entry in self._printed.get("tables", [])}
 
@@ -70,8 +71,13 @@ class Paper:
         metrics, rows = self.published[table]["metrics"], self.published[table]["rows"]
         check_name(f"metric of {table}", metric or metrics[0], metrics)
         at = metrics.index(metric or metrics[0])
-        values = ({k: v[at] if isinstance(v, list) else v for k, v in row["values"].items()} for row in rows)
-        return [row | {"values": found} for row, found in zip(rows, values, strict=True)]
+        found = []
+        for row in rows:
+            one = {"values": {k: v[at] if isinstance(v, list) else v for k, v in row["values"].items()}}
+            if "range" in row:
+                one["range"] = {k: pairs[at] for k, pairs in row["range"].items()}
+            found.append(row | one)
+        return found
 
     @cached_property
     def others(self) -> dict[str, dict[str, Any]]:

@@ -147,9 +147,9 @@ def cells(
     """Compare rows as `Paper.printed` has them with the records: a dict for each row and data set.
 
     metric: by default the headline; profile: by default "paper", else "cpu"; datasets: by default all columns. Keys:
-    row, method, dataset, paper, reported, scores, mean, std, n_seeds, profile, reduced (from profiles.yml), devices,
-    stale, verdict, "not run" without a record and "not in paper" without a number of the paper. ValueError for unknown
-    names.
+    row, method, dataset, paper, reported, range, scores, mean, std, n_seeds, profile, reduced (from profiles.yml),
+    devices, stale, verdict, "not run" without a record and "not in paper" without a number of the paper. ValueError for
+    unknown names.
     """
     columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
     for dataset in datasets:
@@ -161,8 +161,9 @@ def cells(
 
 
 def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profile: str | None) -> dict[str, Any]:
-    printed, reported = row["values"][dataset], row.get("reported", {}).get(dataset)
-    cell = {"row": row["name"], "method": row.get("method"), "dataset": dataset, "paper": printed, "reported": reported}
+    printed = row["values"][dataset]
+    cell = {"row": row["name"], "method": row.get("method"), "dataset": dataset, "paper": printed}
+    cell |= {key: row.get(key, {}).get(dataset) for key in ("reported", "range")}
     found = runs(paper, dataset, row, profile)
     if found is None:
         empty = dict.fromkeys(("scores", "mean", "std", "profile", "reduced", "devices", "stale"))

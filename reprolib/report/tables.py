@@ -84,8 +84,8 @@ def marked(verdict: str) -> str:
 def comparison(cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = "") -> Table:
     """Put the cells of `compare.table` in the paper's layout: methods by data sets.
 
-    A cell holds the paper's number, with what it quotes after a slash; then, if run, ours with its spread and number
-    of seeds; then the verdict. names: data sets as printed, by our name.
+    A cell holds the paper's number, with what it quotes after a slash and its range in brackets; then, if run, ours
+    with its spread and number of seeds; then the verdict. names: data sets as printed, by our name.
     """
     found = {(cell["row"], cell["dataset"]): _compared(cell) for cell in cells}
     columns = list(dict.fromkeys(dataset for _, dataset in found))
@@ -154,10 +154,11 @@ def minutes(seconds: float | None) -> str:
 
 
 def as_printed(printed: Mapping[str, Any]) -> Table:
-    """A table of `Paper.others` as the paper prints it."""
-    values = [value for row in printed["rows"] for value in row["values"]]
-    digits = max((len(str(v).partition(".")[2]) for v in values if isinstance(v, float)), default=0)
-    rows = [[row["name"], *(plain(value, f".{digits}f") for value in row["values"])] for row in printed["rows"]]
+    """A table of `Paper.others` as the paper prints it; fractions of a row have the decimals of its longest."""
+    rows = []
+    for row in printed["rows"]:
+        digits = max((len(str(v).partition(".")[2]) for v in row["values"] if isinstance(v, float)), default=0)
+        rows.append([row["name"], *(plain(v, f".{digits}f" * isinstance(v, float)) for v in row["values"])])
     return Table(["", *printed["columns"]], rows, f"{printed['source']}: {printed['title']}")
 
 
@@ -267,6 +268,8 @@ def _compared(cell: Mapping[str, Any]) -> str:
     printed = plain(cell["paper"], ".3f")
     if cell["reported"] is not None:
         printed += f"{SPACE}/{SPACE}{cell['reported']:.3f}"
+    if cell["range"] is not None:
+        printed += "{0}({1:.3f}{0}to{0}{2:.3f})".format(SPACE, *cell["range"])
     if cell["mean"] is None:
         return printed
     seeds = "" if cell["verdict"] == "one seed" else f"{cell['n_seeds']}{SPACE}seed{'s'[: cell['n_seeds'] - 1]}, "

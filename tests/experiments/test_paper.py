@@ -48,6 +48,10 @@ def test_a_table_gives_the_numbers_of_one_of_its_metrics():
         made.printed("t", "nmi")
     with pytest.raises(ValueError, match="unknown table 's'"):
         made.printed("s")
+    ranged = with_printed(tables=[TABLE | {"rows": [ROW | {"range": {"digits": [[0.4, 0.6], [0.3, 0.5]]}}]}])
+    assert [ranged.printed("t", m)[0]["range"] for m in ("acc", "nmi_max")] == [
+        {"digits": x} for x in ([0.4, 0.6], [0.3, 0.5])
+    ]
     plain = with_printed(tables=[TABLE | {"metrics": ["acc"], "rows": [ROW | {"values": {"usps": 1}}]}])
     assert plain.printed("t")[0]["values"] == {"usps": 1}
 
@@ -56,7 +60,7 @@ def test_a_table_gives_the_numbers_of_one_of_its_metrics():
 KEYS = {
     "tables": ("id title source metrics rows", "note"),
     # what comes last in a row names a run of ours to compare with
-    "row of tables": ("name values", "note reported method result variant tag"),
+    "row of tables": ("name values", "note reported range method result variant tag"),
     "others": ("id title source columns rows", "note"),
     "row of others": ("name values", "parameter"),
     "deviation": ("id topic paper released ours why", "effect runs base"),
@@ -83,6 +87,11 @@ def check_tables(printed):
                     each = value if isinstance(value, list) else [value] * n
                     if len(each) != n or not all(isinstance(x, int | float | None) for x in each):
                         raise ValueError(f"{place}: {dataset} holds {value!r}, not {n} numbers")
+                for dataset, pairs in row.get("range", {}).items():
+                    middle = row["values"].get(dataset)
+                    fits = isinstance(middle, list) and len(pairs) == n
+                    if not (fits and all(low <= x <= high for (low, high), x in zip(pairs, middle, strict=True))):
+                        raise ValueError(f"{place}: {dataset} holds {middle}, not {n} numbers in the ranges {pairs}")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +100,9 @@ def check_tables(printed):
         ({"values": {"digits": [0.5]}}, r"row 'r': digits holds \[0.5\], not 2 numbers"),
         ({"values": {"digits": [0.5, "high"]}}, "holds .*high.*, not 2 numbers"),
         ({"reported": {"digits": "x"}}, "holds 'x', not 2 numbers"),
+        ({"range": {"digits": [[0.4, 0.6]]}}, "not 2 numbers in the ranges"),
+        ({"range": {"digits": [[0.4, 0.6], [0.41, 0.5]]}}, r"holds \[0.5, 0.4\], not 2 numbers in the ranges"),
+        ({"range": {"usps": [[0.4, 0.6], [0.3, 0.5]]}}, "holds None, not 2 numbers in the ranges"),
         ({"metod": "JULE"}, "Did you mean 'method'"),
     ],
 )

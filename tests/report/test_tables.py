@@ -47,13 +47,15 @@ def test_a_comparison_has_every_row_and_column_of_the_paper():
     cells = [
         cell("A", "digits", **ours),
         cell("A", "usps", paper=None, reported=0.8),
+        cell("C", "digits", range=[0.85, 0.95]),
         cell("B", "usps", **ours | {"n_seeds": 1, "std": None, "stale": True}),
     ]
     table = tables.comparison(cells, NAMES)
     assert table.head == ["", "Digits", "USPS"]
     plain = [[c.replace("\u00a0", " ") for c in row] for row in table.rows]
     assert plain[0] == ["A", "0.900\nhere 0.950 ± 0.010\n3 seeds, ▲ above", "– / 0.800"]
-    assert plain[1] == ["B", "–", "0.900\nhere 0.950 (stale)\n1 seed, ▲ above"]
+    assert plain[1] == ["C", "0.900 (0.850 to 0.950)", "–"]
+    assert plain[2] == ["B", "–", "0.900\nhere 0.950 (stale)\n1 seed, ▲ above"]
 
 
 def test_gaps_are_signed_and_marked_where_they_are_small():
@@ -91,6 +93,9 @@ def test_printed_tables_keep_their_digits():
     assert rows[0] == ["5k", "0.6281", "0.6305", "0.6310", "0.6350"]
     blank = found["table-7"] | {"rows": [{"name": "r", "values": [0.5, None, None, None, None]}]}
     assert tables.as_printed(blank).rows[0][-1] == "–"
+    mixed = {"source": "s", "title": "t", "columns": ["a", "b"]}
+    mixed["rows"] = [{"name": "hours", "values": [38, 1.2]}, {"name": "inputs", "values": ["8 to 16", 0.25]}]
+    assert tables.as_printed(mixed).rows == [["hours", "38", "1.2"], ["inputs", "8 to 16", "0.25"]]
 
 
 def test_scores_and_cost_are_means_over_seeds(book):
