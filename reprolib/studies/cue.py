@@ -54,7 +54,7 @@ def blocks() -> np.ndarray:
     return np.stack([(shape // 2 + COLORS // 2 * (shape % 2) + size) % COLORS, shape, size], axis=1)
 
 
-def cue(p: np.ndarray, features: np.ndarray) -> np.ndarray:
+def cue_values(p: np.ndarray, features: np.ndarray) -> np.ndarray:
     """The cue of an assignment: values, int (m,) in 0..v-1, of the fewest features (m, f) that decide p(y|x).
 
     Several features count as one, with a value for each combination that occurs. ValueError if all do not decide it,

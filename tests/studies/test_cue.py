@@ -8,7 +8,7 @@ import pytest
 
 from reprolib.studies.cue import (
     blocks,
-    cue,
+    cue_values,
     decomposition,
     estimated_cross_entropy,
     expected_cross_entropy,
@@ -128,7 +128,7 @@ ASSIGNMENTS = {
 def test_what_is_fetched_when_the_basket_decides_the_cue(name):
     posterior, n_values, distance = ASSIGNMENTS[name]
     p = posterior / 100
-    values = cue(p, blocks())
+    values = cue_values(p, blocks())
     assert set(values) == set(range(n_values))
     found = fetched(p, values)
     assert found.sum() == pytest.approx(1.0, rel=1e-12)
@@ -149,7 +149,7 @@ def test_the_commonest_value_is_fetched_and_the_first_of_equals():
 
 def test_samples_of_different_weight_have_one_cue():
     p = np.array([[0.1, 0.2], [0.2, 0.4], [0.1, 0.0]])
-    assert cue(p, np.array([[5, 0], [5, 1], [3, 2]])).tolist() == [1, 1, 0]
+    assert cue_values(p, np.array([[5, 0], [5, 1], [3, 2]])).tolist() == [1, 1, 0]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -170,7 +170,7 @@ def test_of_all_even_assignments_only_those_by_the_precise_feature_can_be_fetche
     for labels in assignments:
         p = np.eye(3)[list(labels)] / 6
         assert expected_entropy(p) == 0.0
-        if np.allclose(fetched(p, cue(p, features)), 1 / 6):
+        if np.allclose(fetched(p, cue_values(p, features)), 1 / 6):
             passed.append(labels)
     assert len(assignments) == 90
     assert passed == [(*order, *order) for order in permutations(range(3))]
@@ -185,6 +185,6 @@ def test_tables_that_are_none_are_refused():
         with pytest.raises(ValueError, match="rows with sum 1"):
             expected_cross_entropy(p, wrong)
     with pytest.raises(ValueError, match="give features that tell them apart"):
-        cue(np.eye(2) / 2, np.zeros((2, 1), int))
+        cue_values(np.eye(2) / 2, np.zeros((2, 1), int))
     with pytest.raises(ValueError, match="leave it out"):
-        cue(np.array([[1.0, 0.0], [0.0, 0.0]]), np.arange(2)[:, None])
+        cue_values(np.array([[1.0, 0.0], [0.0, 0.0]]), np.arange(2)[:, None])
