@@ -53,7 +53,7 @@ class Part:
     name: str
     passes: int
     flops: float
-    calls: int
+    calls: float
     batch: int
 
 
@@ -125,6 +125,12 @@ def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mappi
     epochs |= {"phase 1": "phase1_epochs", "phase 2": "phase2_epochs"}
     passes = {stage: item.parameters.get(name, 0) for stage, name in epochs.items()}
     host = RUN_SECONDS
+    if "n_iterations" in item.parameters:  # an epoch has a number of these, and not of samples
+        rows = math.ceil(item.parameters["n_iterations"] / item.parameters["log_every"])
+        share = item.parameters["n_iterations"] / rows * item.parameters["batch_size"] / n
+        share *= 5 / 3 if item.parameters["doubled"] else 1
+        parts = [(name, share * flops, share * calls, batch) for name, flops, calls, batch in parts]
+        passes["adversarial"] = rows
     if item.method == "JULE":
         from reprolib.methods.jule import period_lengths
 
@@ -148,6 +154,8 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
     if "pretrain_epochs" in estimator_class(method)().get_params():
         parameters |= dict.fromkeys(("pretrain_epochs", "phase1_epochs", "phase2_epochs"), 1)
         parameters |= {"start": "kmeans"}  # which few random images are enough for
+    elif "n_iterations" in parameters:
+        parameters |= {"n_iterations": 1, "doubled": False}
     else:  # JULE: the number of clusters does not matter to a step
         parameters |= {"n_clusters": 2, "n_neighbors": 5, "n_epochs": 1}
     model = estimator_class(method)(**parameters | {"batch_size": n})
@@ -165,7 +173,9 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
             for group in optimizer.param_groups:
                 group["foreach"] = True  # as on a GPU
         with _Counter() as counted:
-            stage.step(next(iter(stage.batches())))
+            batch = next(iter(stage.batches()))
+            stage.schedule()
+            stage.step(batch)
         name = "periods" if method == "JULE" else stage.name
         found.append((name, counted.flops / n, counted.calls, batch))
     return found, sum(p.numel() for p in run.modules.parameters())

@@ -27,6 +27,7 @@ from reprolib.data.load import load
 from reprolib.graph.digraph import knn_digraph, one_link_clusters
 from reprolib.methods.base import unit_rows
 from reprolib.methods.jule import JULE, LAYERS
+from reprolib.networks import adversarial
 from reprolib.networks.pretrained import NETWORKS, PRECISIONS, WEIGHTS, extract
 from reprolib.studies import classify, codes, patch_network
 from reprolib.training.trainer import Run, Stage
@@ -39,6 +40,8 @@ SMALL = {"n_clusters": 5, "random_state": SEED, "device": "cpu"}
 EPOCHS = {"pretrain_epochs": 1, "warmup_epochs": 1, "phase1_epochs": 3, "phase2_epochs": 3}
 OF_FAMILY = {"batch_size": FEWER // 2, "u_epochs": 2, "mnet_width": 16}
 OF_JULE = {"batch_size": 30, "channels": 8, "embedding_dim": 16}
+OF_GAN = {"network": "dense", "width": 2, "n_noise": 3, "batch_size": 20, "n_critic": 2, "log_every": 2}
+OF_GAN |= {"n_iterations": 6, "growth_interval": 2, "ramp": 3}
 PERIODS, ONE_PERIOD = {"n_epochs": 2, "unrolling_rate": 0.5}, {"n_epochs": 1, "unrolling_rate": 1.0}
 HALF = {"precision": "bfloat16"}
 SLOW = 1e-2  # of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding
@@ -102,6 +105,13 @@ def trace(kind: type, variant: str) -> Behaviour:
         first = runs[0].model.stages(runs[0], digits)[0]
         files = {run._shared_file(first) for run in runs}  # seeds must not share one
         found.note("pretraining shared by", [*sorted(first.shared), f"{len(files)} files of 2 seeds"])
+    elif "n_critic" in usually:
+        small.set_params(**OF_GAN, learning_rate=SLOW * usually["learning_rate"])
+        found.fit(small, digits)
+        found.fit(clone(small).set_params(decay=True, averaging=0.5), digits)
+        found.fit(clone(small).set_params(network="convolutional", augmented=True), digits, "of images, ")
+        found.fit(clone(small).set_params(**HALF, prior=(0.1, 0.1, 0.1, 0.1, 0.6)), digits, "bfloat16, ")
+        found.fit(small, unit_rows(digits), "of rows, ")
     else:
         found.fit(small.set_params(**OF_JULE | PERIODS), digits)
         small.set_params(**ONE_PERIOD)
@@ -140,7 +150,7 @@ class _Trace:
 
     def note(self, name: str, value: Any) -> None:
         """Keep a value; of a fit with a prefix losses and products alone."""
-        if not self.prefix or name.endswith((", loss", ", products")):
+        if not self.prefix or name.endswith((", loss", ", cross_entropy", ", products")):
             self.values.setdefault(self.prefix + name, []).append(rounded(value))
 
     def fit(self, model: Any, X: Any, prefix: str = "") -> None:
@@ -189,7 +199,7 @@ class _Watched(Stage):
         run, note, products = self.run, self.trace.note, set()
 
         def multiplied(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | adversarial.Linear):
                 products.add(str(output.dtype).removeprefix("torch."))
 
         with register_module_forward_hook(multiplied):

@@ -5,6 +5,7 @@ from reprolib.methods.dcss import DCSS
 from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
 from reprolib.methods.jule import JULE
 from reprolib.methods.nmf import NMFD, NMFLP
+from reprolib.methods.precise import PreciseFeature
 from reprolib.methods.self_tuning import SCLS, SCST
 from reprolib.methods.separation import InterClassSeparation
 from reprolib.methods.spectral import SCNJW, NCuts
@@ -12,4 +13,4 @@ from reprolib.methods.vade import VaDE
 
 __all__ = ["ACGDL", "ACLink", "ACPIC", "ACZell", "AEKMeans"]
 __all__ += ["DCN", "DCSS", "DEC", "DKM", "IDEC", "InterClassSeparation", "JULE"]
-__all__ += ["KMeans", "NCuts", "NMFD", "NMFLP", "SCLS", "SCNJW", "SCST", "VaDE"]
+__all__ += ["KMeans", "NCuts", "NMFD", "NMFLP", "PreciseFeature", "SCLS", "SCNJW", "SCST", "VaDE"]

@@ -37,6 +37,7 @@ KINDS = {
     bool: (bool | np.bool_, "True or False"),
     str: (str, "text"),
     tuple[int, ...]: (tuple | list, "a tuple of whole numbers"),
+    tuple[float, ...]: (tuple | list, "a tuple of numbers"),
 }
 
 
@@ -172,7 +173,8 @@ class TrainedEstimator(TransformerMixin, Estimator):
         if found != cls.__name__:
             held = f"no {cls.__name__} but {found or 'a file of another kind'}"
             raise CheckpointError(f"{path} holds {held}: load it by that class")
-        model = cls(**state["parameters"])
+        # JSON knows no tuples
+        model = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in state["parameters"].items()})
         try:
             pick_device(model.device)
         except ValueError:  # the device of the fit is not on this machine

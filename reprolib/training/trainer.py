@@ -191,9 +191,9 @@ class Run:
         loss.backward()
         self.optimizers[optimizer].step()
 
-    def adam(self, parameters: Any, **options: float) -> torch.optim.Adam:
+    def adam(self, parameters: Any, **options: Any) -> torch.optim.Adam:
         """Adam; on CUDA in one kernel that counts its steps on the device."""
-        return torch.optim.Adam(parameters, **options, **{"fused": True, "capturable": True} if self.on_cuda else {})
+        return torch.optim.Adam(parameters, **options | ({"fused": True, "capturable": True} if self.on_cuda else {}))
 
     def sgd(self, parameters: Any, **options: float) -> torch.optim.SGD:
         """Gradient descent whose rate `set_rate` moves; on CUDA in one kernel that reads it on the device."""

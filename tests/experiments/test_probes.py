@@ -10,7 +10,7 @@ from reprolib.__main__ import main
 from reprolib.experiments import paper, probes, records, traces
 from reprolib.files import as_yaml
 from reprolib.kernels import soft_assignment
-from reprolib.methods import autoencoder, dcss, dec, jule, separation, starts, vade
+from reprolib.methods import autoencoder, dcss, dec, jule, precise, separation, starts, vade
 from reprolib.studies import codes
 from reprolib.training.trainer import Run
 
@@ -139,6 +139,18 @@ MUTATIONS = [
     ("InterClassSeparation/printed", separation.Separate, "optimizer", ", self.centers]", "]"),
     ("InterClassSeparation/printed", separation, "choose_negatives", "torch.minimum(near, to_positive)", "near"),
     ("InterClassSeparation/paper", separation, "entropy_constraint", ".mean() -", ".mean() +"),
+    ("PreciseFeature/paper", precise.Adversarial, "build", "model.beta_1, model.beta_2", "model.beta_1, 0.99"),
+    ("PreciseFeature/paper", precise.Adversarial, "build", "rate, betas", "rate / 2, betas"),
+    ("PreciseFeature/paper", precise.Adversarial, "schedule", "self.t + 1", "self.t + 9"),
+    ("PreciseFeature/paper", precise.Adversarial, "schedule", "1 - self.t", "1 - 0 * self.t"),
+    ("PreciseFeature/paper", precise.Adversarial, "imagine", " * self.loudness", ""),
+    ("PreciseFeature/paper", precise.Adversarial, "classify", "if self.model.augmented", "if False"),
+    ("PreciseFeature/paper", precise.Adversarial, "criticise", "shares * real + (1 - shares) * fake", "real"),
+    ("PreciseFeature/paper", precise, "penalised", "2 * weight", "weight"),
+    ("PreciseFeature/paper", precise, "staircase", "t // interval", "t / interval"),
+    ("PreciseFeature/released", precise.Adversarial, "turns", "n_class << self.doubled", "n_class"),
+    ("PreciseFeature/released", precise.Adversarial, "turns", "n_critic << self.doubled", "n_critic"),
+    ("PreciseFeature/released", precise.Adversarial, "criticise", "values.mean(-1).chunk", "values.sum(-1).chunk"),
     ("codes", codes, "learn_codebook", "ITERATIONS", "1"),
     ("codes", codes, "normalise_contrast", "variance + CONTRAST", "variance + 1"),
 ]

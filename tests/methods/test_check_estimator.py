@@ -30,6 +30,7 @@ from reprolib.methods import (
     InterClassSeparation,
     KMeans,
     NCuts,
+    PreciseFeature,
     VaDE,
 )
 from reprolib.networks import autoencoders
@@ -52,6 +53,8 @@ ESTIMATORS = {
     "NMFD": (NMFD(3, layers=(4,), max_iter=10), {}),
 }
 SMALL = dict(latent_dim=2, pretrain_epochs=8, pretrain_rate=0.01, phase1_epochs=1, batch_size=20)
+FEW = PreciseFeature(3, width=2, n_noise=2, n_iterations=3, log_every=2, batch_size=10, device="cpu")
+ESTIMATORS["PreciseFeature"] = (FEW, {"check_clustering": "three iterations do not find three blobs"})
 ESTIMATORS |= {
     method.__name__: (method(3, **SMALL, mnet_width=8, device="cpu"), {})
     for method in (AEKMeans, DEC, IDEC, DCN, DKM, VaDE, DCSS)

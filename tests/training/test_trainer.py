@@ -9,7 +9,7 @@ from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reprolib import load
-from reprolib.methods import DCN, DCSS, DEC, DKM, IDEC, JULE, AEKMeans, InterClassSeparation, VaDE
+from reprolib.methods import DCN, DCSS, DEC, DKM, IDEC, JULE, AEKMeans, InterClassSeparation, PreciseFeature, VaDE
 from reprolib.networks import autoencoders
 from reprolib.training.checkpoint import CheckpointError, load_checkpoint
 from reprolib.training.trainer import Run, Stage
@@ -28,6 +28,7 @@ AE = dict(
 )
 CNN = dict(n_clusters=3, n_neighbors=5, n_epochs=2, batch_size=25, unrolling_rate=0.4)
 CNN |= dict(channels=3, embedding_dim=6, device="cpu")
+GAN = dict(n_clusters=3, network="dense", width=2, n_noise=2, batch_size=20, n_iterations=7, log_every=3, device="cpu")
 FITS = {
     "DCSS": (DCSS, AE),
     "DCSS joint": (DCSS, AE | DCSS.VARIANTS["joint"] | {"center_interval": 1}),
@@ -49,6 +50,8 @@ FITS = {
     "JULE": (JULE, CNN),
     "JULE printed": (JULE, CNN | JULE.VARIANTS["printed"]),
     "JULE released": (JULE, CNN | JULE.VARIANTS["released"]),
+    "precise": (PreciseFeature, GAN | {"ramp": 4, "decay": True, "averaging": 0.9, "growth_interval": 2}),
+    "precise released": (PreciseFeature, GAN | PreciseFeature.VARIANTS["released"]),
 }
 EVERY = pytest.mark.parametrize("name", FITS)
 
