@@ -24,7 +24,7 @@ from reprolib.training.trainer import Run
 from tools import sources
 
 BOOK = Path(__file__).parents[1] / "book"
-PAPERS = {"jule": "paper 002", "dcss": "paper 004", "separation": "paper 001"}
+PAPERS = {"jule": "paper 002", "dcss": "paper 004", "separation": "paper 001", "precise": "paper 003"}
 EQUATION = re.compile(r"^\((eq-(\w+)-[\w-]+)\)=\n```\{math\}\n(.*?)\n```\n(.*?)(?=^```|^\(eq-|^#)", re.M | re.S)
 NAME = re.compile(r"`(reprolib\.[\w.]+)`")
 NUMBERS = re.compile(r"equations? (\d+[abc]?(?:(?:, | and )\d+[abc]?)*)")
@@ -72,6 +72,10 @@ COVERED = {
     "eq-separation-5": "test_separation.test_separation_and_its_gradient_equal_the_literal_sum",
     "eq-separation-6": "test_separation.test_entropy_constraint_and_its_gradient_equal_the_literal_sum",
     "eq-separation-7": "test_separation.test_a_step_descends_the_weighted_sum",
+    "eq-precise-1": "test_cue.test_cross_entropy_and_its_parts_equal_the_literal_sums",
+    "eq-precise-2": "test_cue.test_cross_entropy_and_its_parts_equal_the_literal_sums",
+    "eq-precise-3": "test_cue.test_cross_entropy_and_its_parts_equal_the_literal_sums",
+    "eq-precise-4": "test_cue.test_the_estimate_is_the_mean_over_drawn_pairs",
     "eq-dcss-t1": "test_theorems.test_theorem_1_no_product_exceeds_the_smaller_maximum",
     "eq-dcss-t2": "test_theorems.test_bounds_are_attained_among_all_pairs_of_a_lattice",
     "eq-dcss-t3": "test_theorems.test_theorem_3_and_corollary_2_1_for_any_zeta_above_one_half",
@@ -118,6 +122,7 @@ def test_every_equation_of_the_paper_is_printed():
     assert {f"eq-jule-{n}" for n in range(1, 12)} <= labels
     assert {f"eq-dcss-{n}" for n in range(1, 6)} <= labels
     assert {f"eq-separation-{n}" for n in range(1, 8)} <= labels  # the eighth defines ACC
+    assert {f"eq-precise-{n}" for n in range(1, 5)} <= labels
 
 
 @pytest.mark.parametrize("label", sorted(equations()))
