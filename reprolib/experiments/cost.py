@@ -173,9 +173,9 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
             for group in optimizer.param_groups:
                 group["foreach"] = True  # as on a GPU
         with _Counter() as counted:
-            batch = next(iter(stage.batches()))
+            some = next(iter(stage.batches()))
             stage.schedule()
-            stage.step(batch)
+            stage.step(some)
         name = "periods" if method == "JULE" else stage.name
         found.append((name, counted.flops / n, counted.calls, batch))
     return found, sum(p.numel() for p in run.modules.parameters())

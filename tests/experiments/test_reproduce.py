@@ -122,6 +122,14 @@ def test_jules_passes_are_those_of_its_periods():
     assert part.passes == item.parameters["n_epochs"] * entry["history"][-1]["period"]
 
 
+def test_an_epoch_of_iterations_costs_the_same_whatever_the_samples():
+    item = plan("precise", {})
+    few, many = (cost.estimate(item, n, (1, 8, 8), []) for n in (300, 3000))
+    assert few.parts[0].flops * 300 == pytest.approx(many.parts[0].flops * 3000)
+    for device in (cost.Device(1e15, 1e-3), cost.Device(1e9, 1e-9)):
+        assert few.seconds(device) == pytest.approx(many.seconds(device))
+
+
 def test_a_method_without_stages_costs_what_the_nearest_record_took():
     item = plan("jule", {"method": "ACZell", "dataset": "mnist", "profile": "paper"})
     took = [
