@@ -110,7 +110,8 @@ class Adversarial(Stage):
             run.module(f"averaged {name}", copy.deepcopy(run.modules[name]).requires_grad_(False))
         prior = model.prior or [1 / model.n_clusters] * model.n_clusters
         self.bounds = torch.tensor([*accumulate(prior)][:-1], device=run.device)  # (K - 1,)
-        self.eta_0, self.penalty = model.eta, model.penalty
+        self.eta, self.penalty = model.eta, model.penalty
+        self.moved: dict[str, float] = {}
 
     def batches(self) -> Iterator[Tensor]:
         """Of each iteration, the real samples of its steps of D: indices (n_critic, *copies, batch_size)."""
@@ -129,13 +130,18 @@ class Adversarial(Stage):
         return self.doubled
 
     def schedule(self) -> None:
-        model, device = self.model, self.run.device
-        eta = staircase(self.t, self.eta_0, model.growth, model.growth_interval)
-        self.hold("eta", torch.as_tensor(eta, device=device))
-        self.hold("loudness", torch.tensor(min(1.0, (self.t + 1) / max(model.ramp, 1)), device=device))
+        model = self.model
+        self.move("rise", staircase(self.t, 1.0, model.growth, model.growth_interval))
+        self.move("loudness", min(1.0, (self.t + 1) / max(model.ramp, 1)))
         if model.decay:
             for name in self.run.optimizers:
                 self.run.set_rate(name, model.learning_rate * (1 - self.t / model.n_iterations))
+
+    def move(self, name: str, value: float) -> None:
+        """Set a number that a step reads, on the device, where it is another one: a copy may wait."""
+        if self.moved.get(name) != value:
+            self.hold(name, torch.tensor(value, device=self.run.device))
+            self.moved[name] = value
 
     def imagine(self, n_batches: int) -> tuple[Tensor, Tensor]:
         """Samples (n_batches, *copies, batch_size, ...) that G makes of ids and noise, and the ids."""
@@ -170,14 +176,15 @@ class Adversarial(Stage):
         told["loss"] = told["loss"] + entropy  # of D and C: neither may be no number
         told |= {"cross_entropy": entropy, "fake_accuracy": (logits.argmax(-1) == y).double()}
         fake, y = (each[0] for each in self.imagine(1))
+        eta = self.eta * self.rise
         with run.autocast():
             value = run.modules["D"](fake).float().mean(-1)
-        self.descend("G", generator_loss(value, self.classify(fake), y, self.eta))
+        self.descend("G", generator_loss(value, self.classify(fake), y, eta))
         with torch.no_grad():
             for name in model.averaged():
                 kept, now = (run.modules[of].parameters() for of in (f"averaged {name}", name))
                 torch._foreach_lerp_([*kept], [*now], 1 - model.averaging)
-        return {name: value.detach().mean() for name, value in (told | {"eta": self.eta}).items()}
+        return {name: value.detach().mean() for name, value in (told | {"eta": eta}).items()}
 
     def criticise(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """A step of D on real and made samples (*copies, b, ...); its loss, the distance that it sees, and slopes."""

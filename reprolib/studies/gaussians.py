@@ -46,7 +46,7 @@ class Stack(Adversarial):
 
     def build(self) -> None:
         super().build()
-        self.penalty, self.eta_0 = torch.tensor(self.weights, device=self.run.device).T
+        self.penalty, self.eta = torch.tensor(self.weights, device=self.run.device).T
         self.points, self.y = eight_gaussians(SEEN, 1)
 
     @torch.no_grad()
