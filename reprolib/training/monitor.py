@@ -124,8 +124,10 @@ class Log:
                 rows.append(row | {"seconds": seconds, "loss": loss})
             return rows
         scored = {row["period"]: row for row in self.reports}
-        # period 0 is the last epoch before clustering
-        before = sum(epoch["stage"] == history[0]["stage"] for epoch in history)
+        stages = [epoch["stage"] for epoch in history]
+        clustering = {row["stage"] for row in self.reports if row["period"]}
+        # period 0 is the last epoch before clustering; a method of one stage clusters from its first epoch on
+        before = 0 if clustering.issuperset(stages[:1]) else stages.count(stages[0])
         for i, epoch in enumerate(history):
             row = {**epoch, **scored.get(i + 1 - before, {})}
             floats = {k: float(f"{v:.6g}") for k, v in row.items() if isinstance(v, float)}

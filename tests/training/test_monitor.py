@@ -81,3 +81,11 @@ def test_epochs_and_reports_are_joined_by_period():
     assert [row.get("period") for row in rows] == [None, None, 0, None, 2]
     assert rows[3]["loss"] == 0.333333
     assert seconds_by_stage(history) == {"pretrain": 6.0, "phase 1": 1.0}
+
+
+def test_a_method_of_one_stage_has_a_report_for_each_of_its_epochs():
+    history = [{"stage": "adversarial", "epoch": e, "loss": 1.0, "seconds": 2.0} for e in range(3)]
+    log = Log(unlabelled(4))
+    log.reports = [{"period": p, "n_clusters": 4, "stage": "adversarial"} for p in (1, 3)]
+    assert [row.get("period") for row in log.rows(history)] == [1, None, 3]
+    assert log.rows([]) == []
