@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from reprolib.bench import timing
+from reprolib.experiments.cost import OperationCounter
 from reprolib.methods.autoencoder import PHASE_1, PHASE_2, PRETRAIN
 from reprolib.methods.dcss import DCSS
 from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
@@ -110,6 +110,6 @@ def start(name: str, images: np.ndarray, size: int, precision: str, device: str 
 
 def count_flops(work: Callable[[], object]) -> int:
     """FLOPs of the products and convolutions of a call, backward passes included."""
-    with FlopCounterMode(display=False) as counter:
+    with OperationCounter() as counter:
         work()
-    return counter.get_total_flops()
+    return counter.flops

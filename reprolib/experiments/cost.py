@@ -172,7 +172,7 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
         for optimizer in run.optimizers.values():
             for group in optimizer.param_groups:
                 group["foreach"] = True  # as on a GPU
-        with _Counter() as counted:
+        with OperationCounter() as counted:
             some = next(iter(stage.batches()))
             stage.schedule()
             stage.step(some)
@@ -181,7 +181,7 @@ def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list
     return found, sum(p.numel() for p in run.modules.parameters())
 
 
-class _Counter(TorchDispatchMode):
+class OperationCounter(TorchDispatchMode):
     """Counts operations, and the FLOPs of products and convolutions; of backward passes and optimizers too."""
 
     flops = calls = 0
