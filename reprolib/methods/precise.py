@@ -39,20 +39,20 @@ def critic_loss(real: Tensor, fake: Tensor, slopes: Tensor, penalty: float | Ten
 def classifier_loss(logits: Tensor, y: Tensor) -> Tensor:
     """Cross entropy in nats of logits (..., b, K) and the ids y int64 (..., b) of the samples: L_C of equation 6.
 
-    As a Monte Carlo estimate it bounds the expected entropy of the assignment, equations 3 and 4.
+    As a Monte Carlo estimate it bounds the expected entropy of the assignment, equations 3 and 4. Source: paper 003.
     """
     return -logits.log_softmax(-1).gather(-1, y[..., None]).squeeze(-1).mean(-1)
 
 
 def generator_loss(fake: Tensor, logits: Tensor, y: Tensor, eta: float | Tensor) -> Tensor:
-    """-E D(fake) + eta L_C: L_G of equation 7; arguments as of the other two."""
+    """-E D(fake) + eta L_C: L_G of paper 003, equation 7; arguments as of the other two."""
     return -fake.mean(-1) + eta * classifier_loss(logits, y)
 
 
 def staircase(t: int, eta: float, growth: float, interval: int) -> float:
     """The trade-off eta gamma^floor(t / tau) at iteration t: equation 8 as section IV-C and the released code have it.
 
-    Read literally, equation 8 multiplies the eta of the step before, and overflows soon after t = tau.
+    Read literally, equation 8 of paper 003 multiplies the eta of the step before, and overflows soon after t = tau.
     """
     return eta * growth ** (t // interval)
 
@@ -63,7 +63,7 @@ def penalised(critic: PiecewiseLinear, points: Tensor, penalty: float | Tensor) 
     points (..., b, *shape), at which the outputs of `critic` are added up. No second derivative is taken: for a
     piecewise linear critic the penalty's gradient is that of its derivative along v = 2 lambda (|g| - 1) g / (|g| b),
     with g, the input gradient, held fixed. So: a gradient, a forward pass of v, and one ordinary backward pass. Where g
-    is 0 the penalty has no gradient, and v is taken as 0.
+    is 0 the penalty has no gradient, and v is taken as 0. Source of the penalty: paper 003, equation 5.
     """
     points = points.detach().requires_grad_()
     outputs, sides = critic.with_sides(points)
