@@ -86,7 +86,7 @@ class PiecewiseLinear(nn.Sequential):
         slopes = []
         for layer in self:
             if isinstance(layer, nn.LeakyReLU):
-                slopes.append(torch.where(inputs > 0, 1.0, layer.negative_slope))
+                slopes.append(torch.full_like(inputs, layer.negative_slope).masked_fill(inputs > 0, 1.0))
             inputs = layer(inputs)
         return inputs, slopes
 
