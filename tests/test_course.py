@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from tools import course, notebooks
 
 PAGES = notebooks.pages()
-PAPERS = {"jule": "JULE", "dcss": "DCSS", "separation": "Separation"}
+PAPERS = {"jule": "JULE", "dcss": "DCSS", "separation": "Separation", "precise": "Precise"}
 EXERCISES = [Path(f"book/{paper}/exercises.md") for paper in PAPERS]
 CODE_OR_FORMULA = re.compile(r"^```.*?^```|\$\$.*?\$\$|(`+)[^`]+\1", re.DOTALL | re.MULTILINE)
 MYST = re.compile(r":::|^`{3,}\{|\{[\w:-]+\}`|^\([\w-]+\)=|\]\([^)]*\.md[)#]|^:label:", re.MULTILINE)
@@ -179,6 +179,37 @@ def columns_for_rows(pixels, y, moved):
     return counts
 
 
+def without_masks(x, layers):
+    g = np.ones((len(x), 1))
+    for W, _ in layers[::-1]:
+        g = g @ W
+    return g
+
+
+def unscaled(x, layers, penalty):
+    """A sum over points, of a linear critic."""
+    w = layers[-1][0]
+    return [2 * penalty * len(x) * (1 - 1 / np.linalg.norm(w)) * w]
+
+
+@np.errstate(invalid="ignore")
+def divided(p):
+    return p / p.sum(1, keepdims=True)
+
+
+@np.errstate(invalid="ignore")
+def by_densities(x, centers, deviation):
+    density = np.exp(-(cdist(x, centers) ** 2) / (2 * deviation**2))
+    return density / density.sum(1, keepdims=True)
+
+
+def first_pixels(u, kernel, side):
+    full = np.zeros(2 * len(u) + len(kernel))
+    for i, value in enumerate(u):
+        full[2 * i : 2 * i + len(kernel)] += value * kernel
+    return full[:side]
+
+
 WRONG = [
     (
         "jule",
@@ -280,6 +311,99 @@ WRONG = [
         "no change: got .*the image's own original",
     ),
     ("separation", "landings", columns_for_rows, "got .*which class is the row"),
+    ("precise", "earth_mover", lambda a, b: abs(a - b).mean(), r"another order: got 1\.3\d*, expected 0.*cross"),
+    ("precise", "earth_mover", lambda a, b: abs(a.mean() - b.mean()), r"the same mean: got 0.*, expected 1\.?\. Think"),
+    (
+        "precise",
+        "overflow",
+        lambda largest, eta, gamma, tau: tau + int(np.log(largest / eta) / np.log(gamma)) + 1,
+        "largest 1000, eta 1, gamma 2, tau 50: got 60, expected 59.*after step tau, which is not 0",
+    ),
+    (
+        "precise",
+        "overflow",
+        lambda largest, eta, gamma, tau: tau * int(np.log(largest / eta) / np.log(gamma)),
+        "got 450, expected 59",
+    ),
+    ("precise", "input_gradient", without_masks, r"one hidden layer: got \[.*the masks"),
+    ("precise", "penalty_gradient", unscaled, "linear, W of layer 1: got .* b points"),
+    (
+        "precise",
+        "penalty_gradient",
+        lambda x, layers, penalty: [0 * W for W, _ in layers],
+        "linear.*got .*v held fixed",
+    ),
+    (
+        "precise",
+        "one_output",
+        lambda weight, bias, penalty, eta: (weight.sum(0), bias.sum(), penalty, eta),
+        r"shape of the weight, 1 outputs: got \[7\], expected \[1 7\]",
+    ),
+    (
+        "precise",
+        "one_output",
+        lambda weight, bias, penalty, eta: (weight.mean(0)[None], bias.mean()[None], penalty, eta),
+        "loss of the critic, 10 outputs: got .*the sum of the outputs",
+    ),
+    (
+        "precise",
+        "one_output",
+        lambda weight, bias, penalty, eta: (weight.sum(0)[None], bias.sum()[None], len(bias) * penalty, eta),
+        "loss of the generator, 10 outputs: got .* an n-th of it",
+    ),
+    ("precise", "best_slope", lambda W, penalty: 1, r"W = 1\.0, penalty 100\.0: got 1, expected 1\.005.*derivative"),
+    ("precise", "tight", lambda p: np.full(p.shape, 1 / p.shape[1]), "any table, cross entropy: got .*the divergence"),
+    ("precise", "tight", lambda p: p, "any table, sums of rows: got .*rows of probabilities"),
+    ("precise", "tight", divided, r"never made, sums of rows: got \[.* nan\], expected .*0 / 0"),
+    (
+        "precise",
+        "posterior",
+        lambda x, centers, deviation: special.softmax(-(cdist(x, centers) ** 2) / deviation**2, axis=1),
+        "near: got .*twice the squared deviation",
+    ),
+    ("precise", "posterior", by_densities, r"far away: got \[\[nan.*densities that underflow"),
+    (
+        "precise",
+        "same_pads",
+        lambda side, kernel, stride: (kernel // 2, kernel // 2),
+        r"28 pixels, kernel 5, stride 2: got \[2 2\], expected \[1 2\].*odd zero",
+    ),
+    (
+        "precise",
+        "same_pads",
+        lambda side, kernel, stride: (
+            (total := (-(-side // stride) - 1) * stride + kernel - side) // 2,
+            total - total // 2,
+        ),
+        r"8 pixels, kernel 1, stride 2: got \[-1 \s*0\], expected \[0 0\]",
+    ),
+    ("precise", "deconvolved", first_pixels, r"7 pixels: got .*where the window of each output begins"),
+    (
+        "precise",
+        "purity_by_chance",
+        lambda n, classes, clusters: 1 / classes,
+        r"100 images, 10 classes, 10 clusters: got 0\.1, expected 0\.27.*the largest count",
+    ),
+    (
+        "precise",
+        "purity_by_chance",
+        lambda n, classes, clusters: (
+            (1 - stats.poisson.cdf(np.arange(n), n / classes / clusters) ** classes).sum() / n * classes
+        ),
+        r"300 images, 2 classes, 30 clusters: got .*, expected 0\.62",
+    ),
+    (
+        "precise",
+        "information_by_chance",
+        lambda n, classes, clusters: (classes - 1) * (clusters - 1) / n,
+        r"2000 images, 10 classes, 10 clusters: got 0\.0405, expected 0\.02\d*.* degrees of freedom",
+    ),
+    (
+        "precise",
+        "information_by_chance",
+        lambda n, classes, clusters: (classes * clusters - 1) / (2 * n),
+        r"2000 images, 10 classes, 10 clusters: got 0\.02\d*, expected 0\.02.* degrees of freedom",
+    ),
 ]
 
 
