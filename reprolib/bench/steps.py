@@ -16,6 +16,7 @@ from reprolib.experiments.cost import OperationCounter
 from reprolib.methods.autoencoder import PHASE_1, PHASE_2, PRETRAIN
 from reprolib.methods.dcss import DCSS
 from reprolib.methods.dec import DCN, DEC, DKM, IDEC, AEKMeans
+from reprolib.methods.separation import InterClassSeparation
 from reprolib.methods.vade import VaDE
 from reprolib.report.tables import Table
 from reprolib.studies import clustpy
@@ -38,6 +39,7 @@ MEMBERS: dict[str, tuple[type, str, dict[str, Any]]] = {
     "DCSS phase 1, joint": (DCSS, PHASE_1, DCSS.VARIANTS["joint"]),
     "DCSS phase 1, successive": (DCSS, PHASE_1, {}),
     "MNet, phase 2": (DCSS, PHASE_2, {}),
+    "inter-class separation": (InterClassSeparation, PHASE_1, {}),
 }
 
 QUICK = {"sides": SIDES[:1], "size": 16, "repeats": 1}

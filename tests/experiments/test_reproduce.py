@@ -96,7 +96,8 @@ def test_costs_follow_passes_samples_and_clusters():
     item = plan("separation", given)
     found = {p.name: p for p in cost.estimate(item, 9298, (1, 16, 16), []).parts}
     assert {name: p.passes for name, p in found.items()} == {"pretrain": 3, "warm-up": 7, "phase 1": 15}
-    assert found["warm-up"].flops > 1.3 * found["pretrain"].flops  # the changed images are encoded too
+    # the changed images are encoded too; and, every fifth epoch, 11 times all images for the radii
+    assert found["warm-up"].flops > 1.9 * found["pretrain"].flops
 
 
 @pytest.mark.parametrize("paper", papers())
