@@ -24,6 +24,7 @@ RESULTS = BOOK / "precise" / "gaussians.json"
 N_NOISE = 0, 1, 2, 3, 4, 8  # the paper's six experiments
 WEIGHTS = {1.0: 1.0, 100.0: 10.0}  # lambda and eta: ours, with a tenth of the ratio; Algorithm 1's
 POINTS, SEEN = 50_000, 2_000  # to learn from, and of others, to look at
+RIGHT = 0.99  # of ACC: all eight blobs are told apart
 NEAR = 5.0  # standard deviations of a blob within which a made sample is on it
 # at a tenth of the rate not ten times as long, which a core does not have
 LENGTHS = {1e-3: 2000, 1e-4: 5000}
@@ -91,10 +92,15 @@ def train(n_seeds: int = 5, checkpoint: File | None = None, **parameters: Any) -
     return [{"seed": i % n_seeds, "penalty": weight} | run.numbers[str(i)] for i, (weight, _) in rows]
 
 
+def results(path: Path = RESULTS) -> list[dict[str, Any]]:
+    """The rows that `study` has written, none before it has."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 def study(path: Path = RESULTS, settings: Sequence[Mapping[str, Any]] = SETTINGS, n_seeds: int = 5) -> None:
     """Train what of the settings is not yet in the file; write it after each, atomically, with where it was made."""
     for setting in settings:
-        done = json.loads(path.read_text()) if path.exists() else []
+        done = results(path)
         if any(setting.items() <= row.items() for row in done):
             continue
         name = "-".join(f"{key}-{value}" for key, value in setting.items())
