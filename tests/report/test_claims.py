@@ -1,6 +1,8 @@
 """Verdicts on claims, from records made for the test."""
 
+import json
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from reprolib.experiments import records
 from reprolib.experiments.paper import Paper, claimed
 from reprolib.report import claims, tables
-from reprolib.report.compare import FAILS, HOLDS, UNKNOWN
+from reprolib.report.compare import FAILS, HOLDS, NOT_RUN, UNKNOWN
 
 
 def test_the_evidence_sorts_comparisons_by_their_answer():
@@ -256,3 +258,23 @@ def test_the_note_on_passes_and_lost_clusters_is_what_the_records_say():
     dkm = book.select(method="DKM", dataset="usps", tag="main", profile="cpu")
     used = [len(set(records.load_arrays(entry)["u"].tolist())) for entry in dkm]
     assert used == [9, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ({0: [1, 1, 1], 3: [0.5, 0.6, 0.7]}, HOLDS),
+        ({0: [1, 1, 1, 1], 3: [1, 1, 0.8, 1]}, FAILS),  # the paper's difference is excluded
+        ({0: [1, 1, 1]}, NOT_RUN),
+        ({}, NOT_RUN),
+    ],
+)
+def test_gaussians_compare_shares_of_runs_that_end_right(ends, verdict, tmp_path):
+    common = {"learning_rate": 0.001, "penalty": 1.0}
+    rows = [common | {"n_noise": n, "acc": [0.1, acc]} for n, found in ends.items() for acc in found]
+    (tmp_path / "gaussians.json").write_text(json.dumps(rows))
+    paper = SimpleNamespace(folder=tmp_path)
+    found = claims.decide(list(claims.KINDS["gaussians"](paper, [3, 8], 0.99)))
+    assert found["verdict"] == verdict, found
+    if verdict == HOLDS:
+        assert "others less 3 and 8, rate 0.001, lambda 1 +1.000, 3 seeds, in the paper +1" in found["evidence"]
