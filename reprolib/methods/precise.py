@@ -111,7 +111,6 @@ class Adversarial(Stage):
         prior = model.prior or [1 / model.n_clusters] * model.n_clusters
         self.bounds = torch.tensor([*accumulate(prior)][:-1], device=run.device)  # (K - 1,)
         self.eta, self.penalty = model.eta, model.penalty
-        self.moved: dict[str, float] = {}
 
     def batches(self) -> Iterator[Tensor]:
         """Of each iteration, the real samples of its steps of D: indices (n_critic, *copies, batch_size)."""
@@ -138,10 +137,11 @@ class Adversarial(Stage):
                 self.run.set_rate(name, model.learning_rate * (1 - self.t / model.n_iterations))
 
     def move(self, name: str, value: float) -> None:
-        """Set a number that a step reads, on the device, where it is another one: a copy may wait."""
-        if self.moved.get(name) != value:
-            self.hold(name, torch.tensor(value, device=self.run.device))
-            self.moved[name] = value
+        """Set a number that a step reads, on the memory that it has, without a copy from the host, which may wait."""
+        if name in vars(self):
+            getattr(self, name).fill_(value)
+        else:
+            setattr(self, name, torch.full((), value, device=self.run.device))
 
     def imagine(self, n_batches: int) -> tuple[Tensor, Tensor]:
         """Samples (n_batches, *copies, batch_size, ...) that G makes of ids and noise, and the ids."""
