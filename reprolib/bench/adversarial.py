@@ -13,7 +13,6 @@ from torch import Tensor
 
 from reprolib.bench import timing
 from reprolib.bench.steps import WIDTH, count_flops
-from reprolib.methods import precise
 from reprolib.methods.precise import Adversarial, PreciseFeature
 from reprolib.networks.adversarial import PiecewiseLinear
 from reprolib.report.tables import Table
@@ -25,27 +24,23 @@ N_ITERATIONS = PreciseFeature.n_iterations
 QUICK = {"widths": (2,), "size": 10, "repeats": 1}
 
 
-class Usual(Adversarial):
-    """The iteration with second derivatives and a pass of G for each step."""
-
-    def imagine(self, n_batches: int) -> tuple[Tensor, Tensor]:
-        made = [super(Usual, self).imagine(1) for _ in range(n_batches)]
-        return torch.cat([fake for fake, _ in made]), torch.cat([y for _, y in made])
-
-    def criticise(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        ours, precise.penalised = precise.penalised, double_backward
-        try:
-            return super().criticise(real, fake)
-        finally:
-            precise.penalised = ours
-
-
 def double_backward(critic: PiecewiseLinear, points: Tensor, penalty: float | Tensor) -> tuple[Tensor, Tensor]:
-    """As `precise.penalised`, the sum being the penalty itself."""
+    """As `penalised`, the sum being the penalty itself."""
     points = points.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
     slopes = gradient.flatten(1).norm(dim=1)
     return penalty * (slopes - 1).square().mean(), slopes
+
+
+class Usual(Adversarial):
+    """The iteration with second derivatives and a pass of G for each step."""
+
+    def penalise(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        return double_backward(self.run.modules["D"], points, self.penalty)
+
+    def imagine(self, n_batches: int) -> tuple[Tensor, Tensor]:
+        made = [super(Usual, self).imagine(1) for _ in range(n_batches)]
+        return torch.cat([fake for fake, _ in made]), torch.cat([y for _, y in made])
 
 
 def measure(*, widths: tuple[int, ...] = WIDTHS, size: int = BATCH, repeats: int = 5) -> dict[str, Any]:

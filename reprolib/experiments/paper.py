@@ -23,7 +23,7 @@ from reprolib.files import BOOK, load_yaml
 ABOUT = ("load", "source", "reduced", "features", "others")
 # Scores that a published table may hold, as printed
 METRICS = {"acc": "ACC"} | {f"nmi_{mean}": f"NMI ({mean})" for mean in ("geometric", "arithmetic", "max")}
-METRICS |= {"ari": "ARI"}
+METRICS["ari"] = "ARI"
 
 
 class Paper:

@@ -26,7 +26,7 @@ def augment(
     `shift` along each axis, up to this share of the side; `shear`, up to this share of the height from the middle;
     `erasing`, a rectangle within the image, each of its sides up to this share; `flip`, the probability of a mirror
     image, left to right. Bilinear; what comes from outside, or is erased, is 0. `generator` on the device of the
-    images. O(bchw). Carries no gradient.
+    images. O(bchw). Differentiable in the images.
     """
     b, _, h, w = images.shape
     drawn = torch.rand(b, N_DRAWS, generator=generator, device=images.device, dtype=images.dtype)

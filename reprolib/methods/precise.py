@@ -192,7 +192,7 @@ class Adversarial(Stage):
         shares = torch.rand(real.shape[: axis + 1], generator=run.noise, device=run.device)
         shares = shares.reshape(*shares.shape, *[1] * (real.ndim - axis - 1))
         with run.autocast():
-            surrogate, slopes = penalised(run.modules["D"], shares * real + (1 - shares) * fake, self.penalty)
+            surrogate, slopes = self.penalise(shares * real + (1 - shares) * fake)
             values = run.modules["D"](torch.cat([real, fake], axis)).float()
         # of ten outputs the mean, which is a tenth of the critic whose slope is held at 1
         of_real, of_fake = values.mean(-1).chunk(2, -1)  # (*copies, b)
@@ -200,6 +200,10 @@ class Adversarial(Stage):
         self.descend("D", gap + surrogate)
         loss = critic_loss(of_real, of_fake, slopes, self.penalty)
         return {"loss": loss, "distance": -gap * values.shape[-1], "slope": slopes}
+
+    def penalise(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """See `penalised`."""
+        return penalised(self.run.modules["D"], points, self.penalty)
 
     def descend(self, name: str, loss: Tensor) -> None:
         """One step of one network along a loss (*copies,): no gradient of the others is taken."""

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from reprolib.data.made import CENTERS, DEVIATION
+from reprolib.methods import PreciseFeature
 from reprolib.studies import gaussians
 from reprolib.studies.gaussians import on_blobs, study, train
+from reprolib.training.trainer import Run
 
 TINY = dict(n_noise=2, width=1, learning_rate=1e-3, n_iterations=4, log_every=2)
 
@@ -43,6 +45,13 @@ def test_lambda_and_eta_go_to_their_own_copies(monkeypatch):
     after = train(2, **TINY)
     same = [a["distance"] == b["distance"] for a, b in zip(before, after, strict=True)]
     assert same == [True, True, False, False]
+
+
+def test_each_copy_has_the_weights_that_its_row_names():
+    model = PreciseFeature(**gaussians.FIXED | TINY)
+    stack = gaussians.Stack(Run(model, torch.zeros(20, 2)), 2, 2)
+    stack.build()
+    assert (stack.penalty.tolist(), stack.eta.tolist()) == ([1, 1, 100, 100], [1, 1, 10, 10])
 
 
 def test_a_study_goes_on_where_it_was(tmp_path, monkeypatch):
