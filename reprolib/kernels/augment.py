@@ -36,19 +36,26 @@ def augment(
     slant = shear * (2 * slant - 1)
     sign = 1 - 2 * (mirror < flip).to(images.dtype)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    # where a pixel at (x, y) from the middle is read: rotation times shear times mirror; halves of a side are 1
-    matrix = torch.stack(
-        [
-            *(cos * sign, (cos * slant - sin) * (h / w), 2 * shift * (2 * right - 1)),
-            *(sin * sign * (w / h), sin * slant + cos, 2 * shift * (2 * down - 1)),
-        ],
-        1,
-    ).view(b, 2, 3)
+    right, down = (2 * shift * (2 * u - 1) for u in (right, down))
+    matrix = placement(cos, sin, slant, sign, right, down, h, w)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (b, h, w, 2)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     rows, columns = (_within(n, erasing, *box[i : i + 2]) for i, n in ((0, h), (2, w)))
     erased = rows[:, :, None] & columns[:, None]  # (b, h, w)
     return moved.masked_fill(erased[:, None], 0.0)
+
+
+def placement(
+    cos: Tensor, sin: Tensor, slant: Tensor, across: Tensor, right: Tensor, down: Tensor, h: int, w: int
+) -> Tensor:
+    """Where a pixel at (x, y) from the middle is read: matrices (b, 2, 3), halves of a side being 1, as `affine_grid`.
+
+    Rotation times shear times mirror, then moved. All (b,): `cos` and `sin` carry the size of what is read, `across`
+    its width by its height, negative for a mirror image.
+    """
+    return torch.stack(
+        [*(cos * across, (cos * slant - sin) * (h / w), right), *(sin * across * (w / h), sin * slant + cos, down)], 1
+    ).view(-1, 2, 3)
 
 
 def _within(n: int, share: float, length: Tensor, start: Tensor) -> Tensor:
