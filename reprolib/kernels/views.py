@@ -47,8 +47,8 @@ def views(images: Tensor, drawn: Tensor, recipe: Recipe, mean: Tensor, std: Tens
     device. The same numbers give the same views on every device, up to rounding. No gradient. O(bchw).
 
     Unlike torchvision's: crops begin between pixels too, and are read past their edge where the image goes on; colour
-    is changed in one fixed order, and not rounded to 8 bits after each change. Where no crop of TRIES fits, the ratio
-    of the last is clamped. Raises TypeError (dtypes), ValueError (shapes).
+    is changed in one fixed order, and not rounded to 8 bits after each change. Where none of TRIES crops fits, the
+    first keeps its area and its ratio is clamped. Raises TypeError (dtypes), ValueError (shapes).
     """
     _check(images, drawn, mean, std)
     if images.is_cuda and HAS_TRITON:
@@ -73,14 +73,12 @@ def changes(drawn: Tensor, recipe: Recipe, h: int, w: int) -> Changes:
     def within(name: str, low: float, high: float) -> Tensor:
         return low + (high - low) * u[name]
 
+    # logarithms of the area and of the width by the height, in shares of the image's sides: (b, TRIES), then (b,)
     low, high = (math.log(side * h / w) for side in recipe.ratio)
-    for k in reversed(range(TRIES)):
-        # logarithms; a shape is the width by the height, as shares of the image's sides
-        new_area, new_shape = within(f"area {k}", *recipe.crop).log(), within(f"ratio {k}", low, high)
-        if k == TRIES - 1:
-            area, shape = new_area, new_shape
-        fit = new_shape.abs() <= -new_area if recipe.fits else torch.ones_like(new_area, dtype=torch.bool)
-        area, shape = torch.where(fit, new_area, area), torch.where(fit, new_shape, shape)
+    areas = (recipe.crop[0] + (recipe.crop[1] - recipe.crop[0]) * drawn[:, : 2 * TRIES : 2]).log()
+    shapes = low + (high - low) * drawn[:, 1 : 2 * TRIES : 2]
+    first = (shapes.abs() <= (-areas if recipe.fits else math.inf)).int().argmax(1, keepdim=True)  # else 0
+    area, shape = (x.gather(1, first)[:, 0] for x in (areas, shapes))
     if recipe.fits:
         shape = shape.clamp(area, -area)
     width, height = ((area + shape) / 2).exp(), ((area - shape) / 2).exp()

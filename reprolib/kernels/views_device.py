@@ -159,9 +159,9 @@ def views_kernel(
     n = tl.program_id(0).to(tl.int64)
     u = drawn + n * _N_DRAWS
     # as `views.changes`
-    area = tl.log(_within(u, 2 * _TRIES - 2, crop_low, crop_high))
-    shape = _within(u, 2 * _TRIES - 1, shape_low, shape_high)
-    for k in tl.static_range(1, _TRIES + 1):
+    area = tl.log(_within(u, 0, crop_low, crop_high))
+    shape = _within(u, 1, shape_low, shape_high)
+    for k in tl.static_range(1, _TRIES + 1):  # from the last to the first, which stays where none fits
         new_area = tl.log(_within(u, 2 * (_TRIES - k), crop_low, crop_high))
         new_shape = _within(u, 2 * (_TRIES - k) + 1, shape_low, shape_high)
         fits = (tl.abs(new_shape) <= -new_area) | (not FITS)

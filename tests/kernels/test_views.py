@@ -71,8 +71,8 @@ def clipped(value):
 
 
 def sides(u, recipe, h, w):
-    """Width and height of the crop in pixels, and whether one of the three fits."""
-    for k in range(3):
+    """Width and height in pixels of the first of three crops that fits, else of the first, its ratio clamped."""
+    for k in (0, 1, 2, 0):
         area = h * w * between(u[f"area {k}"], *recipe.crop)
         ratio = math.exp(between(u[f"ratio {k}"], *map(math.log, recipe.ratio)))
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
