@@ -15,9 +15,11 @@ from torch import Tensor
 from reprolib.bench import steps
 from reprolib.bench.timing import gemm_ceiling
 from reprolib.bench.timing import measure as smallest
+from reprolib.bench.views import cost as cost_of_views
 from reprolib.experiments.machine import machine
 from reprolib.kernels.knn import cost, knn
 from reprolib.kernels.pairwise import pairwise_loss
+from reprolib.kernels.views import RECIPES, draw, vectorised, views
 from reprolib.methods import JULE
 from reprolib.report.tables import Table
 from reprolib.training.trainer import Run, Stage, Steps
@@ -25,7 +27,14 @@ from reprolib.training.trainer import Run, Stage, Steps
 K, N_CLUSTERS = 20, 10
 BLOCK = 4096  # rows of a plain search that are compared at once: 1.1 GB of distances at 70,000
 ROUND_SECONDS = 0.03  # of calls between two events
-QUICK = {"searches": ((256, 16),), "batches": (50,), "sides": (16,), "size": 16}
+VIEWS = (("digits", (1024, 1, 28, 28)), ("simclr", (1024, 3, 32, 32)), ("simclr", (256, 3, 96, 96)))
+QUICK = {
+    "searches": ((256, 16),),
+    "batches": (50,),
+    "pictures": (("simclr", (8, 3, 8, 8)),),
+    "sides": (16,),
+    "size": 16,
+}
 PLAIN, COMPILED = "plain PyTorch", "torch.compile"
 MEMBERS = (*steps.MEMBERS, "JULE")
 
@@ -35,12 +44,13 @@ def measure(
     device: str = "cuda",
     searches: tuple[tuple[int, int], ...] = ((8_192, 160), (65_536, 160), (65_536, 784)),
     batches: tuple[int, ...] = (500, 10_000),
+    pictures: tuple[tuple[str, tuple[int, ...]], ...] = VIEWS,
     sides: tuple[int, ...] = (28,),
     size: int = 500,
 ) -> dict[str, Any]:
-    """Seconds of k-NN searches (n, d), pair losses of `batches` and training steps on `size` images; printed too.
+    """Seconds of k-NN searches (n, d), pair losses of `batches`, views of `pictures` and training steps; printed too.
 
-    Returns {"device", "rates": FLOP/s by precision and bytes/s, "kernels": {name: {way: s, "floor": s}}, "steps":
+    A step is one on `size` images. Returns {"device", "rates": FLOP/s by precision and bytes/s, "kernels": {name: {way: s, "floor": s}}, "steps":
     {"16x16": {name: {precision: {"eager": s, "captured": s}, "flops": FLOPs}}}}; a way that fails is told as text.
     """
     on = torch.device(device)
@@ -68,6 +78,17 @@ def measure(
             ways[COMPILED] = partial(_with_gradient, torch.compile(plain_pairs), q)
         floor = max(4 * b * b * N_CLUSTERS / rates["float32"], 8 * b * N_CLUSTERS / rates["copy"])
         found["kernels"][f"pair loss and gradient, {b:,} rows"] = _ways(ways, on) | {"floor": floor}
+    for name, shape in pictures:
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, device=on)
+        half = torch.full(shape[1:2], 0.5, device=on)
+        given = images, draw(len(images), device=on), RECIPES[name], half, half
+        ways = {"ours": partial(views, *given), PLAIN: partial(vectorised, *given)}
+        if compiles:
+            ways[COMPILED] = partial(torch.compile(vectorised), *given)
+        needs = cost_of_views(*shape)
+        floor = max(needs["flops"] / rates["float32"], needs["bytes"] / rates["copy"])
+        shown = "x".join(map(str, shape[1:]))
+        found["kernels"][f"views, {name}, {shape[0]:,} of {shown}"] = _ways(ways, on) | {"floor": floor}
     print(f"\n{kernels_table(found)}", flush=True)
     return found
 

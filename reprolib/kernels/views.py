@@ -55,15 +55,20 @@ def views(images: Tensor, drawn: Tensor, recipe: Recipe, mean: Tensor, std: Tens
         from reprolib.kernels.views_device import views_device
 
         return views_device(images, drawn, recipe, mean, std)
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        h, w = images.shape[2:]
-        how = changes(drawn, recipe, h, w)
-        pixels = _recolour(_read(images, how), how, recipe)  # (b, c, h, w), 0 to 1
-        pixels = pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
-        if recipe.cutout:
-            rows, columns = (_within(n, begin, how.side) for n, begin in ((h, how.top), (w, how.left)))
-            pixels.masked_fill_((rows[:, :, None] & columns[:, None])[:, None], 0.0)
-        return pixels.contiguous(memory_format=torch.channels_last)
+    return vectorised(images, drawn, recipe, mean, std)
+
+
+@torch.no_grad()
+def vectorised(images: Tensor, drawn: Tensor, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
+    """As `views`, in PyTorch alone."""
+    h, w = images.shape[2:]
+    how = changes(drawn, recipe, h, w)
+    pixels = _recolour(_read(images, how), how, recipe)  # (b, c, h, w), 0 to 1
+    pixels = pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+    if recipe.cutout:
+        rows, columns = (_within(n, begin, how.side) for n, begin in ((h, how.top), (w, how.left)))
+        pixels.masked_fill_((rows[:, :, None] & columns[:, None])[:, None], 0.0)
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def changes(drawn: Tensor, recipe: Recipe, h: int, w: int) -> Changes:
