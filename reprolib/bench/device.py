@@ -50,8 +50,9 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds of k-NN searches (n, d), pair losses of `batches`, views of `pictures` and training steps; printed too.
 
-    A step is one on `size` images. Returns {"device", "rates": FLOP/s by precision and bytes/s, "kernels": {name: {way: s, "floor": s}}, "steps":
-    {"16x16": {name: {precision: {"eager": s, "captured": s}, "flops": FLOPs}}}}; a way that fails is told as text.
+    A step is one on `size` images. Returns {"device", "rates": FLOP/s by precision and bytes/s, "kernels": {name:
+    {way: s, "floor": s}}, "steps": {"16x16": {name: {precision: {"eager": s, "captured": s}, "flops": FLOPs}}}}; a way
+    that fails is told as text.
     """
     on = torch.device(device)
     compiles = on.type == "cuda"  # half a minute each on the CPU

@@ -193,11 +193,11 @@ def views_kernel(
     red, green, blue = _read(image, strides, matrix, (width, height), brightness, offsets, C, H, W)
     mean_grey = 0.0
     if CONTRAST:
-        total = tl.where(offsets < H * W, _grey(red, green, blue, C), 0.0)
+        total = _grey(red, green, blue, C)  # 0 past the last pixel
         for start in range(BLOCK, H * W, BLOCK):
             pixel = start + offsets
             red, green, blue = _read(image, strides, matrix, (width, height), brightness, pixel, C, H, W)
-            total += tl.where(pixel < H * W, _grey(red, green, blue, C), 0.0)
+            total += _grey(red, green, blue, C)
         mean_grey = tl.sum(total) / (H * W)
     for start in range(0, H * W, BLOCK):
         pixel = start + offsets
