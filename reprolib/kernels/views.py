@@ -157,7 +157,7 @@ def _recolour(x: Tensor, how: Changes, recipe: Recipe) -> Tensor:
         x = _blend(_grey(x), x, factor["saturation"])
     if recipe.jitter and recipe.hue != (0, 0):
         x = _turn(x, how.hue[:, None, None])
-    return torch.where(how.grey[:, None, None, None], _grey(x), x) if recipe.grey else x
+    return torch.where(how.grey[:, None, None, None], _grey(x), x, out=x) if recipe.grey else x
 
 
 def _grey(x: Tensor) -> Tensor:
@@ -169,11 +169,12 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def _blend(other: Tensor, x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(other, x, factor).clamp_(0, 1)
+    """Of x (b, c, h, w), in place."""
+    return torch.lerp(other, x, factor, out=x).clamp_(0, 1)
 
 
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
-    """Colours (b, 3, h, w) with their hue turned by `turns` (b, 1, 1); value and saturation stay.
+    """Colours (b, 3, h, w) with their hue turned by `turns` (b, 1, 1), in place; value and saturation stay.
 
     Over the six parts of the hue each channel is a trapezium between the smallest and the largest of the three.
     """
@@ -184,8 +185,10 @@ def _turn(x: Tensor, turns: Tensor) -> Tensor:
     part += torch.where(green == top, 2.0, 4.0)
     part = torch.where(red == top, (green - blue) / chroma.clamp(min=1e-12), part)
     part = part.add_(6 * turns).remainder_(6)
-    red, green, blue = (part - 3).abs_().sub_(1), 2 - (part - 2).abs_(), 2 - (part - 4).abs_()
-    return torch.stack([red, green, blue], 1).clamp_(0, 1).mul_(chroma[:, None]).add_(bottom[:, None])
+    torch.sub(part, 3, out=red).abs_().sub_(1)
+    for channel, middle in ((green, 2), (blue, 4)):
+        torch.sub(part, middle, out=channel).abs_().neg_().add_(2)
+    return x.clamp_(0, 1).mul_(chroma[:, None]).add_(bottom[:, None])
 
 
 def _within(n: int, begin: Tensor, side: Tensor) -> Tensor:
