@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from reprolib.checks import pick_device
+from reprolib.training import distributed
 from reprolib.training.capture import CapturedSteps, reproducible
 from reprolib.training.checkpoint import CheckpointError, File, load_checkpoint, save_checkpoint
 from reprolib.training.monitor import Report
@@ -128,11 +129,13 @@ class Run:
 
         FloatingPointError for a loss that is not finite, CheckpointError for a damaged or another run's file.
         """
+        distributed.wait()  # of several processes, the first has written all of before,
         self._restore(stages)
+        distributed.wait()  # and writes again when all have read
         known = self.numbers.get("devices", [])
         self.numbers["devices"] = [*dict.fromkeys([*known, self.device.type])]  # a checkpoint may come from another
         total, done = sum(stage.epochs for stage in stages), len(self.history)
-        shown = tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose)
+        shown = tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose or distributed.rank() > 0)
         with shown as bar, reproducible() if self.on_cuda else nullcontext():
             for stage in stages[self.at :]:
                 bar.set_description(stage.name)
@@ -152,7 +155,7 @@ class Run:
 
     def tell(self, report: Callable[..., Report], *parts: Any) -> None:
         """Give the monitor, if there is one, report(*parts)."""
-        if self.monitor is not None:
+        if self.monitor is not None and distributed.rank() == 0:
             self.monitor(report(*parts))
 
     def steps_of(self, stage: Stage) -> "Steps":
@@ -166,6 +169,7 @@ class Run:
         stage.begin_epoch()
         self.modules.train()
         sums, n_batches = self.steps.epoch()
+        distributed.average(self.modules.buffers())
         told = stage.summary(sums, n_batches)
         if n_batches and not math.isfinite(told["loss"]):
             where = f"{told['loss']} in stage {stage.name!r}, epoch {self.epoch}"
@@ -186,9 +190,11 @@ class Run:
         return self.modules[name]
 
     def descend(self, optimizer: str, loss: Tensor) -> None:
-        """One step of an optimizer along the gradient of a loss."""
+        """One step of an optimizer along the gradient of a loss, of several processes along that of the mean loss."""
         self.optimizers[optimizer].zero_grad(set_to_none=True)
         loss.backward()
+        groups = self.optimizers[optimizer].param_groups
+        distributed.average(weight.grad for group in groups for weight in group["params"])
         self.optimizers[optimizer].step()
 
     def adam(self, parameters: Any, **options: Any) -> torch.optim.Adam:
@@ -244,7 +250,9 @@ class Run:
             self.saved = time.perf_counter()
 
     def _write(self, path: File, key: str | None = None) -> None:
-        """With the `key` of a checkpoint; what is shared has none, and no optimizers."""
+        """With the `key` of a checkpoint; what is shared has none, and no optimizers. The first process alone does."""
+        if distributed.rank():
+            return
         tensors = {f"tensor.{name}": value for name, value in self.tensors.items()}
         tensors |= {f"module.{name}": value for name, value in self.modules.state_dict().items()}
         tensors |= {"generator": self.generator.get_state(), "noise": self.noise.get_state()}
@@ -311,6 +319,7 @@ class Steps:
                     self.captured(batch, self.stage.branch())
                 else:
                     self._take(batch)
+        distributed.average(self.sums.values())
         return {name: float(value) for name, value in self.sums.items()}, n_batches
 
     def _take(self, batch: Tensor) -> None:

@@ -1,0 +1,83 @@
+"""Several processes on each batch: all hold the same networks, each takes its part, and they step together.
+
+A script that torchrun starts calls `torch.distributed.init_process_group()`, and on GPUs `torch.cuda.set_device` with
+its LOCAL_RANK, then fits as ever: the trainer averages gradients, losses and the buffers of networks, and the first
+process alone writes. All draw the same numbers on the host, for whole batches. Batch statistics are those of a part.
+Without a process group everything here gives back what it takes.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def part(whole: Tensor, axis: int = 0) -> Tensor:
+    """This process's part of a whole along an axis: all are of one size, and what is left over is left out.
+
+    ValueError where there are fewer than processes.
+    """
+    own = whole.shape[axis] // size()
+    if not own:
+        raise ValueError(f"{whole.shape[axis]} samples are too few for {size()} processes: start fewer")
+    return whole.narrow(axis, rank() * own, own)
+
+
+def gathered(own: Tensor, axis: int = 0) -> Tensor:
+    """The whole of which each process has a part of one shape, put together along an axis; differentiable once.
+
+    The gradient is the sum over the losses of all processes: once averaged, gradients are those of the mean loss. Two
+    views of each image, (2 b, d) for the b of this process, are gathered as (2, b, d) along axis 1.
+    """
+    return own if size() == 1 else torch.cat(_Gathered.apply(own.contiguous()).unbind(), axis)
+
+
+@torch.no_grad()
+def average(tensors: Iterable[Tensor | None]) -> None:
+    """Set floating-point tensors to their means over the processes, in one message; others and None are left alone."""
+    if size() == 1:
+        return
+    each = [tensor for tensor in tensors if tensor is not None and tensor.is_floating_point()]
+    if not each:
+        return
+    joined = torch.cat([tensor.ravel() for tensor in each])
+    dist.all_reduce(joined)
+    joined /= size()
+    for tensor, mean in zip(each, joined.split([tensor.numel() for tensor in each]), strict=True):
+        tensor.copy_(mean.view(tensor.shape))
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if size() > 1:
+        dist.barrier()
+
+
+class _Gathered(torch.autograd.Function):
+    """Parts (...) to (processes, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(size())]
+        dist.all_gather(parts, own)
+        return torch.stack(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[rank()]
