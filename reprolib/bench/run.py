@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reprolib.bench import adversarial, device, steps, views
+from reprolib.bench import adversarial, contrastive, device, steps, views
 from reprolib.bench.classical import beside_peers
 from reprolib.checks import check_name
 from reprolib.experiments.machine import machine
@@ -24,6 +24,7 @@ BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "growth": (partial(beside_peers, dataset="mnist", halved=True), DIGITS),
     "family": (steps.measure, steps.QUICK),
     "adversarial": (adversarial.measure, adversarial.QUICK),
+    "contrastive": (contrastive.measure, contrastive.QUICK),
     "views": (views.measure, views.QUICK),
     "device": (device.measure, device.QUICK),
 }
