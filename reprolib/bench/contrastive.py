@@ -26,7 +26,7 @@ Loss = Callable[[Tensor, Tensor, float], Tensor]
 def plain_loss(z: Tensor, votes: Tensor, temperature: float) -> Tensor:
     """As `contrastive_loss`, mean over anchors, by an N x N matrix and autograd."""
     unit = F.normalize(z, dim=1)
-    itself = torch.eye(len(z), dtype=torch.bool)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     logits = (unit @ unit.T / temperature).masked_fill(itself, -math.inf)
     label = votes.repeat(2, 1)  # (N, e)
     positive = (label[:, None] == label).all(2) & ~itself
@@ -61,13 +61,18 @@ def step(loss: Loss, z: Tensor, votes: Tensor) -> Callable[[], object]:
     return lambda: torch.autograd.grad(loss(z, votes, TEMPERATURE), z)
 
 
+def flops(n: int) -> int:
+    """Operations of the three products of a loss of n vectors and its gradient."""
+    return 6 * n * n * D
+
+
 def table(found: dict[str, Any]) -> Table:
     """What `measure` found: seconds, their ratio, the share of the floor, MiB."""
     rows = []
     for n, kinds in found["sizes"].items():
         for kind, entry in kinds.items():
             ours, plain = (entry[name]["seconds"] for name in ("ours", "plain"))
-            share = 6 * int(n) ** 2 * D / found["rate"] / ours
+            share = flops(int(n)) / found["rate"] / ours
             memory = ["" if e["peak_mb"] is None else f"{e['peak_mb']:.0f}" for e in (entry["ours"], entry["plain"])]
             rows.append(
                 [f"{int(n):,}", kind, f"{ours:.4f}", f"{plain:.4f}", f"{plain / ours:.1f}", f"{share:.2f}", *memory]

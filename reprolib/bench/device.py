@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reprolib.bench import steps
+from reprolib.bench import contrastive, steps
 from reprolib.bench.timing import gemm_ceiling
 from reprolib.bench.timing import measure as smallest
 from reprolib.bench.views import cost as cost_of_views
 from reprolib.experiments.machine import machine
+from reprolib.kernels.contrastive import contrastive_loss
 from reprolib.kernels.knn import cost, knn
 from reprolib.kernels.pairwise import pairwise_loss
 from reprolib.kernels.views import RECIPES, draw, vectorised, views
@@ -31,6 +32,7 @@ VIEWS = (("digits", (1024, 1, 28, 28)), ("simclr", (1024, 3, 32, 32)), ("simclr"
 QUICK = {
     "searches": ((256, 16),),
     "batches": (50,),
+    "pairs": (64,),
     "pictures": (("simclr", (8, 3, 8, 8)),),
     "sides": (16,),
     "size": 16,
@@ -44,11 +46,13 @@ def measure(
     device: str = "cuda",
     searches: tuple[tuple[int, int], ...] = ((8_192, 160), (65_536, 160), (65_536, 784)),
     batches: tuple[int, ...] = (500, 10_000),
+    pairs: tuple[int, ...] = contrastive.SIZES,
     pictures: tuple[tuple[str, tuple[int, ...]], ...] = VIEWS,
     sides: tuple[int, ...] = (28,),
     size: int = 500,
 ) -> dict[str, Any]:
-    """Seconds of k-NN searches (n, d), pair losses of `batches`, views of `pictures` and training steps; printed too.
+    """Seconds of k-NN searches (n, d), pair losses of `batches`, contrastive losses of `pairs`, views of `pictures` and
+    training steps; printed too.
 
     A step is one on `size` images. Returns {"device", "rates": FLOP/s by precision and bytes/s, "kernels": {name:
     {way: s, "floor": s}}, "steps": {"16x16": {name: {precision: {"eager": s, "captured": s}, "flops": FLOPs}}}}; a way
@@ -79,6 +83,15 @@ def measure(
             ways[COMPILED] = partial(_with_gradient, torch.compile(plain_pairs), q)
         floor = max(4 * b * b * N_CLUSTERS / rates["float32"], 8 * b * N_CLUSTERS / rates["copy"])
         found["kernels"][f"pair loss and gradient, {b:,} rows"] = _ways(ways, on) | {"floor": floor}
+    for n in pairs:
+        z = torch.randn(n, contrastive.D, device=on, requires_grad=True)
+        votes = torch.randint(contrastive.CLUSTERS, (n // 2, 1), device=on).repeat(1, contrastive.MODELS)
+        ways = {"ours": contrastive.step(contrastive_loss, z, votes)}
+        ways[PLAIN] = contrastive.step(contrastive.plain_loss, z, votes)
+        if compiles:
+            ways[COMPILED] = contrastive.step(torch.compile(contrastive.plain_loss), z, votes)
+        floor = max(contrastive.flops(n) / rates["float32"], 8 * n * contrastive.D / rates["copy"])
+        found["kernels"][f"contrastive loss and gradient, {n:,} vectors"] = _ways(ways, on) | {"floor": floor}
     for name, shape in pictures:
         images = torch.randint(0, 256, shape, dtype=torch.uint8, device=on)
         half = torch.full(shape[1:2], 0.5, device=on)
