@@ -45,6 +45,10 @@ class Report:
         row = {"period": self.period, "n_clusters": self.n_clusters, "stage": self.stage}
         return row if self.q is None else row | {"isolated": isolated(self.q, self.similarity)}
 
+    def judged(self, labels: np.ndarray) -> dict[str, float]:
+        """What the classes (n,) tell of this report beside the scores of its labels."""
+        return {}
+
     def arrays(self, points: np.ndarray) -> dict[str, np.ndarray]:
         """What a figure needs of some points (m,): both spaces, and the largest q of all samples."""
         found = {f"u_{self.stage}": self.embedding[points]}
@@ -91,7 +95,7 @@ class Log:
     def __call__(self, report: Report) -> None:
         row = report.row()
         if self.labels is not None:
-            row |= metrics.summary(self.labels, report.labels)
+            row |= metrics.summary(self.labels, report.labels) | report.judged(self.labels)
         # a run killed between two files reports a stage again
         self.reports = [r for r in self.reports if r["period"] != report.period] + [row]
         if self.figure:

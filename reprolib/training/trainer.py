@@ -36,11 +36,12 @@ class Stage:
     and replayed, so it works on the same tensors each time; what the host decides from step to step is `schedule`'s,
     and `branch` names the way that a step takes. `report_every`: epochs between two `report()`s to the monitor, the
     last one always told; 0 for none. `shared`: the parameters that alone decide what the stage leaves, if other
-    methods may take it over.
+    methods may take it over. `skipped`: left out, by what `run.numbers` says when it would begin.
     """
 
     name, report_every = "stage", 0
     shared: tuple[str, ...] = ()
+    skipped = False
 
     def __init__(self, run: "Run", epochs: int) -> None:
         self.run, self.model, self.epochs = run, run.model, epochs
@@ -138,6 +139,9 @@ class Run:
         shown = tqdm(total=total, initial=done, unit="epoch", disable=not self.model.verbose or distributed.rank() > 0)
         with shown as bar, reproducible() if self.on_cuda else nullcontext():
             for stage in stages[self.at :]:
+                if stage.skipped:
+                    self.at += 1
+                    continue
                 bar.set_description(stage.name)
                 if self.epoch == 0:
                     stage.build()
@@ -277,9 +281,11 @@ class Run:
             said = "was written with other data or parameters: delete it, or name another"
             raise CheckpointError(f"{path} {said}")
         self.at, self.epoch, self.history = state["at"], state["epoch"], state["history"]
+        self.numbers |= state["numbers"]  # which say what is skipped
         # a stage that has not begun is built when it does
         for stage in stages[: self.at + (self.epoch > 0)]:
-            stage.build()
+            if not stage.skipped:
+                stage.build()
         self.modules.load_state_dict(under(tensors, "module."))
         for name, optimizer in self.optimizers.items():
             held = optimizer.state_dict()
@@ -296,7 +302,7 @@ class Run:
         noise = tensors.get("noise", tensors["generator"])
         if self.on_cuda and noise.shape == self.noise.get_state().shape:  # else it comes from a CPU
             self.noise.set_state(noise)
-        self.numbers |= state["numbers"]
+        self.numbers |= state["numbers"]  # again: a stage may have set some when it was built
 
 
 class Steps:
