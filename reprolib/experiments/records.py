@@ -95,7 +95,7 @@ def record(
     entry = {
         "schema": SCHEMA,
         **{key: setting[key] for key in SETTING},
-        "metrics": _scores(setting["task"], stored, assignments),
+        "metrics": _scores(setting, stored, assignments),
         "history": list(history),
         "seconds": {k: round(float(v), 3) for k, v in seconds.items()},
         "peak_memory_mb": peak_memory_mb(),
@@ -175,7 +175,7 @@ def rescore(entry: Mapping[str, Any], images: Any = None) -> dict[str, dict[str,
         check_version(entry, images)
         if images.labels is not None and not np.array_equal(stored.get("y"), images.labels):
             raise ValueError(f"the labels in {entry['assignment']} are not the data set's labels.")
-    return _scores(entry["task"], stored, entry["metrics"])
+    return _scores(entry, stored, entry["metrics"])
 
 
 def told(entry: Mapping[str, Any]) -> str:
@@ -186,12 +186,15 @@ def told(entry: Mapping[str, Any]) -> str:
     return f"{', '.join(told) or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
 
 
-def _scores(task: str, stored: Mapping[str, np.ndarray], results: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Scores by result, none without labels."""
-    found, y = {}, stored.get("y")
-    for name in results if y is not None else ():
-        right = {"accuracy": float(np.mean(stored[name] == y))}
-        scores = right if task == "classification" else metrics.summary(y, stored[name])
+def _scores(
+    setting: Mapping[str, Any], stored: Mapping[str, np.ndarray], results: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Scores by result, none without labels; of the images that were not learned from, where there are some."""
+    found, first = {}, setting["parameters"].get("n_train", 0)
+    for name in results if "y" in stored else ():
+        y, ids = (stored[k][first if first < len(stored[k]) else 0 :] for k in ("y", name))
+        right = {"accuracy": float(np.mean(ids == y))}
+        scores = right if setting["task"] == "classification" else metrics.summary(y, ids)
         found[name] = {metric: round(value, DECIMALS) for metric, value in scores.items()}
     return found
 

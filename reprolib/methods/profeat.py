@@ -10,7 +10,6 @@ from reprolib.kernels.contrastive import well_connected
 from reprolib.methods.base import Count, Natural, Positive, Weight
 from reprolib.methods.scan import SCAN
 from reprolib.methods.simclr import Contrast, Features, unit_features
-from reprolib.methods.starts import kmeans_start
 from reprolib.training.trainer import Run, Stage, as_numpy
 
 
@@ -37,8 +36,9 @@ class Refine(Contrast):
         votes = torch.stack([run.tensors[f"labels.{e}"] for e in range(model.ensemble)], 1)  # (n, E)
         sure = run.tensors["confidence.0"] > model.t_s if model.ensemble == 1 else torch.ones_like(votes[:, 0] > 0)
         run.tensors |= {"votes": votes, "sure": sure}
-        share = float(sure.double().mean())
-        largest = float(torch.bincount(votes[sure, 0], minlength=1).max() / sure.sum().clamp_min(1))
+        share = float(sure[: self.n].double().mean())
+        shares = torch.bincount(votes[: self.n, 0][sure[: self.n]], minlength=model.n_clusters)
+        largest = float(shares.max() / shares.sum().clamp_min(1))
         if share < model.round_from or largest > model.round_largest:
             self.stop(
                 f"left out with all later ones: {share:.1%} of the images have a probability above t_s={model.t_s}, "
@@ -58,7 +58,7 @@ class Refine(Contrast):
     @torch.no_grad()
     def report(self) -> Features:
         latent = as_numpy(unit_features(self))
-        labels, _ = kmeans_start(latent, self.model.n_clusters, self.run.seed)
+        labels = self.model.by_kmeans(latent, self.run.seed)
         return Features(self.name, self.period(), labels, latent)
 
 

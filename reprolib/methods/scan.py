@@ -17,7 +17,7 @@ from reprolib import metrics
 from reprolib.kernels.knn import knn
 from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight
 from reprolib.methods.simclr import Budgeted, Features, SimCLR, over_images, standardized, unit_features
-from reprolib.methods.starts import centers_of, kmeans_start
+from reprolib.methods.starts import centers_of
 from reprolib.networks.resnet import Classifier
 from reprolib.training.trainer import Run, Stage, as_numpy, under
 
@@ -83,7 +83,7 @@ class Clustered(Budgeted):
     def summary(self, sums: Mapping[str, float], n_batches: int) -> dict[str, float]:
         """Means of the steps, `signs`, and the agreement with the round before, where there was one."""
         q = self.assigned()
-        told = super().summary(sums, n_batches) | signs(q, self.model.t_f)
+        told = super().summary(sums, n_batches) | signs(q[: self.n], self.model.t_f)
         if self.round:
             before = as_numpy(self.run.tensors[f"before.{self.member}"])
             told["agreement"] = metrics.accuracy(before, as_numpy(q.argmax(1)))
@@ -124,21 +124,21 @@ class Scan(Clustered):
         if self.round:
             run.tensors[f"before.{self.member}"] = run.tensors[f"labels.{self.member}"].clone()
         found = unit_features(self)
-        mined = found
+        mined = found  # (n, d)
         if model.mined_in == "projection":
             both = lambda images: self.module("p")(self.module("g")(images))  # noqa: E731
             mined = F.normalize(over_images(run, both), dim=1)
-        neighbors = knn(mined, min(model.n_neighbors, len(mined) - 1))[1]  # (n, M)
-        itself = torch.arange(len(mined), device=neighbors.device)[:, None]
+        neighbors = knn(mined[: self.n], min(model.n_neighbors, self.n - 1))[1]  # (n, M)
+        itself = torch.arange(self.n, device=neighbors.device)[:, None]
         run.tensors[f"neighbors.{self.member}"] = torch.cat([itself, neighbors], 1).int().to(run.device)
         if self.round == self.member == 0:
             latent = as_numpy(found)
-            labels = kmeans_start(latent, model.n_clusters, run.seed)[0]
+            labels = model.by_kmeans(latent, run.seed)
             run.tensors["result.kmeans"] = torch.from_numpy(labels)
             seen = {"neighbors": as_numpy(neighbors)}
             run.tell(lambda: Features("pretext", 0, labels, latent, **seen))
         if model.head != "random":
-            self.place_head(found)
+            self.place_head(found[: self.n])
 
     def place_head(self, found: Tensor) -> None:
         """Set the head to tell features by their nearest center, as sure as their distances from it: ours.
@@ -147,7 +147,7 @@ class Scan(Clustered):
         """
         run, model = self.run, self.model
         labels, _ = centers_of(model.head, as_numpy(found), model.n_clusters, run.seed)
-        features = over_images(run, self.module("f").embedding)  # (n, d)
+        features = over_images(run, self.module("f").embedding)[: self.n]  # (n, d)
         ids = torch.from_numpy(labels).to(run.device).long()
         member = F.one_hot(ids, model.n_clusters).float()  # (n, K)
         centers = (member.T @ features) / member.sum(0)[:, None]  # no cluster of a start is empty
@@ -174,7 +174,7 @@ class Scan(Clustered):
 
     def end(self) -> None:
         super().end()
-        found, even = signs(self.assigned(), self.model.t_f), math.log(self.model.n_clusters)
+        found, even = signs(self.assigned()[: self.n], self.model.t_f), math.log(self.model.n_clusters)
         if found["entropy"] < COLLAPSED * even:
             self.stop(
                 f"the clusters have collapsed, the largest has {found['largest']:.0%} of the images (entropy of the "
@@ -195,7 +195,7 @@ class SelfLabel(Clustered):
 
     def begin(self) -> None:
         run, model = self.run, self.model
-        first = signs(self.assigned(), model.t_f)
+        first = signs(self.assigned()[: self.n], model.t_f)
         run.numbers["first signs"] = first
         self.keep_network()
         if first["confident"] < model.label_from:

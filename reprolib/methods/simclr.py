@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from sklearn.metrics import pairwise_distances_argmin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprolib.data.images import as_pixels
 from reprolib.kernels.contrastive import contrastive_loss
 from reprolib.kernels.views import RECIPES, draw, views
-from reprolib.methods.base import BatchSize, Count, OfImages, Positive, TrainedEstimator, Weight
+from reprolib.methods.base import BatchSize, Count, Natural, OfImages, Positive, TrainedEstimator, Weight, check_count
 from reprolib.methods.starts import kmeans_start
 from reprolib.networks.resnet import Projection, ResNet
 from reprolib.training.monitor import Report
@@ -36,14 +37,15 @@ def cosine(t: int, total: int, rate: float) -> float:
 
 
 class Budgeted(Stage):
-    """A stage of `n_steps` steps on whole batches: an epoch is a pass over the images, the last one cut short.
+    """A stage of `n_steps` steps on whole batches: an epoch is a pass over n images, the last one cut short.
 
     It is that of a `member` of an ensemble in a `round` of ProFeat, from 0. No round follows one that was stopped.
     """
 
     def __init__(self, run: Run, n_steps: int, batch_size: int, round: int = 0, member: int = 0) -> None:
-        self.size = max(min(batch_size, len(run.inputs)), 1)
-        self.n_batches, self.n_steps = max(len(run.inputs) // self.size, 1), n_steps
+        self.n = run.model.n_train or len(run.inputs)
+        self.size = max(min(batch_size, self.n), 1)
+        self.n_batches, self.n_steps = max(self.n // self.size, 1), n_steps
         self.round, self.member = round, member
         super().__init__(run, -(-n_steps // self.n_batches))
 
@@ -80,7 +82,7 @@ class Budgeted(Stage):
         return self.run.modules[f"{kind}{self.member}"]
 
     def batches(self) -> Iterator[Tensor]:
-        order = torch.randperm(len(self.run.inputs), generator=self.run.generator).to(self.run.inputs.device)
+        order = torch.randperm(self.n, generator=self.run.generator).to(self.run.inputs.device)
         left = self.n_steps - self.run.epoch * self.n_batches
         return iter(order.split(self.size)[: min(self.n_batches, left)])
 
@@ -151,7 +153,7 @@ class Features(Report):
         """Share of neighbours of the same class."""
         if self.neighbors is None:
             return {}
-        return {"purity": float((labels[self.neighbors] == labels[:, None]).mean())}
+        return {"purity": float((labels[self.neighbors] == labels[: len(self.neighbors), None]).mean())}
 
 
 def over_images(run: Run, network: Callable[[Tensor], Tensor]) -> Tensor:
@@ -196,6 +198,7 @@ class SimCLR(OfImages, TrainedEstimator):
     weight_decay: Weight = 1e-4
     anchors: Literal["both", "first"] = "both"  # views that equation 1 looks from; the released code's are the first
     reduction: Literal["anchor", "pair", "sum"] = "anchor"  # of equation 1, printed as a sum
+    n_train: Natural = 0  # the first images, to learn from; the others are assigned alone, and scored. 0 for all
     VARIANTS: ClassVar = {"paper": {}, "released": {"anchors": "first"}}
 
     @staticmethod
@@ -211,6 +214,13 @@ class SimCLR(OfImages, TrainedEstimator):
             pixels = np.rint(255 * pixels).astype(np.uint8)
         return torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
 
+    def inputs(self, X: Any) -> Tensor:
+        inputs = super().inputs(X)
+        if self.n_train > len(inputs):
+            raise ValueError(f"n_train={self.n_train} is more than the {len(inputs)} images: 0 takes all")
+        check_count(self.n_train or len(inputs), self.n_clusters)
+        return inputs
+
     def embedding(self, channels: int, generator: torch.Generator | None = None) -> ResNet:
         """An untrained g."""
         return ResNet(channels, self.network, self.width, self.stem, generator)
@@ -218,10 +228,11 @@ class SimCLR(OfImages, TrainedEstimator):
     def moments(self, run: Run) -> tuple[Tensor, Tensor]:
         """Mean and deviation (c,) of the images by channel, in [0, 1], kept with the run."""
         if "mean" not in run.tensors:
-            sums = [part.double().div_(255) for part in run.inputs.split(ROWS)]
-            mean = sum(part.sum((0, 2, 3)) for part in sums) / (run.inputs[:, 0].numel())
-            square = sum(part.square().sum((0, 2, 3)) for part in sums) / run.inputs[:, 0].numel()
-            deviation = (square - mean**2).clamp_min(1e-12).sqrt()
+            images = run.inputs[: self.n_train or None]
+            count, blocks = images[:, 0].numel(), images.split(ROWS)
+            mean = sum(block.double().sum((0, 2, 3)) for block in blocks) / (255 * count)  # (c,)
+            square = sum(block.double().square().sum((0, 2, 3)) for block in blocks) / (255**2 * count)
+            deviation = (square - mean.square()).clamp_min(1e-12).sqrt()
             run.tensors |= {"mean": mean.float().to(run.device), "deviation": deviation.float().to(run.device)}
         return run.tensors["mean"], run.tensors["deviation"]
 
@@ -232,7 +243,12 @@ class SimCLR(OfImages, TrainedEstimator):
     def finish(self, run: Run) -> dict[str, np.ndarray]:
         """Keep the features; their clusters by k-means."""
         self.keep(run)
-        return {"kmeans": kmeans_start(self.embedding_, self.n_clusters, run.seed)[0]}
+        return {"kmeans": self.by_kmeans(self.embedding_, run.seed)}
+
+    def by_kmeans(self, latent: np.ndarray, seed: int) -> np.ndarray:
+        """Labels int32 (n,) of features (n, d), by the nearest center of k-means on those to learn from."""
+        _, centers = kmeans_start(latent[: self.n_train or None], self.n_clusters, seed)
+        return pairwise_distances_argmin(latent, centers).astype(np.int32)
 
     def keep(self, run: Run) -> None:
         """Keep the features, and what images are standardised by."""

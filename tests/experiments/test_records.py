@@ -77,6 +77,15 @@ def test_a_record_holds_what_the_scores_and_the_reader_need(tmp_path, digits):
     assert {"python", "torch", "numpy", "scipy", "scikit-learn", "numba"} <= set(entry["versions"])
 
 
+def test_images_that_were_learned_from_are_not_scored(tmp_path, digits):
+    path = write(tmp_path, digits, parameters={"n_clusters": 10, "n_train": 1000})
+    entry, ids = records.read(path), np.random.default_rng(0).integers(0, 10, 1797)
+    assert entry["metrics"]["labels"] == pytest.approx(metrics.summary(digits.labels[1000:], ids[1000:]), abs=1e-6)
+    assert records.rescore(entry, digits) == entry["metrics"]
+    whole = write(tmp_path, digits, seed=1, labels=ids, parameters={"n_clusters": 10, "n_train": 1797})
+    assert records.read(whole)["metrics"]["labels"] == pytest.approx(metrics.summary(digits.labels, ids), abs=1e-6)
+
+
 def test_writing_the_same_run_twice_gives_the_same_bytes(tmp_path, digits):
     first = write(tmp_path / "a", digits).with_suffix(".npz").read_bytes()
     assert first == write(tmp_path / "b", digits).with_suffix(".npz").read_bytes()
