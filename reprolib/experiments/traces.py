@@ -42,6 +42,9 @@ OF_FAMILY = {"batch_size": FEWER // 2, "u_epochs": 2, "mnet_width": 16}
 OF_JULE = {"batch_size": 30, "channels": 8, "embedding_dim": 16}
 OF_GAN = {"network": "dense", "width": 2, "n_noise": 3, "batch_size": 20, "n_critic": 2, "log_every": 2}
 OF_GAN |= {"n_iterations": 6, "growth_interval": 2, "ramp": 3}
+OF_ROUNDS = {"network": "narrow", "width": 2, "views": "digits", "pretext_steps": 3, "pretext_batch": 20}
+OF_ROUNDS |= {"n_neighbors": 4, "scan_steps": 3, "scan_batch": 20, "label_steps": 3, "label_batch": 20, "t_f": 0.2}
+OF_ROUNDS |= {"rounds": 2, "round_steps": 3, "t_s": 0.2}
 PERIODS, ONE_PERIOD = {"n_epochs": 2, "unrolling_rate": 0.5}, {"n_epochs": 1, "unrolling_rate": 1.0}
 HALF = {"precision": "bfloat16"}
 SLOW = 1e-2  # of Adam's rates: its first steps take every weight as far, also where a gradient is but rounding
@@ -112,6 +115,14 @@ def trace(kind: type, variant: str) -> Behaviour:
         found.fit(clone(small).set_params(network="convolutional", augmented=True), digits, "of images, ")
         found.fit(clone(small).set_params(**HALF, prior=(0.1, 0.1, 0.1, 0.1, 0.6)), digits, "bfloat16, ")
         found.fit(small, unit_rows(digits), "of rows, ")
+    elif "pretext_steps" in usually:
+        digits = digits.take(range(FEWER))
+        rates = {k: SLOW * usually[k] for k in ("pretext_rate", "learning_rate", "label_rate", "round_rate") if k in usually}
+        small.set_params(**{k: v for k, v in OF_ROUNDS.items() if k in usually}, **rates)
+        found.fit(small, digits)
+        found.fit(clone(small).set_params(**HALF), digits, "bfloat16, ")
+        if "ensemble" in usually:
+            found.fit(clone(small).set_params(ensemble=2, t_c=1), digits, "two members, ")
     else:
         found.fit(small.set_params(**OF_JULE | PERIODS), digits)
         small.set_params(**ONE_PERIOD)

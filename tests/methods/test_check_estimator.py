@@ -21,6 +21,7 @@ from reprolib.methods import (
     JULE,
     NMFD,
     NMFLP,
+    SCAN,
     SCLS,
     SCNJW,
     SCST,
@@ -31,6 +32,8 @@ from reprolib.methods import (
     KMeans,
     NCuts,
     PreciseFeature,
+    ProFeat,
+    SimCLR,
     VaDE,
 )
 from reprolib.networks import autoencoders
@@ -66,7 +69,7 @@ def small_networks(monkeypatch):
     monkeypatch.setattr(autoencoders, "HIDDEN", (16, 16, 24))
 
 
-@pytest.mark.parametrize("method", [JULE, InterClassSeparation])
+@pytest.mark.parametrize("method", [JULE, InterClassSeparation, SimCLR, SCAN, ProFeat])
 def test_a_method_of_images_alone_says_so(method):
     tags = method().__sklearn_tags__().input_tags
     assert tags.three_d_array and not tags.two_d_array
