@@ -104,10 +104,7 @@ def trace(kind: type, variant: str) -> Behaviour:
         if small.__sklearn_tags__().input_tags.two_d_array:
             rows = digits.pixels.reshape(FEWER, -1) / np.float32(255)
             found.fit(_only(small, "pretrain_epochs", 1), rows, "of rows, ")
-        runs = [Run(clone(small).set_params(random_state=s), small.inputs(digits), shared="") for s in (0, 1)]
-        first = runs[0].model.stages(runs[0], digits)[0]
-        files = {run._shared_file(first) for run in runs}  # seeds must not share one
-        found.note("pretraining shared by", [*sorted(first.shared), f"{len(files)} files of 2 seeds"])
+        found.note("pretraining shared by", _shared_by(small, digits))
     elif "n_critic" in usually:
         small.set_params(**OF_GAN, learning_rate=SLOW * usually["learning_rate"])
         found.fit(small, digits)
@@ -117,10 +114,13 @@ def trace(kind: type, variant: str) -> Behaviour:
         found.fit(small, unit_rows(digits), "of rows, ")
     elif "pretext_steps" in usually:
         digits = digits.take(range(FEWER))
-        rates = {k: SLOW * usually[k] for k in ("pretext_rate", "learning_rate", "label_rate", "round_rate") if k in usually}
+        rates = {
+            k: SLOW * usually[k] for k in ("pretext_rate", "learning_rate", "label_rate", "round_rate") if k in usually
+        }
         small.set_params(**{k: v for k, v in OF_ROUNDS.items() if k in usually}, **rates)
         found.fit(small, digits)
         found.fit(clone(small).set_params(**HALF), digits, "bfloat16, ")
+        found.note("pretext shared by", _shared_by(small, digits))
         if "ensemble" in usually:
             found.fit(clone(small).set_params(ensemble=2, t_c=1), digits, "two members, ")
     else:
@@ -133,6 +133,14 @@ def trace(kind: type, variant: str) -> Behaviour:
         found.note("labels of a link of pixels", partition(merged))
         found.fit(small.set_params(**HALF, batch_size=N), digits, "bfloat16, ")
     return found.told()
+
+
+def _shared_by(model: Any, digits: Any) -> list[str]:
+    """The parameters that decide the first stage; seeds must not share a file."""
+    runs = [Run(clone(model).set_params(random_state=s), model.inputs(digits), shared="") for s in (0, 1)]
+    first = runs[0].model.stages(runs[0], digits)[0]
+    files = {run._shared_file(first) for run in runs}
+    return [*sorted(first.shared), f"{len(files)} files of 2 seeds"]
 
 
 def _only(model: Any, name: str, epochs: int) -> Any:

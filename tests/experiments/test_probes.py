@@ -10,7 +10,7 @@ from reprolib.__main__ import main
 from reprolib.experiments import paper, probes, records, traces
 from reprolib.files import as_yaml
 from reprolib.kernels import soft_assignment
-from reprolib.methods import autoencoder, dcss, dec, jule, precise, separation, starts, vade
+from reprolib.methods import autoencoder, dcss, dec, jule, precise, profeat, scan, separation, simclr, starts, vade
 from reprolib.studies import codes
 from reprolib.training.trainer import Run
 
@@ -151,6 +151,15 @@ MUTATIONS = [
     ("PreciseFeature/released", precise.Adversarial, "turns", "n_class << self.doubled", "n_class"),
     ("PreciseFeature/released", precise.Adversarial, "turns", "n_critic << self.doubled", "n_critic"),
     ("PreciseFeature/released", precise.Adversarial, "criticise", "values.mean(-1).chunk", "values.sum(-1).chunk"),
+    ("SimCLR/paper", simclr.Contrast, "build", "momentum=model.momentum", "momentum=0.5"),
+    ("SimCLR/released", simclr.Contrast, "step", '"anchors": model.anchors', '"anchors": "both"'),
+    ("SimCLR/paper", simclr.SimCLR, "moments", "(255 * count)", "(200 * count)"),
+    ("SCAN/paper", scan, "scan_loss", "-entropy_weight", "entropy_weight"),
+    ("SCAN/paper", scan.Scan, "step", "model.strong_views", "model.views"),
+    ("SCAN/paper", scan.Scan, "step", "first + (drawn", "first + (0 * drawn"),
+    ("SCAN/paper", scan.SelfLabel, "step", "self.views(batch, model.strong_views)", "plain"),
+    ("ProFeat/paper", profeat.Refine, "clusters", "well_connected(votes, model.t_c", "well_connected(votes, 19"),
+    ("ProFeat/paper", profeat.Refine, "clusters", '"votes": votes', '"votes": None'),
     ("codes", codes, "learn_codebook", "ITERATIONS", "1"),
     ("codes", codes, "normalise_contrast", "variance + CONTRAST", "variance + 1"),
 ]

@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from reprolib.data.load import load
-from reprolib.methods import SCAN, ProFeat, SimCLR
-from reprolib.methods import profeat, scan, simclr
+from reprolib.methods import SCAN, ProFeat, SimCLR, scan, simclr
 from reprolib.methods.scan import balanced_cross_entropy, scan_loss, signs
 from reprolib.methods.simclr import Contrast, cosine
 from reprolib.networks.resnet import Classifier, Projection, ResNet
@@ -121,7 +120,11 @@ def test_signs_are_those_of_the_assignments():
 
 @pytest.mark.parametrize(
     "layout, stem, shape, n_features, last",
-    [("resnet18", "plain", (3, 32, 32), 16, 4), ("resnet18", "pooled", (3, 96, 96), 16, 7), ("narrow", "strided", (1, 28, 28), 8, 4)],
+    [
+        ("resnet18", "plain", (3, 32, 32), 16, 4),
+        ("resnet18", "pooled", (3, 96, 96), 16, 7),
+        ("narrow", "strided", (1, 28, 28), 8, 4),
+    ],
 )
 def test_the_embedding_halves_as_described(layout, stem, shape, n_features, last):
     network = ResNet(shape[0], layout, 2, stem)
@@ -214,7 +217,8 @@ def test_an_image_meets_itself_as_often_as_any_neighbor_or_never(digits, monkeyp
     for itself, expected in ((True, 1 / 5), (False, 0.0)):
         run, stage = trained(digits, 1, self_neighbor=itself)
         met = []
-        monkeypatch.setattr(stage, "views", lambda indices, recipe: met.append(indices) or torch.randn(100, 1, 8, 8))
+        blank = torch.randn(100, 1, 8, 8)
+        monkeypatch.setattr(stage, "views", lambda indices, _, met=met, blank=blank: met.append(indices) or blank)
         for _ in range(40):
             stage.step(torch.arange(50))
         images, others = torch.stack(met).chunk(2, 1)  # (40, 50) each
