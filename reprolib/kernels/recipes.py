@@ -100,7 +100,7 @@ SIMCLR = Recipe(
 RECIPES: dict[str, Recipe] = {
     "simclr": SIMCLR,  # the pretext task of the released SCAN code: no blur
     "strong": STRONG,
-    "digits": Recipe(crop=(0.7, 1.2), rotation=12.0, shear=0.2),
+    "digits": Recipe(crop=(0.7, 1.2), ratio=RATIO, rotation=12.0, shear=0.2, cutout=0.4),
     "fashion": Recipe(crop=(0.4, 1.0), ratio=RATIO, flip=0.5, jitter=0.8, brightness=FACTOR, contrast=FACTOR),
 }
 
