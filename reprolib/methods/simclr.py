@@ -105,8 +105,13 @@ class Contrast(Budgeted):
     """Steps on two views of each image of a batch along equation 1: every image a cluster of its own."""
 
     name = PRETEXT
-    shared = ("network", "width", "stem", "views", "pretext_steps", "pretext_batch", "pretext_rate")
+    shared = ("n_train", "network", "width", "stem", "views", "pretext_steps", "pretext_batch", "pretext_rate")
     shared += ("temperature", "momentum", "weight_decay", "anchors", "reduction", "precision", "random_state")
+
+    def __init__(self, run: Run, *options: int) -> None:
+        super().__init__(run, *options)
+        if self.member:  # behind it a run has more than a model of its own
+            self.shared = ()
 
     @property
     def rate(self) -> float:

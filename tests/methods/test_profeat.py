@@ -448,6 +448,20 @@ def test_a_pretext_is_shared_between_methods(digits, tmp_path, monkeypatch):
     np.testing.assert_array_equal(shared.labels_, alone.labels_)
 
 
+def test_an_ensemble_shares_the_pretext_of_its_first_model_alone(digits, tmp_path, monkeypatch):
+    alone = SCAN(**FEW).fit(digits)
+    ProFeat(**ROUNDS | {"ensemble": 3, "rounds": 1}).fit(digits, shared=tmp_path)
+    assert len([*tmp_path.iterdir()]) == 1
+    steps, step = [], Contrast.step
+    monkeypatch.setattr(Contrast, "step", lambda self, batch: steps.append(self.member) or step(self, batch))
+    np.testing.assert_array_equal(SCAN(**FEW).fit(digits, shared=tmp_path).labels_, alone.labels_)
+    assert not steps
+    ProFeat(**ROUNDS | {"ensemble": 2, "rounds": 1}).fit(digits, shared=tmp_path)
+    assert set(steps) == {1}
+    SCAN(**FEW | {"n_train": 40}).fit(digits, shared=tmp_path)  # learns from other images
+    assert set(steps) == {0, 1}
+
+
 @pytest.mark.parametrize(
     "parameters",
     [dict(n_clusters=1), dict(n_neighbors=99), dict(pretext_batch=99, scan_batch=99, label_batch=99), dict(t_f=1.0),
