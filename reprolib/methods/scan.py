@@ -76,16 +76,16 @@ class Clustered(Budgeted):
         """Rate of Adam."""
         return self.model.learning_rate
 
-    def assigned(self) -> Tensor:
-        """Soft assignments (n, K) of all images as they are, on the device."""
-        return over_images(self.run, self.module("f")).softmax(1)
+    def assigned(self, n: int | None = None) -> Tensor:
+        """Soft assignments (n, K) of all images, or the first n, as they are, on the device."""
+        return over_images(self.run, self.module("f"), n).softmax(1)
 
     def summary(self, sums: Mapping[str, float], n_batches: int) -> dict[str, float]:
         """Means of the steps, `signs`, and the agreement with the round before, where there was one."""
-        q = self.assigned()
-        told = super().summary(sums, n_batches) | signs(q[: self.n], self.model.t_f)
+        q = self.assigned(self.n)
+        told = super().summary(sums, n_batches) | signs(q, self.model.t_f)
         if self.round:
-            before = as_numpy(self.run.tensors[f"before.{self.member}"])
+            before = as_numpy(self.run.tensors[f"before.{self.member}"][: self.n])
             told["agreement"] = metrics.accuracy(before, as_numpy(q.argmax(1)))
         return told
 
@@ -174,7 +174,7 @@ class Scan(Clustered):
 
     def end(self) -> None:
         super().end()
-        found, even = signs(self.assigned()[: self.n], self.model.t_f), math.log(self.model.n_clusters)
+        found, even = signs(self.assigned(self.n), self.model.t_f), math.log(self.model.n_clusters)
         if found["entropy"] < COLLAPSED * even:
             self.stop(
                 f"the clusters have collapsed, the largest has {found['largest']:.0%} of the images (entropy of the "
@@ -195,7 +195,7 @@ class SelfLabel(Clustered):
 
     def begin(self) -> None:
         run, model = self.run, self.model
-        first = signs(self.assigned()[: self.n], model.t_f)
+        first = signs(self.assigned(self.n), model.t_f)
         run.numbers["first signs"] = first
         self.keep_network()
         if first["confident"] < model.label_from:

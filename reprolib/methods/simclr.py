@@ -161,15 +161,15 @@ class Features(Report):
         return {"purity": float((labels[self.neighbors] == labels[: len(self.neighbors), None]).mean())}
 
 
-def over_images(run: Run, network: Callable[[Tensor], Tensor]) -> Tensor:
-    """What a network makes of all images as they are, float32 (n, ...), on the device."""
+def over_images(run: Run, network: Callable[[Tensor], Tensor], n: int | None = None) -> Tensor:
+    """What a network makes of all images, or the first n, as they are: float32 (n, ...), on the device."""
     mean, deviation = run.model.moments(run)
 
     def made(images: Tensor) -> Tensor:
         with run.autocast():
             return network(standardized(images, mean, deviation)).float()
 
-    return run.over_all(made)
+    return run.over_all(made, n)
 
 
 def standardized(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

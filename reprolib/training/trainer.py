@@ -228,10 +228,10 @@ class Run:
         return self.inputs[indices].to(self.device, non_blocking=True)
 
     @torch.no_grad()
-    def over_all(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """A function of inputs (b, ...) over all samples in blocks, networks in evaluation mode."""
+    def over_all(self, function: Callable[[Tensor], Tensor], n: int | None = None) -> Tensor:
+        """A function of inputs (b, ...) over all samples, or the first n, in blocks, networks in evaluation mode."""
         self.modules.eval()
-        return torch.cat([function(part.to(self.device)) for part in self.inputs.split(ROWS)])
+        return torch.cat([function(part.to(self.device)) for part in self.inputs[:n].split(ROWS)])
 
     def fingerprint(self, names: Iterable[str] | None = None) -> str:
         """Hash of the data and of the parameters that decide a result, or of those named."""
