@@ -1,9 +1,9 @@
 """Several processes on each batch: all hold the same networks, each takes its part, and they step together.
 
 A script that torchrun starts calls `torch.distributed.init_process_group()`, and on GPUs `torch.cuda.set_device` with
-its LOCAL_RANK, then fits as ever: the trainer averages gradients, losses and the buffers of networks, and the first
-process alone writes. All draw the same numbers on the host, for whole batches. Batch statistics are those of a part.
-Without a process group everything here gives back what it takes.
+its LOCAL_RANK, then fits as ever: the trainer averages gradients and losses, batch normalisation sees the whole batch,
+and the first process alone writes. All draw the same numbers on the host, for whole batches. Without a process group
+everything here gives back what it takes.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def size() -> int:
@@ -60,6 +61,18 @@ def average(tensors: Iterable[Tensor | None]) -> None:
         tensor.copy_(mean.view(tensor.shape))
 
 
+def share_statistics(network: nn.Module) -> nn.Module:
+    """The network, its batch normalisation by the statistics of the whole batch: each part counts alike."""
+    if size() == 1:
+        return network
+    if any(weight.is_cuda for weight in network.parameters()):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.__class__ = _SharedBatchNorm  # with the weights that optimizers may hold already
+    return network
+
+
 def wait() -> None:
     """Until all processes are here."""
     if size() > 1:
@@ -81,3 +94,41 @@ class _Gathered(torch.autograd.Function):
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total[rank()]
+
+
+class _Mean(torch.autograd.Function):
+    """Mean over the processes, differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total / size()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Mean.forward(ctx, gradient)
+
+
+class _SharedBatchNorm(_BatchNorm):
+    """Batch normalisation of (b, c, ...), with weights and running statistics; PyTorch's own asks for CUDA."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or size() == 1:
+            return super().forward(x)
+        axes, shape = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+        wide = x if x.dtype == torch.float64 else x.float()
+        mean = _Mean.apply(wide.mean(axes))  # (c,)
+        centred = wide - mean.view(shape)
+        variance = _Mean.apply(centred.square().mean(axes))
+        n = size() * x.numel() // x.shape[1]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (n / (n - 1)), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Any."""

@@ -173,7 +173,6 @@ class Run:
         stage.begin_epoch()
         self.modules.train()
         sums, n_batches = self.steps.epoch()
-        distributed.average(self.modules.buffers())
         told = stage.summary(sums, n_batches)
         if n_batches and not math.isfinite(told["loss"]):
             where = f"{told['loss']} in stage {stage.name!r}, epoch {self.epoch}"
@@ -190,7 +189,7 @@ class Run:
 
     def module(self, name: str, network: nn.Module) -> nn.Module:
         """Keep a network under a name, on the device."""
-        self.modules[name] = network.to(self.device)
+        self.modules[name] = distributed.share_statistics(network.to(self.device))
         return self.modules[name]
 
     def descend(self, optimizer: str, loss: Tensor) -> None:

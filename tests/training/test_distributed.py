@@ -32,15 +32,11 @@ class Model:
 class Network(nn.Module):
     def __init__(self, generator):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, 4))
+        self.layers = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))
         for weight in self.parameters():
             nn.init.normal_(weight, generator=generator)
-        self.register_buffer("seen", torch.zeros(()))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x):
-        self.seen += x.detach().mean()  # as batch normalisation keeps its means
-        self.count += 1
         return self.layers(x)
 
 
@@ -89,7 +85,7 @@ def fit(folder, name, fails_at=None):
 def one_step(factor):
     """Gathered parts, the loss, and the averaged gradients of a network whose input is this process's part."""
     generator = torch.Generator().manual_seed(2)
-    network = Network(generator)
+    network = distributed.share_statistics(Network(generator))
     x, votes = torch.randn(2, B, D, generator=generator), torch.randint(0, 3, (B, 2), generator=generator)
     z = network(distributed.part(x, 1).flatten(0, 1))
     whole = distributed.gathered(z.unflatten(0, (2, -1)), 1).flatten(0, 1)
@@ -97,6 +93,19 @@ def one_step(factor):
     loss.backward()
     distributed.average(weight.grad for weight in network.parameters())
     return {"z": whole.detach(), "loss": loss.detach()} | {k: v.grad for k, v in network.named_parameters()}
+
+
+def normalised():
+    """What batch normalisation makes of this process's part of images, and what it keeps; then in evaluation mode."""
+    generator = torch.Generator().manual_seed(3)
+    layer = nn.BatchNorm2d(3, momentum=0.3)
+    nn.init.normal_(layer.weight, generator=generator)
+    layer = distributed.share_statistics(nn.Sequential(layer))
+    x = torch.randn(6, 3, 4, 5, generator=generator) * 3 + 7
+    x = x.contiguous(memory_format=torch.channels_last)
+    found = [distributed.gathered(layer(distributed.part(x.to(kind)))) for kind in (torch.float32, torch.bfloat16)]
+    found += [distributed.gathered(layer.eval()(distributed.part(x)))]
+    return [values.detach() for values in found] + list(layer.state_dict().values())
 
 
 def state(run):
@@ -128,6 +137,7 @@ def work(rank, folder):
         found["averaged"] = halves
         found["parts"] = [distributed.part(torch.arange(7)), distributed.part(torch.arange(10).view(2, 5), 1)]
         found["half"] = distributed.gathered(torch.full((1, 2), rank + 0.5, dtype=torch.bfloat16))
+        found["normalised"] = normalised()
         try:
             distributed.part(torch.arange(1))
         except ValueError as error:
@@ -164,7 +174,7 @@ def test_the_gradient_is_that_of_the_mean_of_the_losses(both):
 def test_a_fit_equals_that_of_one_process(both, tmp_path):
     run, told = fit(tmp_path, "one")
     expected = state(run)
-    assert len(expected) == 10 and told == [1, 2, 3]
+    assert len(expected) == 15 and told == [1, 2, 3]
     for found in both[0]:
         assert found["losses"] == pytest.approx([row["loss"] for row in run.history], rel=1e-5)
         for name, value in expected.items():
@@ -184,6 +194,14 @@ def test_processes_agree_to_the_bit_and_the_first_alone_tells_and_writes(both):
 def test_a_killed_fit_of_two_goes_on_to_the_same_bits(both):
     for found in both[0]:
         assert all(torch.equal(value, found["resumed"][name]) for name, value in found["state"].items())
+
+
+def test_batch_normalisation_sees_the_whole_batch(both):
+    expected = normalised()
+    for found in both[0]:
+        for one, other in zip(found["normalised"], expected, strict=True):
+            tolerance = 1e-2 if one.dtype == torch.bfloat16 else 1e-5
+            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 def test_parts_and_means(both):
