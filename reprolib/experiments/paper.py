@@ -61,7 +61,8 @@ class Paper:
 
         `metrics` are keys of METRICS; a row has its printed `name`, `values` {data set: number or None, or a list of
         one for each metric} and, where we run the same, `method`, `result`, `variant` and `tag`; `reported` holds
-        numbers that the table quotes from other papers, `range` {data set: [lowest, highest] run for each metric}.
+        numbers that the table quotes from other papers, `range` {data set: [lowest, highest] run for each metric},
+        `spread` {data set: standard deviation over runs for each metric}.
         """
         return {entry["id"]: entry for entry in self._printed.get("tables", [])}
 
@@ -74,8 +75,9 @@ class Paper:
         found = []
         for row in rows:
             one = {"values": {k: v[at] if isinstance(v, list) else v for k, v in row["values"].items()}}
-            if "range" in row:
-                one["range"] = {k: pairs[at] for k, pairs in row["range"].items()}
+            for key in ("range", "spread"):
+                if key in row:
+                    one[key] = {k: values[at] for k, values in row[key].items()}
             found.append(row | one)
         return found
 

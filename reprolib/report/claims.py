@@ -13,7 +13,7 @@ from reprolib.checks import check_keys, check_name
 from reprolib.experiments.paper import Paper
 from reprolib.report import compare
 from reprolib.report.compare import ANSWERS, FAILS, HOLDS, NOT_RUN, PARTLY, REDUCED, UNKNOWN, difference
-from reprolib.report.measured import as_rows
+from reprolib.report.measured import as_rows, by_round
 from reprolib.studies import theorems
 
 VERDICTS = (HOLDS, PARTLY, FAILS, UNKNOWN, REDUCED, NOT_RUN, "not started")
@@ -181,6 +181,18 @@ def _gaussians(paper: Paper, failing: Sequence[int], right: float) -> Found:
             yield f"{told} {found}, in the paper +1", compare.above(found, 1.0)
 
 
+def _rounds(paper: Paper, of: str, datasets: Sequence[str]) -> Found:
+    """From round to round of paper 000 "clusters", or k-means on "features", are more accurate, seed by seed."""
+    stages = {"clusters": ("scan", "self-labelling"), "features": ("pretext", "refine")}
+    check_name("what of rounds", of, stages)
+    for dataset in datasets:
+        runs = paper.select(dataset=dataset, profile=compare.PROFILES, tag="main", method=paper.profiles["method"])
+        found = pd.DataFrame({entry["random_state"]: by_round(entry, stages[of]) for entry in runs}).T
+        for number in sorted(found)[1:]:
+            sides = found[number], found[number - 1]
+            yield _told(paper, f"round {number}", dataset, sides, compare.above, paired=True)
+
+
 def _scores(paper: Paper, dataset: str, one: str) -> compare.Scores | None:
     """Scores by seed, in the headline metric, of "method/result" or "method/result@tag"."""
     what, _, tag = one.partition("@")
@@ -198,5 +210,5 @@ def _told(
 
 KINDS: dict[str, Callable[..., Found]] = {
     check.__name__.removeprefix("_"): check
-    for check in (_cells, _alike, _better, _phases, _settings, _gains, _stages, _codes, _theorems, _gaussians)
+    for check in (_cells, _alike, _better, _phases, _settings, _gains, _stages, _codes, _theorems, _gaussians, _rounds)
 }

@@ -20,7 +20,8 @@ from reprolib.report.measured import groups, measured
 
 CONFIDENCE = 0.95
 MARGIN = 0.02  # of ACC, NMI, ARI: a smaller difference is as good as none
-START, SAME = "ae", 0.001  # the result of the k-means that a run starts from; rounding moves a few samples of it
+STARTS = ("ae", "kmeans")  # results of the k-means that a run starts from
+SAME = 0.001  # rounding moves a few samples of it
 HOLDS, FAILS, UNKNOWN = ANSWERS = ("holds", "does not hold", "cannot tell")
 PARTLY, REDUCED, NOT_RUN = "holds in part", "at reduced scale", "not run"
 
@@ -147,9 +148,9 @@ def cells(
     """Compare rows as `Paper.printed` has them with the records: a dict for each row and data set.
 
     metric: by default the headline; profile: by default "paper", else "cpu"; datasets: by default all columns. Keys:
-    row, method, dataset, paper, reported, range, scores, mean, std, n_seeds, profile, reduced (from profiles.yml),
-    devices, stale, verdict, "not run" without a record and "not in paper" without a number of the paper. ValueError for
-    unknown names.
+    row, method, dataset, paper, reported, range, spread, scores, mean, std, n_seeds, profile, reduced (from
+    profiles.yml), devices, stale, verdict, "not run" without a record and "not in paper" without a number of the paper.
+    ValueError for unknown names.
     """
     columns, entries = dict.fromkeys(d for row in rows for d in row["values"]), paper.profiles["profiles"]
     for dataset in datasets:
@@ -163,7 +164,7 @@ def cells(
 def _cell(paper: Paper, row: Mapping[str, Any], dataset: str, metric: str, profile: str | None) -> dict[str, Any]:
     printed = row["values"][dataset]
     cell = {"row": row["name"], "method": row.get("method"), "dataset": dataset, "paper": printed}
-    cell |= {key: row.get(key, {}).get(dataset) for key in ("reported", "range")}
+    cell |= {key: row.get(key, {}).get(dataset) for key in ("reported", "range", "spread")}
     found = runs(paper, dataset, row, profile)
     if found is None:
         empty = dict.fromkeys(("scores", "mean", "std", "profile", "reduced", "devices", "stale"))
@@ -193,9 +194,9 @@ def settings(paper: Paper, tags: Sequence[str]) -> pd.DataFrame:
 def share_start(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> bool:
     """Whether two settings, rows of `measured` of one data set, start at the same clusters, seed by seed.
 
-    Their k-means has the same score (START, up to SAME). A method without such a result starts by its seed alone.
+    Their k-means has the same score (STARTS, up to SAME). A method without such a result starts by its seed alone.
     """
-    gaps = np.subtract(*(rows.loc[rows["result"] == START, metric] for rows in (one, other)))
+    gaps = np.subtract(*(rows.loc[rows["result"].isin(STARTS), metric] for rows in (one, other)))
     return bool((gaps.dropna().abs() < SAME).all())
 
 

@@ -1,7 +1,7 @@
 """The measured numbers as one table: a row a run and result."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,14 @@ def as_rows(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         run |= {"memory": entry["peak_memory_mb"], "stale": is_stale(entry)}
         rows += [run | {"result": result} | scores for result, scores in entry["metrics"].items()]
     return pd.DataFrame(rows, index=[row["seed"] for row in rows], columns=None if rows else [*COLUMNS, *METRICS])
+
+
+def by_round(
+    entry: Mapping[str, Any], stages: Collection[str], *, member: int = 0, key: str = "acc"
+) -> dict[int, float]:
+    """The last number of each round of a record of paper 000, by round, that these stages of a member told."""
+    rows = [row for row in entry["history"] if row["stage"] in stages and row["member"] == member]
+    return {row["round"]: row[key] for row in rows if key in row}
 
 
 @lru_cache(maxsize=8)

@@ -84,8 +84,8 @@ def marked(verdict: str) -> str:
 def comparison(cells: Sequence[Mapping[str, Any]], names: Mapping[str, str], caption: str = "") -> Table:
     """Put the cells of `compare.table` in the paper's layout: methods by data sets.
 
-    A cell holds the paper's number, with what it quotes after a slash and its range in brackets; then, if run, ours
-    with its spread and number of seeds; then the verdict. names: data sets as printed, by our name.
+    A cell holds the paper's number with its spread, what it quotes after a slash and its range in brackets; then, if
+    run, ours with its spread and number of seeds; then the verdict. names: data sets as printed, by our name.
     """
     found = {(cell["row"], cell["dataset"]): _compared(cell) for cell in cells}
     columns = list(dict.fromkeys(dataset for _, dataset in found))
@@ -268,6 +268,8 @@ def _compared(cell: Mapping[str, Any]) -> str:
     printed = plain(cell["paper"], ".3f")
     if cell["reported"] is not None:
         printed += f"{SPACE}/{SPACE}{cell['reported']:.3f}"
+    if cell["spread"] is not None:
+        printed = spread(cell["paper"], cell["spread"])
     if cell["range"] is not None:
         printed += "{0}({1:.3f}{0}to{0}{2:.3f})".format(SPACE, *cell["range"])
     if cell["mean"] is None:

@@ -52,6 +52,8 @@ def test_a_table_gives_the_numbers_of_one_of_its_metrics():
     assert [ranged.printed("t", m)[0]["range"] for m in ("acc", "nmi_max")] == [
         {"digits": x} for x in ([0.4, 0.6], [0.3, 0.5])
     ]
+    spread = with_printed(tables=[TABLE | {"rows": [ROW | {"spread": {"digits": [0.01, 0.02]}}]}])
+    assert [spread.printed("t", m)[0]["spread"] for m in ("acc", "nmi_max")] == [{"digits": x} for x in (0.01, 0.02)]
     plain = with_printed(tables=[TABLE | {"metrics": ["acc"], "rows": [ROW | {"values": {"usps": 1}}]}])
     assert plain.printed("t")[0]["values"] == {"usps": 1}
 
@@ -60,7 +62,7 @@ def test_a_table_gives_the_numbers_of_one_of_its_metrics():
 KEYS = {
     "tables": ("id title source metrics rows", "note"),
     # what comes last in a row names a run of ours to compare with
-    "row of tables": ("name values", "note reported range method result variant tag"),
+    "row of tables": ("name values", "note reported range spread method result variant tag"),
     "others": ("id title source columns rows", "note"),
     "row of others": ("name values", "parameter"),
     "deviation": ("id topic paper released ours why", "effect runs base"),
@@ -87,6 +89,9 @@ def check_tables(printed):
                     each = value if isinstance(value, list) else [value] * n
                     if len(each) != n or not all(isinstance(x, int | float | None) for x in each):
                         raise ValueError(f"{place}: {dataset} holds {value!r}, not {n} numbers")
+                for dataset, found in row.get("spread", {}).items():
+                    if len(found) != n or not all(0 < x < 1 for x in found) or None in row["values"][dataset]:
+                        raise ValueError(f"{place}: {dataset} has the spread {found!r}, not {n} standard deviations")
                 for dataset, pairs in row.get("range", {}).items():
                     middle = row["values"].get(dataset)
                     fits = isinstance(middle, list) and len(pairs) == n
@@ -103,6 +108,8 @@ def check_tables(printed):
         ({"range": {"digits": [[0.4, 0.6]]}}, "not 2 numbers in the ranges"),
         ({"range": {"digits": [[0.4, 0.6], [0.41, 0.5]]}}, r"holds \[0.5, 0.4\], not 2 numbers in the ranges"),
         ({"range": {"usps": [[0.4, 0.6], [0.3, 0.5]]}}, "holds None, not 2 numbers in the ranges"),
+        ({"spread": {"digits": [0.01]}}, r"digits has the spread \[0.01\], not 2 standard deviations"),
+        ({"spread": {"digits": [0.01, 2.0]}}, "not 2 standard deviations"),
         ({"metod": "JULE"}, "Did you mean 'method'"),
     ],
 )
@@ -147,13 +154,15 @@ def test_published_rows_name_methods_of_the_paper(name):
             assert "method" not in row or row["method"] in papers.methods(name)
 
 
-def test_a_paper_without_a_chapter_has_claims_only():
-    assert [paper["number"] for paper in papers.claimed()] == ["002", "001", "003", "000", "004"]
-    assert Paper("profeat").claims and Paper("profeat").records == []
+def test_a_paper_without_a_chapter_has_claims_only(monkeypatch):
+    numbered = {paper["number"]: paper["id"] for paper in papers.claimed()}
+    assert [*numbered] == ["002", "001", "003", "000", "004"] and set(numbered.values()) == set(papers.papers())
     with pytest.raises(ValueError, match="Did you mean 'jule'"):
         assert Paper("jul").claims
-    with pytest.raises(ValueError, match="unknown paper 'profeat'"):
-        assert Paper("profeat").published
+    monkeypatch.setattr(papers, "claimed", lambda: [{"id": "new", "claims": [{"claim": "c", "where": "w"}]}])
+    assert Paper("new").claims and Paper("new").records == []
+    with pytest.raises(ValueError, match="unknown paper 'new'"):
+        assert Paper("new").published
 
 
 def test_deviations_are_told_with_the_settings_of_the_code(monkeypatch):

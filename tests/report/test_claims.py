@@ -278,3 +278,30 @@ def test_gaussians_compare_shares_of_runs_that_end_right(ends, verdict, tmp_path
     assert found["verdict"] == verdict, found
     if verdict == HOLDS:
         assert "others less 3 and 8, rate 0.001, lambda 1 +1.000, 3 seeds, in the paper +1" in found["evidence"]
+
+
+def test_rounds_are_compared_with_the_round_before_seed_by_seed():
+    def entry(seed, *rounds):
+        rows = [
+            {"round": number, "member": member, "stage": stage, "epoch": epoch}
+            | ({"acc": acc + 0.1 * member} if epoch else {})
+            for number, acc in enumerate(rounds)
+            for stage in ("refine" if number else "pretext", "scan", "self-labelling")
+            for member in (0, 1)
+            for epoch, acc in enumerate((0, acc - (stage == "scan") * 0.3))
+        ]
+        return {"random_state": seed, "history": rows}
+
+    # the third round of one seed was not begun: what its second left is compared with nothing
+    runs = [entry(0, 0.60, 0.70, 0.72), entry(1, 0.50, 0.61, 0.60), entry(2, 0.60, 0.69)]
+    paper = SimpleNamespace(name="p", names={}, profiles={"method": "ProFeat"}, select=lambda **_: runs)
+    for of in ("features", "clusters"):
+        first, second = claims.KINDS["rounds"](paper, of, ["digits"])
+        assert first[1] == HOLDS and first[0].startswith("round 1 on digits +0.100\u00a0[")
+        assert (
+            second[1] == UNKNOWN and second[0].startswith("round 2 on digits +0.005\u00a0[") and "2 seeds" in second[0]
+        )
+    paper.select = lambda **_: []
+    assert claims.decide(list(claims.KINDS["rounds"](paper, "features", ["digits"])))["verdict"] == NOT_RUN
+    with pytest.raises(ValueError, match="Did you mean 'features'"):
+        list(claims.KINDS["rounds"](paper, "feature", ["digits"]))

@@ -75,7 +75,13 @@ def test_a_measured_cell_stands_beside_the_papers(book):
     rows = [
         {"name": "OURS-SF", "method": "JULE", "result": "SF", "values": {"digits": 0.01}},
         {"name": "k", "method": "KMeans", "result": "labels", "values": {"digits": None}},
-        {"name": "other", "values": {"digits": 0.5}, "reported": {"digits": 0.6}, "range": {"digits": [0.4, 0.7]}},
+        {
+            "name": "other",
+            "values": {"digits": 0.5},
+            "reported": {"digits": 0.6},
+            "range": {"digits": [0.4, 0.7]},
+            "spread": {"digits": 0.1},
+        },
     ]
     ours, kmeans, other = compare.cells(book, rows)
     assert ours["mean"] == pytest.approx(np.mean(nmi(book, "main")))
@@ -89,6 +95,7 @@ def test_a_measured_cell_stands_beside_the_papers(book):
     assert smoke["reduced"].startswith("built-in 8x8")
     assert (other["verdict"], other["reported"], other["mean"]) == ("not run", 0.6, None)
     assert other["range"] == [0.4, 0.7] and ours["range"] is None
+    assert other["spread"] == 0.1 and ours["spread"] is None
     with pytest.raises(ValueError, match="Did you mean 'digits'"):
         compare.cells(book, rows, datasets=["digit"])
     with pytest.raises(ValueError, match="unknown profile 'cpus'"):

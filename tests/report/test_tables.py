@@ -48,13 +48,14 @@ def test_a_comparison_has_every_row_and_column_of_the_paper():
         cell("A", "digits", **ours),
         cell("A", "usps", paper=None, reported=0.8),
         cell("C", "digits", range=[0.85, 0.95]),
+        cell("C", "usps", spread=0.02),
         cell("B", "usps", **ours | {"n_seeds": 1, "std": None, "stale": True}),
     ]
     table = tables.comparison(cells, NAMES)
     assert table.head == ["", "Digits", "USPS"]
     plain = [[c.replace("\u00a0", " ") for c in row] for row in table.rows]
     assert plain[0] == ["A", "0.900\nhere 0.950 ± 0.010\n3 seeds, ▲ above", "– / 0.800"]
-    assert plain[1] == ["C", "0.900 (0.850 to 0.950)", "–"]
+    assert plain[1] == ["C", "0.900 (0.850 to 0.950)", "0.900 ± 0.020"]
     assert plain[2] == ["B", "–", "0.900\nhere 0.950 (stale)\n1 seed, ▲ above"]
 
 
