@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from tools import course, notebooks
 
 PAGES = notebooks.pages()
-PAPERS = {"jule": "JULE", "dcss": "DCSS", "separation": "Separation", "precise": "Precise"}
+PAPERS = {"jule": "JULE", "dcss": "DCSS", "separation": "Separation", "precise": "Precise", "profeat": "ProFeat"}
 EXERCISES = [Path(f"book/{paper}/exercises.md") for paper in PAPERS]
 CODE_OR_FORMULA = re.compile(r"^```.*?^```|\$\$.*?\$\$|(`+)[^`]+\1", re.DOTALL | re.MULTILINE)
 MYST = re.compile(r":::|^`{3,}\{|\{[\w:-]+\}`|^\([\w-]+\)=|\]\([^)]*\.md[)#]|^:label:", re.MULTILINE)
@@ -208,6 +208,25 @@ def first_pixels(u, kernel, side):
     for i, value in enumerate(u):
         full[2 * i : 2 * i + len(kernel)] += value * kernel
     return full[:side]
+
+
+def others_softmax(u, tau):
+    return special.softmax(np.where(np.eye(len(u)), -np.inf, u @ u.T / tau), axis=1)
+
+
+def with_itself(u, positive, tau):
+    return special.softmax(u @ u.T / tau, axis=1) - positive / positive.sum(1, keepdims=True)
+
+
+def as_anchor_alone(u, positive, tau):
+    return (others_softmax(u, tau) - positive / positive.sum(1, keepdims=True)) @ u / (tau * len(u))
+
+
+def unweighted(logits, t_f):
+    """A mean over images, not over clusters."""
+    p = special.softmax(logits, axis=1)
+    kept = p.max(1) > t_f
+    return (p - np.eye(p.shape[1])[p.argmax(1)])[kept].mean(0)
 
 
 WRONG = [
@@ -404,6 +423,59 @@ WRONG = [
         lambda n, classes, clusters: (classes * clusters - 1) / (2 * n),
         r"2000 images, 10 classes, 10 clusters: got 0\.02\d*, expected 0\.02.* degrees of freedom",
     ),
+    (
+        "profeat",
+        "n_positives",
+        lambda n: (n * (n - 1)).sum(),
+        r"counts \[1, 1, 1\]: got 0, expected 6.*views, not images",
+    ),
+    ("profeat", "n_positives", lambda n: (4 * n**2).sum(), r"got 12, expected 6.*its own partner"),
+    (
+        "profeat",
+        "ends",
+        lambda K, w: (-w * np.log(K), -w * np.log(K)),
+        r"K = 10, lambda 5\.0: got \[-11\.5129 -11\.5129\]",
+    ),
+    ("profeat", "ends", lambda K, w: (0, np.log(K)), r"got \[0\. +2\.3026\], expected .*the entropy of even clusters"),
+    ("profeat", "pull", with_itself, r"counts \[1, 1, 1\]: got .*who is in the softmax"),
+    ("profeat", "pull", lambda u, positive, tau: others_softmax(u, tau) - positive, "shares that sum to one"),
+    ("profeat", "gradient", as_anchor_alone, r"counts \[1, 1, 1\]: got .*both roles"),
+    ("profeat", "through_norm", lambda z, du: du, "seed 0: got .*a change along z"),
+    ("profeat", "through_norm", lambda z, du: du / np.linalg.norm(z, axis=1, keepdims=True), "changes no direction"),
+    ("profeat", "least_agreement", lambda E, t_e, m: t_e, r"E = 3, t_e = 1, 2 links: got 1, expected 0.*others each"),
+    ("profeat", "least_agreement", lambda E, t_e, m: E - m * (E - t_e), r"E = 3, t_e = 1, 2 links: got -1, expected 0"),
+    (
+        "profeat",
+        "kept_share",
+        lambda sizes, B, t_c: stats.hypergeom.sf(t_c - 1, sizes.sum(), sizes, B),
+        r"groups \[50, 50\], batch 10, t_c 5: got \[0\.6\d* 0\.6\d*\], expected .*in the group already",
+    ),
+    (
+        "profeat",
+        "kept_share",
+        lambda sizes, B, t_c: 1.0 * (sizes * B / sizes.sum() > t_c),
+        r"groups \[300, 200, 100\], batch 60, t_c 12: got \[1\. 1\. 0\.\], expected",
+    ),
+    ("profeat", "bias_gradient", unweighted, r"t_f 0\.4: got .*each with its own mean"),
+    (
+        "profeat",
+        "least_bias",
+        lambda t_f: np.log(t_f / (1 - t_f)),
+        r"t_f 0\.5: got -?0\.?, expected 0\.69.*two outer logits",
+    ),
+    (
+        "profeat",
+        "largest_gain",
+        lambda s: s.max() * np.log(2),
+        r"shares \[0\.4, 0\.3, 0\.2, 0\.1\]: got 0\.27\d*, expected 0\.08",
+    ),
+    (
+        "profeat",
+        "largest_gain",
+        lambda s: (s.max() - np.sort(s)[:2].sum()) * np.log(2),
+        r"shares \[0\.4, .*\]: got 0\.06\d*, expected 0\.08.* least to merge",
+    ),
+    ("profeat", "cut_cost", lambda f: -np.log(1 - f), r"f = 0\.02: got 0\.02\d*, expected 0\.09\d*.*the variable"),
 ]
 
 
