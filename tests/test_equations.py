@@ -24,7 +24,13 @@ from reprolib.training.trainer import Run
 from tools import sources
 
 BOOK = Path(__file__).parents[1] / "book"
-PAPERS = {"jule": "paper 002", "dcss": "paper 004", "separation": "paper 001", "precise": "paper 003"}
+PAPERS = {
+    "jule": "paper 002",
+    "dcss": "paper 004",
+    "separation": "paper 001",
+    "precise": "paper 003",
+    "profeat": "paper 000",
+}
 EQUATION = re.compile(r"^\((eq-(\w+)-[\w-]+)\)=\n```\{math\}\n(.*?)\n```\n(.*?)(?=^```|^\(eq-|^#)", re.M | re.S)
 NAME = re.compile(r"`(reprolib\.[\w.]+)`")
 NUMBERS = re.compile(r"equations? (\d+[abc]?(?:(?:, | and )\d+[abc]?)*)")
@@ -80,6 +86,9 @@ COVERED = {
     "eq-precise-6": "test_precise.test_losses_equal_the_literal_sums",
     "eq-precise-7": "test_precise.test_losses_equal_the_literal_sums",
     "eq-precise-8": ("test_precise.test_the_staircase_does_not_compound_and_equation_8_read_literally_overflows"),
+    "eq-profeat-1": "test_contrastive.test_value_and_gradient_equal_equation_1_written_out",
+    "eq-profeat-2": "test_profeat.test_equation_2_equals_the_literal_sum",
+    "eq-profeat-3": "test_contrastive.test_connections_and_their_threshold_equal_the_literal_count",
     "eq-dcss-t1": "test_theorems.test_theorem_1_no_product_exceeds_the_smaller_maximum",
     "eq-dcss-t2": "test_theorems.test_bounds_are_attained_among_all_pairs_of_a_lattice",
     "eq-dcss-t3": "test_theorems.test_theorem_3_and_corollary_2_1_for_any_zeta_above_one_half",
@@ -127,6 +136,7 @@ def test_every_equation_of_the_paper_is_printed():
     assert {f"eq-dcss-{n}" for n in range(1, 6)} <= labels
     assert {f"eq-separation-{n}" for n in range(1, 8)} <= labels  # the eighth defines ACC
     assert {f"eq-precise-{n}" for n in range(1, 9)} <= labels  # the ninth is of a data set
+    assert {f"eq-profeat-{n}" for n in range(1, 4)} <= labels
 
 
 @pytest.mark.parametrize("label", sorted(equations()))
