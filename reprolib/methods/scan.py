@@ -43,7 +43,9 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, kept: Tensor) -> Tens
     What the class weights n / count of the released SCAN come to. 0, with no gradient, where nothing is kept.
     """
     terms = -logits.log_softmax(1).gather(1, labels[:, None])[:, 0]  # (b,)
-    members = F.one_hot(labels, logits.shape[1]).to(terms.dtype) * kept[:, None]  # (b, K)
+    # not `one_hot`, which on the host looks whether the ids are in range
+    members = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)) & kept[:, None]
+    members = members.to(terms.dtype)  # (b, K)
     counts = members.sum(0)
     means = (terms @ members) / counts.clamp_min(1)
     return means.sum() / (counts > 0).sum().clamp_min(1)

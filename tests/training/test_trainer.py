@@ -9,7 +9,19 @@ from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reprolib import load
-from reprolib.methods import DCN, DCSS, DEC, DKM, IDEC, JULE, AEKMeans, InterClassSeparation, PreciseFeature, VaDE
+from reprolib.methods import (
+    DCN,
+    DCSS,
+    DEC,
+    DKM,
+    IDEC,
+    JULE,
+    AEKMeans,
+    InterClassSeparation,
+    PreciseFeature,
+    ProFeat,
+    VaDE,
+)
 from reprolib.networks import autoencoders
 from reprolib.training.checkpoint import CheckpointError, load_checkpoint
 from reprolib.training.trainer import Run, Stage
@@ -29,6 +41,11 @@ AE = dict(
 CNN = dict(n_clusters=3, n_neighbors=5, n_epochs=2, batch_size=25, unrolling_rate=0.4)
 CNN |= dict(channels=3, embedding_dim=6, device="cpu")
 GAN = dict(n_clusters=3, network="dense", width=2, n_noise=2, batch_size=20, n_iterations=7, log_every=3, device="cpu")
+TURNS = dict(
+    n_clusters=3, network="narrow", width=2, views="digits", strong_views="simclr", pretext_steps=4, device="cpu"
+)
+TURNS |= dict(pretext_batch=20, scan_steps=4, scan_batch=20, label_steps=4, label_batch=20, t_f=0.3, t_s=0.0)
+TURNS |= dict(rounds=2, round_steps=4, n_neighbors=5, guard=True)
 FITS = {
     "DCSS": (DCSS, AE),
     "DCSS joint": (DCSS, AE | DCSS.VARIANTS["joint"] | {"center_interval": 1}),
@@ -51,6 +68,7 @@ FITS = {
     "JULE printed": (JULE, CNN | JULE.VARIANTS["printed"]),
     "JULE released": (JULE, CNN | JULE.VARIANTS["released"]),
     "precise": (PreciseFeature, GAN | {"ramp": 4, "decay": True, "averaging": 0.9, "growth_interval": 2}),
+    "profeat": (ProFeat, TURNS | {"ensemble": 2, "t_c": 1}),
     "precise released": (PreciseFeature, GAN | PreciseFeature.VARIANTS["released"]),
 }
 EVERY = pytest.mark.parametrize("name", FITS)
@@ -66,7 +84,7 @@ def made(name):
     method, parameters = FITS[name]
     rng = np.random.default_rng(0)
     rows = (np.eye(3, 8)[np.arange(46) % 3] * 3 + 0.3 * rng.normal(size=(46, 8))).astype(np.float32)
-    return method(**parameters), load("digits", subset=60) if method in (JULE, InterClassSeparation) else rows
+    return method(**parameters), load("digits", subset=60) if method in (JULE, InterClassSeparation, ProFeat) else rows
 
 
 class Waits(TorchDispatchMode):
