@@ -19,6 +19,7 @@ from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight
 from reprolib.methods.simclr import Budgeted, Features, SimCLR, over_images, standardized, unit_features
 from reprolib.methods.starts import centers_of
 from reprolib.networks.resnet import Classifier
+from reprolib.training import distributed
 from reprolib.training.trainer import Run, Stage, as_numpy, under
 
 # Signs of a self-labelling that goes wrong, against its first assignments
@@ -166,9 +167,9 @@ class Scan(Clustered):
         drawn = torch.rand(len(batch), generator=run.noise, device=run.device)
         at = first + (drawn * (neighbors.shape[1] - first)).long()
         others = neighbors.gather(1, at[:, None])[:, 0].long()
-        images = self.views(torch.cat([batch, others]), model.strong_views)
+        images = self.views(torch.stack([batch, others]), model.strong_views)
         with run.autocast():
-            logits = self.module("f")(images).float()  # (2 b, K)
+            logits = self.whole(self.module("f")(images), 2).float()  # (2 b, K)
         consistency, entropy = scan_loss(*logits.softmax(1).chunk(2), model.entropy_weight)
         loss = consistency + entropy
         run.descend("adam", loss)
@@ -209,12 +210,12 @@ class SelfLabel(Clustered):
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         run, model = self.run, self.model
         batch, network = batch.to(run.device), self.module("f")
-        plain = standardized(run.batch(batch), *model.moments(run))
-        images = self.views(batch, model.strong_views)
+        plain = standardized(run.batch(distributed.part(batch)), *model.moments(run))
+        images = self.views(batch[None], model.strong_views)
         with run.autocast():
             with torch.no_grad():  # its statistics are those of the batch, as released
-                confidence, labels = network(plain).float().softmax(1).max(1)
-            logits = network(images).float()
+                confidence, labels = self.whole(network(plain), 1).float().softmax(1).max(1)
+            logits = self.whole(network(images), 1).float()
         kept = confidence > model.t_f
         loss = balanced_cross_entropy(logits, labels, kept)
         run.descend("adam", loss)

@@ -21,6 +21,7 @@ from reprolib.kernels.views import RECIPES, draw, views
 from reprolib.methods.base import BatchSize, Count, Natural, OfImages, Positive, TrainedEstimator, Weight, check_count
 from reprolib.methods.starts import kmeans_start
 from reprolib.networks.resnet import Projection, ResNet
+from reprolib.training import distributed
 from reprolib.training.monitor import Report
 from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
 
@@ -94,11 +95,17 @@ class Budgeted(Stage):
         return sum(row["stage"] != PRETEXT for row in self.run.history)
 
     def views(self, indices: Tensor, recipe: str) -> Tensor:
-        """A random view each of images (m,), float32 (m, c, h, w)."""
+        """A random view each of images (v, b), float32 (v b, c, h, w); of several processes, of this one's part."""
         run = self.run
-        images = run.batch(indices)
-        drawn = draw(len(images), run.noise, run.device)
+        drawn = draw(indices.numel(), run.noise, run.device).unflatten(0, indices.shape)
+        images = run.batch(distributed.part(indices, 1).flatten())
+        drawn = distributed.part(drawn, 1).flatten(0, 1)
         return views(images, drawn, RECIPES[recipe], *self.model.moments(run))
+
+    @staticmethod
+    def whole(made: Tensor, v: int) -> Tensor:
+        """What networks made of v views (v b, d), with what all processes did of their parts."""
+        return distributed.gathered(made.unflatten(0, (v, -1)), 1).flatten(0, 1)
 
 
 class Contrast(Budgeted):
@@ -137,9 +144,9 @@ class Contrast(Budgeted):
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         run, model = self.run, self.model
         batch = batch.to(run.device)
-        both = self.views(torch.cat([batch, batch]), model.views)
+        both = self.views(torch.stack([batch, batch]), model.views)
         with run.autocast():
-            z = self.module("p")(self.module("g")(both))  # (2 b, 128)
+            z = self.whole(self.module("p")(self.module("g")(both)), 2)  # (2 b, 128)
         clusters = self.clusters(batch)
         options = {"temperature": model.temperature, "anchors": model.anchors, "reduction": model.reduction}
         loss = contrastive_loss(z, **clusters, **options)

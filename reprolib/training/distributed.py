@@ -27,14 +27,11 @@ def rank() -> int:
 
 
 def part(whole: Tensor, axis: int = 0) -> Tensor:
-    """This process's part of a whole along an axis: all are of one size, and what is left over is left out.
-
-    ValueError where there are fewer than processes.
-    """
-    own = whole.shape[axis] // size()
-    if not own:
-        raise ValueError(f"{whole.shape[axis]} samples are too few for {size()} processes: start fewer")
-    return whole.narrow(axis, rank() * own, own)
+    """This process's part of a whole along an axis; all are of one size. ValueError where that cannot be."""
+    n = whole.shape[axis]
+    if n == 0 or n % size():
+        raise ValueError(f"{size()} processes cannot share {n} samples evenly: choose batches that they divide")
+    return whole.narrow(axis, rank() * (n // size()), n // size())
 
 
 def gathered(own: Tensor, axis: int = 0) -> Tensor:

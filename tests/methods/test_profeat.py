@@ -176,7 +176,7 @@ def test_a_budget_is_in_steps_of_whole_batches(digits, n_steps, size, passes):
 def test_each_view_of_a_batch_is_its_own(digits):
     run, (stage, *_) = begun(digits)
     stage.build()
-    seen = stage.views(torch.tensor([0, 1, 0, 1]), "digits")
+    seen = stage.views(torch.tensor([[0, 1], [0, 1]]), "digits")
     assert seen.shape == (4, 1, 8, 8) and seen.is_contiguous(memory_format=torch.channels_last)
     assert not torch.equal(seen[0], seen[2]) and not torch.equal(seen[1], seen[3])
 

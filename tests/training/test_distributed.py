@@ -7,7 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from reprolib import load
 from reprolib.kernels.contrastive import contrastive_loss
+from reprolib.methods import ProFeat
 from reprolib.training import distributed, trainer
 from reprolib.training.trainer import Run, Stage
 
@@ -108,6 +110,15 @@ def normalised():
     return [values.detach() for values in found] + list(layer.state_dict().values())
 
 
+def profeat():
+    """Losses by stage of a tiny fit of every step of ProFeat, and its labels."""
+    steps = dict(pretext_steps=3, scan_steps=3, label_steps=2, round_steps=3, rounds=2, ensemble=2, t_c=1)
+    small = dict(network="narrow", width=2, views="digits", strong_views="digits", n_neighbors=4, t_f=0.3)
+    batches = dict(pretext_batch=20, scan_batch=20, label_batch=20)
+    model = ProFeat(n_clusters=3, device="cpu", **steps, **small, **batches).fit(load("digits", subset=60))
+    return [[row["stage"], row["loss"]] for row in model.history_], torch.from_numpy(model.labels_)
+
+
 def state(run):
     return dict(run.modules.state_dict()) | {
         f"momentum.{i}": held["momentum_buffer"] for i, held in enumerate(run.optimizers["sgd"].state.values())
@@ -135,11 +146,11 @@ def work(rank, folder):
         distributed.average(halves)
         distributed.average([])
         found["averaged"] = halves
-        found["parts"] = [distributed.part(torch.arange(7)), distributed.part(torch.arange(10).view(2, 5), 1)]
+        found["parts"] = [distributed.part(torch.arange(6)), distributed.part(torch.arange(8).view(2, 4), 1)]
         found["half"] = distributed.gathered(torch.full((1, 2), rank + 0.5, dtype=torch.bfloat16))
-        found["normalised"] = normalised()
+        found["normalised"], found["profeat"] = normalised(), profeat()
         try:
-            distributed.part(torch.arange(1))
+            distributed.part(torch.arange(7))
         except ValueError as error:
             found["few"] = str(error)
         torch.save(found, folder / f"{rank}.pt")
@@ -204,16 +215,26 @@ def test_batch_normalisation_sees_the_whole_batch(both):
             torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
+def test_profeat_takes_the_steps_of_one_process_and_both_go_the_same_way(both):
+    (first, labels), (second, others) = (found["profeat"] for found in both[0])
+    assert first == second and torch.equal(labels, others)
+    alone = profeat()[0]
+    assert {stage for stage, _ in alone} >= {"pretext", "refine", "scan"}
+    pretexts = [[loss for stage, loss in rows if stage == "pretext"] for rows in (first, alone)]
+    assert pretexts[0] == pytest.approx(pretexts[1], rel=1e-4)  # later ones hang on who is whose neighbour
+    assert [stage for stage, _ in first] == [stage for stage, _ in alone]
+
+
 def test_parts_and_means(both):
     first, second = both[0]
-    assert [x.tolist() for x in first["parts"]] == [[0, 1, 2], [[0, 1], [5, 6]]]
-    assert [x.tolist() for x in second["parts"]] == [[3, 4, 5], [[2, 3], [7, 8]]]
+    assert [x.tolist() for x in first["parts"]] == [[0, 1, 2], [[0, 1], [4, 5]]]
+    assert [x.tolist() for x in second["parts"]] == [[3, 4, 5], [[2, 3], [6, 7]]]
     for rank, found in enumerate(both[0]):
         mean, none, integers, double = found["averaged"]
         assert mean.tolist() == [0.5, 0.5] and none is None and integers.tolist() == [rank, rank + 1, rank + 2]
         assert double == 0.5 and double.dtype == torch.float64
         assert found["half"].tolist() == [[0.5, 0.5], [1.5, 1.5]] and found["half"].dtype == torch.bfloat16
-        assert found["few"] == "1 samples are too few for 2 processes: start fewer"
+        assert found["few"] == "2 processes cannot share 7 samples evenly: choose batches that they divide"
 
 
 def test_alone_all_is_given_back():
