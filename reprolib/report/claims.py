@@ -190,7 +190,7 @@ def _rounds(paper: Paper, of: str, datasets: Sequence[str]) -> Found:
         found = pd.DataFrame({entry["random_state"]: by_round(entry, stages[of]) for entry in runs}).T
         for number in sorted(found)[1:]:
             sides = found[number], found[number - 1]
-            yield _told(paper, f"round {number}", dataset, sides, compare.above, paired=True)
+            yield _told(paper, f"round {number + 1}", dataset, sides, compare.above, paired=True)
 
 
 def _scores(paper: Paper, dataset: str, one: str) -> compare.Scores | None:

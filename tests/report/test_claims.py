@@ -297,9 +297,9 @@ def test_rounds_are_compared_with_the_round_before_seed_by_seed():
     paper = SimpleNamespace(name="p", names={}, profiles={"method": "ProFeat"}, select=lambda **_: runs)
     for of in ("features", "clusters"):
         first, second = claims.KINDS["rounds"](paper, of, ["digits"])
-        assert first[1] == HOLDS and first[0].startswith("round 1 on digits +0.100\u00a0[")
+        assert first[1] == HOLDS and first[0].startswith("round 2 on digits +0.100\u00a0[")
         assert (
-            second[1] == UNKNOWN and second[0].startswith("round 2 on digits +0.005\u00a0[") and "2 seeds" in second[0]
+            second[1] == UNKNOWN and second[0].startswith("round 3 on digits +0.005\u00a0[") and "2 seeds" in second[0]
         )
     paper.select = lambda **_: []
     assert claims.decide(list(claims.KINDS["rounds"](paper, "features", ["digits"])))["verdict"] == NOT_RUN
