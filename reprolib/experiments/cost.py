@@ -26,6 +26,9 @@ EPOCH_SECONDS, RUN_SECONDS = 0.02, 3.0  # a checkpoint; data, k-means, scores
 IMAGES_A_CLUSTER = 5.7  # in JULE's initial clusters: 9,298 of USPS in 1,590, 70,000 of MNIST in 11,519
 MERGE_SECONDS = 5e-4  # of JULE's merges and graphs, an image: 4 s of 10,000 beside an H200
 GROWTH = 1.5  # of the seconds of a method without stages, as a power of the samples
+# Steps and batches of the stages that have a budget in steps
+BUDGETS = {"pretext": ("pretext_steps", "pretext_batch"), "refine": ("round_steps", "pretext_batch")}
+BUDGETS |= {"scan": ("scan_steps", "scan_batch"), "self-labelling": ("label_steps", "label_batch")}
 OVERHEAD_GB = 1.0  # of Python, torch and a CUDA context
 
 
@@ -120,7 +123,8 @@ def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mappi
     # fractions (rates, weights of losses) change no count
     settings = {k: v for k, v in item.parameters.items() if type(v) is not float and not k.endswith("_epochs")}
     settings |= {"device": "cpu", "verbose": False}
-    parts, weights = _counted(item.method, shape, tuple(sorted(settings.items())))
+    n = item.parameters.get("n_train") or n  # samples that are learned from
+    parts, weights, activations = _counted(item.method, shape, tuple(sorted(settings.items())))
     epochs = {"pretrain": "pretrain_epochs", "warm-up": "warmup_epochs"}
     epochs |= {"phase 1": "phase1_epochs", "phase 2": "phase2_epochs"}
     passes = {stage: item.parameters.get(name, 0) for stage, name in epochs.items()}
@@ -131,6 +135,8 @@ def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mappi
         share *= 5 / 3 if item.parameters["doubled"] else 1
         parts = [(name, share * flops, share * calls, batch) for name, flops, calls, batch in parts]
         passes["adversarial"] = rows
+    if "pretext_steps" in item.parameters:
+        passes |= _turns(item.parameters, n)
     if item.method == "JULE":
         from reprolib.methods.jule import period_lengths
 
@@ -140,47 +146,91 @@ def estimate(item: Plan, n: int, shape: tuple[int, ...], records: Iterable[Mappi
         host += MERGE_SECONDS * n
     found = tuple(Part(name, passes[name], *rest) for name, *rest in parts if passes[name])
     # images as bytes on the device and as floats on the host; weights, moments and gradients
-    return Cost(found, n, host, OVERHEAD_GB + (5 * values + 16 * weights) / 1e9, 16e-9 * weights + 3e-9 * n)
+    memory = OVERHEAD_GB + (5 * values + 16 * weights + activations) / 1e9
+    return Cost(found, n, host, memory, 16e-9 * weights + 3e-9 * n)
+
+
+def _turns(parameters: Mapping[str, Any], n: int) -> dict[str, int]:
+    """Passes of the stages of SimCLR, SCAN and ProFeat, whose budgets are in steps."""
+    rounds, members = parameters.get("rounds", 1), parameters.get("ensemble", 1)
+    times = {"pretext": 1, "refine": rounds - 1, "scan": rounds, "self-labelling": rounds}
+    found = {}
+    for stage, name in BUDGETS.items():
+        steps, batch = (parameters.get(key, 0) for key in name)
+        found[stage] = members * times[stage] * math.ceil(steps / max(n // batch, 1)) if steps else 0
+    return found
 
 
 @cache
-def _counted(method: str, shape: tuple[int, ...], settings: tuple) -> tuple[list[tuple[str, float, int, int]], int]:
-    """Name, FLOPs a sample, operations a step and batch size of each kind of stage, and the number of weights."""
+def _counted(
+    method: str, shape: tuple[int, ...], settings: tuple
+) -> tuple[list[tuple[str, float, int, int]], int, float]:
+    """Name, FLOPs a sample, operations a step and batch size of each kind of stage; weights; bytes kept."""
     from reprolib.experiments.paper import estimator_class
 
     parameters = dict(settings) | {"random_state": 0}
-    batch = parameters["batch_size"]
     n = max(SAMPLES, 2 * parameters["n_clusters"])
+    sizes = {stage: parameters[batch] for stage, (_, batch) in BUDGETS.items() if batch in parameters}
     if "pretrain_epochs" in estimator_class(method)().get_params():
         parameters |= dict.fromkeys(("pretrain_epochs", "phase1_epochs", "phase2_epochs"), 1)
         parameters |= {"start": "kmeans"}  # which few random images are enough for
     elif "n_iterations" in parameters:
         parameters |= {"n_iterations": 1, "doubled": False}
+    elif sizes:
+        few = {"ensemble": 1, "rounds": 2, "n_neighbors": 2, "head": "random", "guard": False, "t_c": 0, "n_train": 0}
+        parameters |= {name: value for name, value in few.items() if name in parameters}
+        parameters |= {name: 1 for name in parameters if name.endswith("_steps") and parameters[name]}
     else:  # JULE: the number of clusters does not matter to a step
         parameters |= {"n_clusters": 2, "n_neighbors": 5, "n_epochs": 1}
-    model = estimator_class(method)(**parameters | {"batch_size": n})
+    batches = {name: n for name in parameters if name == "batch_size" or name.endswith("_batch")}
+    model = estimator_class(method)(**parameters | batches)
     drawn = np.random.default_rng(0).integers(0, 256, (n, *shape), dtype=np.uint8)
     X = drawn if len(shape) > 1 else drawn / np.float32(255)
-    run, found = Run(model, model.inputs(X)), []
+    run, found, kept = Run(model, model.inputs(X)), {}, 0.0
     for stage in model.stages(run, X):
         stage.build()
         stage.begin()
-        if not stage.epochs or method == "JULE" and found:
+        if not stage.epochs or stage.name in found or method == "JULE" and found:
+            if sizes:
+                stage.end()  # labels, which a later round is made of
             continue
-        with OperationCounter() as anew:  # radii are a fifth of a run, targets are little
+        with OperationCounter() as anew:  # radii are a fifth of a run, looks at all images too; targets are little
             stage.begin_epoch()
+            if sizes:
+                stage.summary({"loss": 0.0}, 1)
         run.modules.train()
         for optimizer in run.optimizers.values():
             for group in optimizer.param_groups:
                 group["foreach"] = True  # as on a GPU
-        with OperationCounter() as counted:
+        saved = Kept()
+        with OperationCounter() as counted, saved:
             some = next(iter(stage.batches()))
             stage.schedule()
             stage.step(some)
         name = "periods" if method == "JULE" else stage.name
-        between = anew.flops / parameters.get("radius_interval", math.inf)
-        found.append((name, (counted.flops + between) / n, counted.calls, batch))
-    return found, sum(p.numel() for p in run.modules.parameters())
+        batch = sizes.get(name) or parameters["batch_size"]
+        between = anew.flops / parameters.get("radius_interval", 1 if sizes else math.inf)
+        found[name] = (name, (counted.flops + between) / n, counted.calls, batch)
+        kept = max(kept, saved.bytes / n * batch)
+        if sizes:
+            stage.end()
+    return list(found.values()), sum(p.numel() for p in run.modules.parameters()), kept
+
+
+class Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that a step keeps for its gradients, each memory once; weights too, which are few."""
+
+    def __init__(self) -> None:
+        self.bytes, self.seen = 0, set()
+        super().__init__(self.note, lambda tensor: tensor)
+
+    def note(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count a tensor that is kept."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.seen:
+            self.seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
 
 
 class OperationCounter(TorchDispatchMode):

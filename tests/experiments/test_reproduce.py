@@ -131,6 +131,21 @@ def test_an_epoch_of_iterations_costs_the_same_whatever_the_samples():
         assert few.seconds(device) == pytest.approx(many.seconds(device))
 
 
+def test_rounds_cost_their_steps_and_memory_grows_with_the_batch():
+    given = {"dataset": "digits", "profile": "cpu", "precision": "float32", "tag": "x"}
+    found = cost.estimate(plan("profeat", given), 1797, (1, 8, 8), [])
+    passes = {part.name: part.passes for part in found.parts}
+    # whole batches of 256, 256, 128 and 500 of 1,797 images: 7, 7, 14 and 3 a pass; three rounds
+    assert passes == {"pretext": 58, "refine": 2 * 15, "scan": 3 * 43, "self-labelling": 3 * 34}
+    members = cost.estimate(plan("profeat", given | {"ensemble": 3}), 1797, (1, 8, 8), [])
+    assert {part.name: part.passes for part in members.parts} == {name: 3 * n for name, n in passes.items()}
+    wide = cost.estimate(plan("profeat", given | {"pretext_batch": 1024}), 1797, (1, 8, 8), [])
+    by_name = {part.name: part for part in found.parts}
+    assert wide.memory > found.memory and by_name["pretext"].flops > 1.1 * by_name["self-labelling"].flops
+    item = plan("profeat", {"dataset": "cifar10", "profile": "paper"})
+    assert cost.estimate(item, 60_000, (3, 32, 32), []).n == 50_000
+
+
 def test_a_method_without_stages_costs_what_the_nearest_record_took():
     item = plan("jule", {"method": "ACZell", "dataset": "mnist", "profile": "paper"})
     took = [
