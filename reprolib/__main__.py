@@ -204,7 +204,7 @@ def results(paper: str, profile: str | None) -> None:
 def bench(names: Sequence[str], quick: bool, json: Path | None, device: str | None) -> None:
     """Time the kernels against the roofline.
 
-    NAME: knn, methods (these two by default), growth, family, adversarial, views, contrastive, device.
+    NAME: knn, methods (these two by default), growth, family, adversarial, views, contrastive, rounds, device.
     """
     from reprolib.bench.run import run
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reprolib.bench import adversarial, contrastive, device, steps, views
+from reprolib.bench import adversarial, contrastive, device, rounds, steps, views
 from reprolib.bench.classical import beside_peers
 from reprolib.checks import check_name
 from reprolib.experiments.machine import machine
@@ -26,6 +26,7 @@ BENCHES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "adversarial": (adversarial.measure, adversarial.QUICK),
     "contrastive": (contrastive.measure, contrastive.QUICK),
     "views": (views.measure, views.QUICK),
+    "rounds": (rounds.measure, rounds.QUICK),
     "device": (device.measure, device.QUICK),
 }
 BRIEF = ("knn", "methods")  # if none is named; growth takes half an hour
