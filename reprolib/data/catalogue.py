@@ -25,6 +25,7 @@ class DataSet:
     mat: tuple[str, ...] = ()
     made_from: tuple[str, ...] = ()
     change: tuple[Any, ...] = ()
+    n_unlabelled: int = 0  # the last images, whose class is not known: no score counts them
     sha256: str = ""  # of the arrays that the book used
     classes: tuple[str, ...] = ()  # their names, where they are no numbers from 0
     idx: tuple[str, ...] = ()  # SHA-256 of MNIST's four files, in the order of fetch.IDX_FILES

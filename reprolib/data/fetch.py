@@ -106,8 +106,9 @@ def _torchvision(name: str, folder: Path) -> Arrays:
     if name == "usps":
         parts = [kind(folder, train=train, download=True) for train in (True, False)]
         return joined([(part.data, part.targets) for part in parts])
-    parts = [kind(folder, split=split, download=True) for split in ("train", "test")]
-    return joined([(part.data, part.labels) for part in parts])
+    splits = ("unlabeled",) if name == "stl10-unlabelled" else ("train", "test")
+    parts = [kind(folder, split=split, download=True) for split in splits]
+    return joined([(part.data, np.maximum(part.labels, 0)) for part in parts])  # -1 where there are no labels
 
 
 def _olivetti(name: str, folder: Path) -> Arrays:
@@ -119,7 +120,7 @@ def _olivetti(name: str, folder: Path) -> Arrays:
 
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "usps": "USPS"}  # its classes
-TORCHVISION |= {"cifar10": "CIFAR10", "cifar100-20": "CIFAR100", "stl10": "STL10"}
+TORCHVISION |= {"cifar10": "CIFAR10", "cifar100-20": "CIFAR100", "stl10": "STL10", "stl10-unlabelled": "STL10"}
 
 FIRST = ("torchvision", _torchvision)
 ROUTES: dict[str, tuple[tuple[str, Callable[[str, Path], Arrays]], ...]] = dict.fromkeys(TORCHVISION, (FIRST,)) | {

@@ -17,6 +17,7 @@ import numpy as np
 
 from reprolib import metrics
 from reprolib.checks import check_keys, check_name
+from reprolib.data.catalogue import TABLE
 from reprolib.data.load import located
 from reprolib.experiments.machine import machine, peak_memory_mb
 from reprolib.experiments.probes import is_stale as is_stale
@@ -189,10 +190,12 @@ def told(entry: Mapping[str, Any]) -> str:
 def _scores(
     setting: Mapping[str, Any], stored: Mapping[str, np.ndarray], results: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-    """Scores by result, none without labels; of the images that were not learned from, where there are some."""
-    found, first = {}, setting["parameters"].get("n_train", 0)
+    """Scores by result, none without labels; of images that were not learned from, where some were; none unlabelled."""
+    found, known = {}, TABLE.get(setting["dataset"]["name"])
     for name in results if "y" in stored else ():
-        y, ids = (stored[k][first if first < len(stored[k]) else 0 :] for k in ("y", name))
+        last = len(stored["y"]) - (known.n_unlabelled if known else 0)
+        first = setting["parameters"].get("n_train", 0)
+        y, ids = (stored[k][first if first < last else 0 : last] for k in ("y", name))
         right = {"accuracy": float(np.mean(ids == y))}
         scores = right if setting["task"] == "classification" else metrics.summary(y, ids)
         found[name] = {metric: round(value, DECIMALS) for metric, value in scores.items()}

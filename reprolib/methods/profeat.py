@@ -20,7 +20,7 @@ class Refine(Contrast):
     others of the batch are in one cluster with it by at least t_e models.
     """
 
-    name, shared = "refine", ()
+    name, unlabelled, shared = "refine", False, ()
 
     def __init__(self, run: Run, *options: int) -> None:
         super().__init__(run, *options)

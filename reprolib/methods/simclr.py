@@ -43,8 +43,11 @@ class Budgeted(Stage):
     It is that of a `member` of an ensemble in a `round` of ProFeat, from 0. No round follows one that was stopped.
     """
 
+    unlabelled = False  # whether the images of the pretext alone are among the n
+
     def __init__(self, run: Run, n_steps: int, batch_size: int, round: int = 0, member: int = 0) -> None:
-        self.n = run.model.n_train or len(run.inputs)
+        self.first = run.model.n_first(len(run.inputs))
+        self.n = self.first + (run.model.n_unlabelled if self.unlabelled else 0)
         self.size = max(min(batch_size, self.n), 1)
         self.n_batches, self.n_steps = max(self.n // self.size, 1), n_steps
         self.round, self.member = round, member
@@ -83,7 +86,9 @@ class Budgeted(Stage):
         return self.run.modules[f"{kind}{self.member}"]
 
     def batches(self) -> Iterator[Tensor]:
-        order = torch.randperm(self.n, generator=self.run.generator).to(self.run.inputs.device)
+        order = torch.randperm(self.n, generator=self.run.generator)
+        order += (order >= self.first) * (len(self.run.inputs) - self.n)  # the unlabelled ones come last
+        order = order.to(self.run.inputs.device)
         left = self.n_steps - self.run.epoch * self.n_batches
         return iter(order.split(self.size)[: min(self.n_batches, left)])
 
@@ -111,8 +116,18 @@ class Budgeted(Stage):
 class Contrast(Budgeted):
     """Steps on two views of each image of a batch along equation 1: every image a cluster of its own."""
 
-    name = PRETEXT
-    shared = ("n_train", "network", "width", "stem", "views", "pretext_steps", "pretext_batch", "pretext_rate")
+    name, unlabelled = PRETEXT, True
+    shared = (
+        "n_train",
+        "n_unlabelled",
+        "network",
+        "width",
+        "stem",
+        "views",
+        "pretext_steps",
+        "pretext_batch",
+        "pretext_rate",
+    )
     shared += ("temperature", "momentum", "weight_decay", "anchors", "reduction", "precision", "random_state")
 
     def __init__(self, run: Run, *options: int) -> None:
@@ -211,6 +226,7 @@ class SimCLR(OfImages, TrainedEstimator):
     anchors: Literal["both", "first"] = "both"  # views that equation 1 looks from; the released code's are the first
     reduction: Literal["anchor", "pair", "sum"] = "anchor"  # of equation 1, printed as a sum
     n_train: Natural = 0  # the first images, to learn from; the others are assigned alone, and scored. 0 for all
+    n_unlabelled: Natural = 0  # the last images, which the pretext has too, and no score
     VARIANTS: ClassVar = {"paper": {}, "released": {"anchors": "first"}}
 
     @staticmethod
@@ -228,10 +244,15 @@ class SimCLR(OfImages, TrainedEstimator):
 
     def inputs(self, X: Any) -> Tensor:
         inputs = super().inputs(X)
-        if self.n_train > len(inputs):
-            raise ValueError(f"n_train={self.n_train} is more than the {len(inputs)} images: 0 takes all")
-        check_count(self.n_train or len(inputs), self.n_clusters)
+        if self.n_train + self.n_unlabelled > len(inputs):
+            said = f"n_train={self.n_train} and n_unlabelled={self.n_unlabelled} are more than the {len(inputs)} images"
+            raise ValueError(f"{said}: 0 takes all, and none")
+        check_count(self.n_first(len(inputs)), self.n_clusters)
         return inputs
+
+    def n_first(self, n: int) -> int:
+        """How many of n images, the first ones, are clustered while it learns."""
+        return self.n_train or n - self.n_unlabelled
 
     def embedding(self, channels: int, generator: torch.Generator | None = None) -> ResNet:
         """An untrained g."""
@@ -240,7 +261,7 @@ class SimCLR(OfImages, TrainedEstimator):
     def moments(self, run: Run) -> tuple[Tensor, Tensor]:
         """Mean and deviation (c,) of the images by channel, in [0, 1], kept with the run."""
         if "mean" not in run.tensors:
-            images = run.inputs[: self.n_train or None]
+            images = run.inputs[: self.n_first(len(run.inputs))]
             count, blocks = images[:, 0].numel(), images.split(ROWS)
             mean = sum(block.double().sum((0, 2, 3)) for block in blocks) / (255 * count)  # (c,)
             square = sum(block.double().square().sum((0, 2, 3)) for block in blocks) / (255**2 * count)
@@ -259,7 +280,7 @@ class SimCLR(OfImages, TrainedEstimator):
 
     def by_kmeans(self, latent: np.ndarray, seed: int) -> np.ndarray:
         """Labels int32 (n,) of features (n, d), by the nearest center of k-means on those to learn from."""
-        _, centers = kmeans_start(latent[: self.n_train or None], self.n_clusters, seed)
+        _, centers = kmeans_start(latent[: self.n_first(len(latent))], self.n_clusters, seed)
         return pairwise_distances_argmin(latent, centers).astype(np.int32)
 
     def keep(self, run: Run) -> None:

@@ -1,5 +1,6 @@
 """Run records: written atomically, aged by code and not by words, re-scored from the commit."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_images_that_were_learned_from_are_not_scored(tmp_path, digits):
     assert records.rescore(entry, digits) == entry["metrics"]
     whole = write(tmp_path, digits, seed=1, labels=ids, parameters={"n_clusters": 10, "n_train": 1797})
     assert records.read(whole)["metrics"]["labels"] == pytest.approx(metrics.summary(digits.labels, ids), abs=1e-6)
+
+
+def test_images_whose_class_is_not_known_are_not_scored(tmp_path, digits, monkeypatch):
+    known = {"digits": dataclasses.replace(records.TABLE["digits"], n_unlabelled=97)}
+    monkeypatch.setattr(records, "TABLE", known)
+    ids = np.random.default_rng(0).integers(0, 10, 1797)
+    entry = records.read(write(tmp_path, digits, parameters={"n_clusters": 10, "n_train": 1000}))
+    expected = metrics.summary(digits.labels[1000:1700], ids[1000:1700])
+    assert entry["metrics"]["labels"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_writing_the_same_run_twice_gives_the_same_bytes(tmp_path, digits):

@@ -257,8 +257,20 @@ def test_images_behind_n_train_are_assigned_and_change_nothing(digits):
         assert (more.results_[name][:40] == labels).mean() > 0.9
     for told, row in zip(more.history_, alone.history_, strict=True):
         assert told["loss"] == pytest.approx(row["loss"], rel=1e-4)
-    with pytest.raises(ValueError, match="n_train=51 is more than the 50 images: 0 takes all"):
+    with pytest.raises(ValueError, match="n_train=51 and n_unlabelled=0 are more than the 50 images: 0 takes all"):
         ProFeat(**ROUNDS, n_train=51).fit(pixels)
+
+
+def test_unlabelled_images_serve_the_pretext_alone(digits):
+    steps = {name: 9 for name in ("pretext_steps", "scan_steps", "label_steps", "round_steps")}
+    run, stages = begun(digits, **steps, n_train=20, n_unlabelled=20, pretext_batch=10, scan_batch=10, label_batch=10)
+    met = {}
+    for stage in stages:
+        met[stage.name] = torch.cat([*stage.batches()]).sort().values.tolist()
+    first, last = [*range(20)], [*range(30, 50)]
+    assert met == {"pretext": first + last, "refine": first, "scan": first, "self-labelling": first}
+    model = ProFeat(**ROUNDS, n_train=20, n_unlabelled=20).fit(digits)
+    assert len(model.labels_) == 50
 
 
 @pytest.mark.parametrize("separate", [True, False])
