@@ -203,6 +203,20 @@ def test_torchvision_gives_train_then_test(tmp_path, monkeypatch, name, kind, op
     assert list(images.labels) == [0, 0, 0, 1, 1]
 
 
+def test_images_without_labels_are_one_class(tmp_path, monkeypatch):
+    pixels = RNG.integers(0, 256, (4, 3, 2, 2), dtype=np.uint8)
+
+    def made(folder, *, split, download):
+        assert split == "unlabeled"
+        return types.SimpleNamespace(data=pixels, labels=[-1] * 4)
+
+    monkeypatch.setattr("torchvision.datasets.STL10", made)
+    assert "4 images from torchvision" in fetch_named("stl10-unlabelled", tmp_path)
+    images = load("stl10-unlabelled", root=tmp_path)
+    np.testing.assert_array_equal(images.pixels, pixels)
+    assert list(images.labels) == [0] * 4
+
+
 class Python2Pickler(pickle._Pickler):
     """Writes text and bytes alike as Python 2's only string type."""
 
