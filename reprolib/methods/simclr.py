@@ -6,11 +6,12 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances_argmin
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +27,7 @@ from reprolib.training.monitor import Report
 from reprolib.training.trainer import ROWS, Run, Stage, as_numpy
 
 PRETEXT = "pretext"
+COMPONENTS = 10  # of the features, that a record keeps
 DECAY = 0.1**3  # of the rate at the end of its cosine, as released: 0.4 to 0.0004
 
 
@@ -175,6 +177,11 @@ class Features(Report):
     """A report with the features' nearest neighbours int64 (n, M), whose purity the labels tell."""
 
     neighbors: np.ndarray | None = None
+
+    def arrays(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """As of all methods, of ten principal components: of hundreds of features a record would be large."""
+        few = PCA(min(COMPONENTS, *self.embedding.shape), svd_solver="covariance_eigh")
+        return super(Features, replace(self, embedding=few.fit_transform(self.embedding))).arrays(points)
 
     def judged(self, labels: np.ndarray) -> dict[str, float]:
         """Share of neighbours of the same class."""

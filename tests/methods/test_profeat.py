@@ -406,6 +406,22 @@ def test_what_a_fit_leaves(digits):
     assert "agreement" in model.history_[-1] and "kept" in model.history_[-1]
 
 
+def test_a_report_keeps_ten_components_of_its_features_and_tells_the_purity():
+    rng = np.random.default_rng(0)
+    found, labels = rng.normal(size=(30, 64)), rng.integers(0, 3, 30)
+    neighbors = np.stack([rng.permutation(30)[:4] for _ in range(20)])  # of the first, which were learned from
+    report = simclr.Features("scan", 1, labels, found, neighbors=neighbors)
+    kept = report.arrays(np.arange(0, 30, 2))["u_scan"].astype(float)
+    centred = found - found.mean(0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = (u * s)[::2, :10]
+    signs_of = np.sign((kept * expected).sum(0))
+    np.testing.assert_allclose(kept * signs_of, expected, atol=0.02)
+    same = [labels[j] == labels[i] for i in range(20) for j in neighbors[i]]
+    assert report.judged(labels) == {"purity": pytest.approx(np.mean(same))}
+    assert simclr.Features("refine", 1, labels, found).judged(labels) == {}
+
+
 def test_one_round_is_scan(digits):
     ours, theirs = ProFeat(**ROUNDS | {"rounds": 1}).fit(digits), SCAN(**FEW | {"t_f": 0.3}).fit(digits)
     np.testing.assert_array_equal(ours.results_["labelled"], theirs.labels_)
