@@ -202,10 +202,12 @@ def _counted(
         for optimizer in run.optimizers.values():
             for group in optimizer.param_groups:
                 group["foreach"] = True  # as on a GPU
-        saved = Kept()
-        with OperationCounter() as counted, saved:
+        with OperationCounter() as counted:
             some = next(iter(stage.batches()))
             stage.schedule()
+            stage.step(some)
+        saved = Kept()
+        with saved:  # apart, as it detaches what is kept, which would count
             stage.step(some)
         name = "periods" if method == "JULE" else stage.name
         batch = sizes.get(name) or parameters["batch_size"]

@@ -31,6 +31,7 @@ WRONG, WIDTH = PALETTE10[5], 6.8
 # What latent vectors of a record belong to: a result, and when they were taken
 LATENT = {"u_pretrain": ("ae", "pretrained"), "u_warm-up": ("ae", "after the warm-up")}
 LATENT |= {"u_phase 1": ("u", "after phase 1"), "u_phase 2": ("q", "after phase 2")}
+LATENT |= {"u_adversarial": ("labels", "logits of the classifier")}
 LATENT |= {"u_pretext": ("kmeans", "SimCLR"), "u_self-labelling": ("profeat", "after the last round")}
 
 
