@@ -34,7 +34,7 @@ def measure(*, networks: tuple[str, ...] = tuple(NETWORKS), repeats: int = 5) ->
     """
     found = {"rates": {p: timing.gemm_ceiling(WIDTH, p) for p in PRECISIONS}, "steps": {}}
     for name in networks:
-        stages = {p: dict(started(name, p)) for p in PRECISIONS}
+        stages = {p: started(name, p) for p in PRECISIONS}
         rows = found["steps"][name] = {}
         for stage in stages[PRECISIONS[0]]:
             works = {p: partial(stages[p][stage].step, torch.arange(stages[p][stage].size)) for p in PRECISIONS}
@@ -58,18 +58,18 @@ def table(found: Mapping[str, Any], name: str) -> Table:
     return Table(HEAD, lines, f"One step of {name} on images of {shape}")
 
 
-def started(name: str, precision: str) -> list[tuple[str, Stage]]:
+def started(name: str, precision: str) -> dict[str, Stage]:
     """The stages of a fit by name, each begun and in training mode, with as many views a step."""
     shape, n_views, parameters = NETWORKS[name]
     batches = {"pretext_batch": n_views // 2, "scan_batch": n_views // 2, "label_batch": n_views}
     model = ProFeat(10, precision=precision, **FEW, **batches, **parameters)
     images = np.random.default_rng(0).integers(0, 256, (n_views, *shape), dtype=np.uint8)
-    run, found = Run(model, model.inputs(images)), []
+    run, found, optimizers = Run(model, model.inputs(images)), {}, {}
     for stage in model.stages(run):
         stage.build()
         stage.begin()
-        held = dict(run.optimizers)
-        found.append((stage.name, stage, held))
-    run.optimizers = {name: one for _, _, each in found for name, one in each.items()}
+        found[stage.name] = stage
+        optimizers |= run.optimizers  # Adam's of SCAN and of self-labelling train the same network
+    run.optimizers = optimizers
     run.modules.train()
-    return [(name, stage) for name, stage, _ in found]
+    return found

@@ -177,7 +177,8 @@ def _counted(
     elif "n_iterations" in parameters:
         parameters |= {"n_iterations": 1, "doubled": False}
     elif sizes:
-        few = {"ensemble": 1, "rounds": 2, "n_neighbors": 2, "head": "random", "guard": False, "t_c": 0, "n_train": 0}
+        few = {"ensemble": 1, "rounds": 2, "n_neighbors": 2, "head": "random", "guard": False}
+        few |= dict.fromkeys(("t_c", "t_e", "n_train", "n_unlabelled"), 0)
         parameters |= {name: value for name, value in few.items() if name in parameters}
         parameters |= {name: 1 for name in parameters if name.endswith("_steps") and parameters[name]}
     else:  # JULE: the number of clusters does not matter to a step

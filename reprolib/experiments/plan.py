@@ -139,7 +139,8 @@ class Plan:
         path = self.checkpoint.with_suffix(".log")
         if not self.checkpoint.exists():
             path.unlink(missing_ok=True)
-        return Log(images, path=path, figure=self.random_state == 0)
+        scored = records.scored(self.dataset, self.parameters, images.n)
+        return Log(images, path=path, figure=self.random_state == 0, scored=scored)
 
     def fit(self, model: Any, images: Any, monitor: Callable[[Report], None]) -> dict[str, float]:
         """Fit, from the checkpoint if any; return the seconds, a killed run's too, by stage if the method has some.

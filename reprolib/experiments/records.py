@@ -187,15 +187,21 @@ def told(entry: Mapping[str, Any]) -> str:
     return f"{', '.join(told) or 'no labels'}; {sum(entry['seconds'].values()):.1f} s"
 
 
+def scored(dataset: str, parameters: Mapping[str, Any], n: int) -> slice:
+    """Which of n images the scores count: those whose class is known and, where some are, those not learned from."""
+    last = n - (TABLE[dataset].n_unlabelled if dataset in TABLE else 0)
+    first = parameters.get("n_train", 0)
+    return slice(first if first < last else 0, last)
+
+
 def _scores(
     setting: Mapping[str, Any], stored: Mapping[str, np.ndarray], results: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-    """Scores by result, none without labels; of images that were not learned from, where some were; none unlabelled."""
-    found, known = {}, TABLE.get(setting["dataset"]["name"])
+    """Scores by result, none without labels."""
+    found = {}
     for name in results if "y" in stored else ():
-        last = len(stored["y"]) - (known.n_unlabelled if known else 0)
-        first = setting["parameters"].get("n_train", 0)
-        y, ids = (stored[k][first if first < last else 0 : last] for k in ("y", name))
+        counted = scored(setting["dataset"]["name"], setting["parameters"], len(stored["y"]))
+        y, ids = (stored[k][counted] for k in ("y", name))
         right = {"accuracy": float(np.mean(ids == y))}
         scores = right if setting["task"] == "classification" else metrics.summary(y, ids)
         found[name] = {metric: round(value, DECIMALS) for metric, value in scores.items()}

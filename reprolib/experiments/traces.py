@@ -114,9 +114,7 @@ def trace(kind: type, variant: str) -> Behaviour:
         found.fit(small, unit_rows(digits), "of rows, ")
     elif "pretext_steps" in usually:
         digits = digits.take(range(FEWER))
-        rates = {
-            k: SLOW * usually[k] for k in ("pretext_rate", "learning_rate", "label_rate", "round_rate") if k in usually
-        }
+        rates = {k: SLOW * value for k, value in usually.items() if k.endswith("_rate")}
         small.set_params(**{k: v for k, v in OF_ROUNDS.items() if k in usually}, **rates)
         found.fit(small, digits)
         found.fit(clone(small).set_params(**HALF), digits, "bfloat16, ")

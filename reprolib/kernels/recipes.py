@@ -1,7 +1,7 @@
 """Which views of an image are drawn: ranges, probabilities, and the uniform numbers that decide within them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -97,10 +97,12 @@ SIMCLR = Recipe(
     hue=(-0.1, 0.1),
     grey=0.2,
 )
+WHOLE = Recipe(crop=(0.7, 1.2), ratio=RATIO, rotation=12.0, shear=0.2)
 RECIPES: dict[str, Recipe] = {
     "simclr": SIMCLR,  # the pretext task of the released SCAN code: no blur
     "strong": STRONG,
-    "digits": Recipe(crop=(0.7, 1.2), ratio=RATIO, rotation=12.0, shear=0.2, cutout=0.4),
+    "digits": replace(WHOLE, cutout=0.4),
+    "whole-digits": WHOLE,
     "fashion": Recipe(crop=(0.4, 1.0), ratio=RATIO, flip=0.5, jitter=0.8, brightness=FACTOR, contrast=FACTOR),
 }
 

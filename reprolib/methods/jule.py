@@ -173,7 +173,8 @@ class Period(Stage):
         model.build(run)
         options = {k: getattr(model, k) for k in ("momentum", "dampening", "weight_decay")}
         weights = run.modules["network"].parameters()
-        run.optimizers, run.numbers["step"] = {"sgd": run.sgd(weights, **options)}, 0
+        run.optimizers = {"sgd": run.sgd(weights, **options)}
+        run.numbers.setdefault("step", 0)  # where the run goes on it is known
 
     def begin(self) -> None:
         model, run, sigma2 = self.model, self.run, 1.0

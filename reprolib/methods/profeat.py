@@ -34,8 +34,10 @@ class Refine(Contrast):
     def begin(self) -> None:
         run, model = self.run, self.model
         votes = torch.stack([run.tensors[f"labels.{e}"] for e in range(model.ensemble)], 1)  # (n, E)
-        sure = run.tensors["confidence.0"] > model.t_s if model.ensemble == 1 else torch.ones_like(votes[:, 0] > 0)
-        run.tensors |= {"votes": votes, "sure": sure}
+        run.tensors["votes"] = votes
+        if model.ensemble > 1:  # whose images are sure by what else is in the batch
+            return
+        run.tensors["sure"] = sure = run.tensors["confidence.0"] > model.t_s
         share = float(sure[: self.n].double().mean())
         shares = torch.bincount(votes[: self.n, 0][sure[: self.n]], minlength=model.n_clusters)
         largest = float(shares.max() / shares.sum().clamp_min(1))
@@ -49,15 +51,16 @@ class Refine(Contrast):
 
     def clusters(self, batch: Tensor) -> dict[str, Any]:
         run, model = self.run, self.model
-        votes, kept = run.tensors["votes"][batch], run.tensors["sure"][batch]
-        found = {"votes": votes, "agreeing": model.agreeing}
+        votes = run.tensors["votes"][batch]
         if model.ensemble > 1:
             kept = well_connected(votes, model.t_c, model.agreeing)
-        return found | {"kept": kept}
+        else:
+            kept = run.tensors["sure"][batch]
+        return {"votes": votes, "agreeing": model.agreeing, "kept": kept}
 
     @torch.no_grad()
     def report(self) -> Features:
-        latent = as_numpy(unit_features(self))
+        latent = unit_features(self.run, self.member)
         labels = self.model.by_kmeans(latent, self.run.seed)
         return Features(self.name, self.period(), labels, latent)
 
@@ -69,7 +72,7 @@ class ProFeat(SCAN):
     and the clustering step begins anew from it. With `ensemble` E > 1 models do so side by side and an image is
     confident where they agree (section 2.4); what is kept is the first, chosen beforehand. Not in the paper, off by
     default: `round_from` and `round_largest`, the share of images that must be confident, and the largest share of
-    them that one cluster may have, for a round to be begun.
+    them that one cluster may have, for a round of one model to be begun.
     After `fit` `results_`: those of SCAN in the first round; "profeat"; "member-2" on, the other models' last labels.
     """
 

@@ -10,17 +10,17 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reprolib import metrics
 from reprolib.kernels.knn import knn
 from reprolib.methods.base import BatchSize, Count, Natural, Positive, Weight
-from reprolib.methods.simclr import Budgeted, Features, SimCLR, over_images, standardized, unit_features
+from reprolib.methods.simclr import Budgeted, Features, SimCLR, over_images, standardized
 from reprolib.methods.starts import centers_of
 from reprolib.networks.resnet import Classifier
 from reprolib.training import distributed
-from reprolib.training.trainer import Run, Stage, as_numpy, under
+from reprolib.training.trainer import ROWS, Run, Stage, as_numpy, under
 
 # Signs of a self-labelling that goes wrong, against its first assignments
 FALLEN, HALVED, RISEN = 0.05, 0.5, 1.2  # entropy of the mean, nats; smallest share; mean entropy of a row
@@ -94,20 +94,32 @@ class Clustered(Budgeted):
 
     @torch.no_grad()
     def report(self) -> Features:
-        run, q = self.run, as_numpy(self.assigned())
-        found = as_numpy(over_images(run, self.module("f").embedding))
+        run, network = self.run, self.module("f")
+        found = over_images(run, network.embedding)
+        q = as_numpy(over_features(run, network.head, found).softmax(1))
         neighbors = as_numpy(run.tensors[f"neighbors.{self.member}"][:, 1:])
         labels = q.argmax(1).astype(np.int32)
-        return Features(self.name, self.period(), labels, found, q, neighbors=neighbors)
+        return Features(self.name, self.period(), labels, as_numpy(found), q, neighbors=neighbors)
 
     def end(self) -> None:
-        confidence, labels = self.assigned().max(1)
+        q = self.assigned()
+        confidence, labels = q.max(1)
         kept = {f"labels.{self.member}": labels.int(), f"confidence.{self.member}": confidence}
         if self.round == self.member == 0:
             kept[f"result.{self.result}"] = labels.int()
         self.run.tensors |= kept
         if not self.model.separate:
             self.module("g").load_state_dict(self.module("f").embedding.state_dict())
+        self.judge(q[: self.n])
+
+    def judge(self, q: Tensor) -> None:
+        """What is to be done about the assignments q (n, K) that the stage leaves."""
+
+
+def over_features(run: Run, layer: nn.Module, features: Tensor) -> Tensor:
+    """What a layer makes of features (n, d) of all images, float32 (n, ...), as where it follows their network."""
+    with run.autocast():
+        return torch.cat([layer(part).float() for part in features.split(ROWS)])
 
 
 class Scan(Clustered):
@@ -126,31 +138,27 @@ class Scan(Clustered):
         run, model = self.run, self.model
         if self.round:
             run.tensors[f"before.{self.member}"] = run.tensors[f"labels.{self.member}"].clone()
-        found = unit_features(self)
-        mined = found  # (n, d)
-        if model.mined_in == "projection":
-            both = lambda images: self.module("p")(self.module("g")(images))  # noqa: E731
-            mined = F.normalize(over_images(run, both), dim=1)
-        neighbors = knn(mined[: self.n], min(model.n_neighbors, self.n - 1))[1]  # (n, M)
+        features = over_images(run, self.module("g"))  # (n, d)
+        mined = features if model.mined_in == "features" else over_features(run, self.module("p"), features)
+        neighbors = knn(F.normalize(mined[: self.n], dim=1), min(model.n_neighbors, self.n - 1))[1]  # (n, M)
         itself = torch.arange(self.n, device=neighbors.device)[:, None]
         run.tensors[f"neighbors.{self.member}"] = torch.cat([itself, neighbors], 1).int().to(run.device)
         if self.round == self.member == 0:
-            latent = as_numpy(found)
+            latent = as_numpy(F.normalize(features, dim=1))
             labels = model.by_kmeans(latent, run.seed)
             run.tensors["result.kmeans"] = torch.from_numpy(labels)
             seen = {"neighbors": as_numpy(neighbors)}
             run.tell(lambda: Features("pretext", 0, labels, latent, **seen))
         if model.head != "random":
-            self.place_head(found[: self.n])
+            self.place_head(features[: self.n])
 
-    def place_head(self, found: Tensor) -> None:
-        """Set the head to tell features by their nearest center, as sure as their distances from it: ours.
+    def place_head(self, features: Tensor) -> None:
+        """Set the head to tell features (n, d) by their nearest center, as sure as their distances from it: ours.
 
-        found (n, d): unit features, whose clusters by `head` have their centers among the features as they are.
+        The centers are those of the clusters that `head` finds in them at unit length.
         """
         run, model = self.run, self.model
-        labels, _ = centers_of(model.head, as_numpy(found), model.n_clusters, run.seed)
-        features = over_images(run, self.module("f").embedding)[: self.n]  # (n, d)
+        labels, _ = centers_of(model.head, as_numpy(F.normalize(features, dim=1)), model.n_clusters, run.seed)
         ids = torch.from_numpy(labels).to(run.device).long()
         member = F.one_hot(ids, model.n_clusters).float()  # (n, K)
         centers = (member.T @ features) / member.sum(0)[:, None]  # no cluster of a start is empty
@@ -175,9 +183,8 @@ class Scan(Clustered):
         run.descend("adam", loss)
         return {"loss": loss.detach(), "consistency": consistency.detach()}
 
-    def end(self) -> None:
-        super().end()
-        found, even = signs(self.assigned(self.n), self.model.t_f), math.log(self.model.n_clusters)
+    def judge(self, q: Tensor) -> None:
+        found, even = signs(q, self.model.t_f), math.log(self.model.n_clusters)
         if found["entropy"] < COLLAPSED * even:
             self.stop(
                 f"the clusters have collapsed, the largest has {found['largest']:.0%} of the images (entropy of the "
@@ -261,7 +268,7 @@ class SCAN(SimCLR):
     mined_in: Literal["projection", "features"] = "projection"
     separate: bool = True  # g stays as the contrastive loss left it; else it becomes g'
     head: Literal["random", "kmeans", "gdl"] = "random"  # ours, but the first
-    strong_views: Literal["strong", "simclr", "digits", "fashion"] = "strong"
+    strong_views: Literal["strong", "simclr", "digits", "whole-digits", "fashion"] = "strong"
     scan_steps: Count = 19_500
     scan_batch: BatchSize = 128
     learning_rate: Positive = 1e-4

@@ -119,18 +119,17 @@ class Contrast(Budgeted):
     """Steps on two views of each image of a batch along equation 1: every image a cluster of its own."""
 
     name, unlabelled = PRETEXT, True
-    shared = (
-        "n_train",
-        "n_unlabelled",
-        "network",
-        "width",
-        "stem",
-        "views",
-        "pretext_steps",
-        "pretext_batch",
+    shared = ("n_train", "n_unlabelled", "network", "width", "stem", "views", "pretext_steps", "pretext_batch")
+    shared += (
         "pretext_rate",
+        "temperature",
+        "momentum",
+        "weight_decay",
+        "anchors",
+        "reduction",
+        "precision",
+        "random_state",
     )
-    shared += ("temperature", "momentum", "weight_decay", "anchors", "reduction", "precision", "random_state")
 
     def __init__(self, run: Run, *options: int) -> None:
         super().__init__(run, *options)
@@ -207,9 +206,9 @@ def standardized(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last)
 
 
-def unit_features(stage: Budgeted) -> Tensor:
-    """Features g(x) of unit length (n, d) of all images, on the device."""
-    return F.normalize(over_images(stage.run, stage.module("g")), dim=1)
+def unit_features(run: Run, member: int = 0) -> np.ndarray:
+    """Features g(x) of unit length (n, d) of all images."""
+    return as_numpy(F.normalize(over_images(run, run.modules[f"g{member}"]), dim=1))
 
 
 class SimCLR(OfImages, TrainedEstimator):
@@ -223,7 +222,7 @@ class SimCLR(OfImages, TrainedEstimator):
     network: Literal["resnet18", "narrow"] = "resnet18"
     width: Count = 64  # channels of the first convolution; ResNet-18 has 8, the narrow one 4 times as many features
     stem: Literal["plain", "strided", "pooled"] = "plain"
-    views: Literal["simclr", "digits", "fashion"] = "simclr"
+    views: Literal["simclr", "digits", "whole-digits", "fashion"] = "simclr"
     pretext_steps: Count = 48_500
     pretext_batch: BatchSize = 512  # B
     pretext_rate: Positive = 0.4
@@ -293,7 +292,7 @@ class SimCLR(OfImages, TrainedEstimator):
     def keep(self, run: Run) -> None:
         """Keep the features, and what images are standardised by."""
         self.moments_ = [as_numpy(each).tolist() for each in self.moments(run)]
-        self.embedding_ = as_numpy(unit_features(Contrast(run, 1, self.pretext_batch)))
+        self.embedding_ = unit_features(run)
 
     def transform(self, X: Any) -> np.ndarray:
         """Features float32 (n, d) of unit length of images of the fitted shape."""

@@ -83,9 +83,14 @@ def _alike(paper: Paper, table: str, rows: Sequence[str], datasets: Sequence[str
 
 
 def _better(
-    paper: Paper, first: Sequence[str], than: Sequence[str], datasets: Sequence[str], paired: bool = False
+    paper: Paper,
+    first: Sequence[str],
+    than: Sequence[str],
+    datasets: Sequence[str],
+    paired: bool = False,
+    rule: str = "above",
 ) -> Found:
-    """Each of `first` (method/result, with the tag after @) is above the best of `than`, by data set.
+    """Each of `first` (method/result, with the tag after @) is above the best of `than`, by data set, or `reaches` it.
 
     paired: the methods share what a seed starts from.
     """
@@ -95,7 +100,7 @@ def _better(
             if (ours := _scores(paper, dataset, one)) is not None:
                 best = max(others, key=np.mean)
                 name = one.removesuffix("/labels").replace("/", " ")
-                yield _told(paper, name, dataset, (ours, best), compare.above, paired=paired)
+                yield _told(paper, name, dataset, (ours, best), getattr(compare, rule), paired=paired)
 
 
 def _phases(

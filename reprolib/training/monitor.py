@@ -79,12 +79,14 @@ class Log:
     """Score the clusters of every report; pass it as `monitor`.
 
     images: the `Images` of the fit; their labels are copied here, before it, and without labels only counts are kept;
-    path: file that survives a kill together with the method's checkpoint; figure: also keep the `arrays` of at most
-    2,000 `points`.
+    scored: which of them the scores count; path: file that survives a kill together with the method's checkpoint;
+    figure: also keep the `arrays` of at most 2,000 `points`.
     """
 
-    def __init__(self, images: Any, *, path: Path | None = None, figure: bool = False) -> None:
-        self.images, self.path, self.figure = images, path, figure
+    def __init__(
+        self, images: Any, *, path: Path | None = None, figure: bool = False, scored: slice = slice(None)
+    ) -> None:
+        self.images, self.path, self.figure, self.scored = images, path, figure, scored
         self.labels = images.labels
         self.reports: list[dict[str, Any]] = []
         self.arrays: dict[str, np.ndarray] = {}
@@ -95,7 +97,8 @@ class Log:
     def __call__(self, report: Report) -> None:
         row = report.row()
         if self.labels is not None:
-            row |= metrics.summary(self.labels, report.labels) | report.judged(self.labels)
+            row |= metrics.summary(self.labels[self.scored], report.labels[self.scored])
+            row |= report.judged(self.labels)
         # a run killed between two files reports a stage again
         self.reports = [r for r in self.reports if r["period"] != report.period] + [row]
         if self.figure:

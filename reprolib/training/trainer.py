@@ -280,7 +280,7 @@ class Run:
             said = "was written with other data or parameters: delete it, or name another"
             raise CheckpointError(f"{path} {said}")
         self.at, self.epoch, self.history = state["at"], state["epoch"], state["history"]
-        self.numbers |= state["numbers"]  # which say what is skipped
+        self.numbers |= state["numbers"]  # first, as they say what is skipped
         # a stage that has not begun is built when it does
         for stage in stages[: self.at + (self.epoch > 0)]:
             if not stage.skipped:
@@ -301,7 +301,6 @@ class Run:
         noise = tensors.get("noise", tensors["generator"])
         if self.on_cuda and noise.shape == self.noise.get_state().shape:  # else it comes from a CPU
             self.noise.set_state(noise)
-        self.numbers |= state["numbers"]  # again: a stage may have set some when it was built
 
 
 class Steps:

@@ -74,7 +74,7 @@ MUTATIONS = [
         "triplets(labels, model.n_negatives",
         "triplets(labels, 1 + model.n_negatives",
     ),
-    ("JULE/paper", Run, "_restore", 'state["numbers"]  # again', 'state["numbers"] | {"step": 0}  # again'),
+    ("JULE/paper", Run, "_restore", 'state["numbers"]', 'state["numbers"] | {"step": 0}'),
     ("JULE/paper", Run, "_restore", "optimizer.load_state_dict(held)", "pass"),
     ("JULE/paper", Run, "_restore", 'self.generator.set_state(tensors["generator"])', "pass"),
     ("JULE/paper", Run, "autocast", "enabled=half", "enabled=False"),
