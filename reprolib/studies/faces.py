@@ -158,7 +158,7 @@ class FineTune(Stage):
         weights = [*network.parameters(), *run.module("head", head).parameters()]
         options = {"momentum": model.momentum, "weight_decay": model.weight_decay}
         run.optimizers = {"sgd": run.sgd(weights, **options)}
-        run.numbers.setdefault("step", 0)  # where the run goes on it is known
+        run.numbers["step"] = 0
 
     def schedule(self) -> None:
         decay_rate(self.run)

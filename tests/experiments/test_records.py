@@ -11,6 +11,7 @@ import pytest
 from reprolib import metrics
 from reprolib.data import load as datasets
 from reprolib.experiments import paper, probes, records
+from reprolib.experiments.plan import plan
 
 CODE = {"commit": None, "dirty": None, "behaviours": {"KMeans": 0}}
 COMMITTED = [r for p in paper.papers() for r in records.load_records(p, task=None, profile=None, tag=None)]
@@ -85,6 +86,11 @@ def test_images_that_were_learned_from_are_not_scored(tmp_path, digits):
     assert records.rescore(entry, digits) == entry["metrics"]
     whole = write(tmp_path, digits, seed=1, labels=ids, parameters={"n_clusters": 10, "n_train": 1797})
     assert records.read(whole)["metrics"]["labels"] == pytest.approx(metrics.summary(digits.labels, ids), abs=1e-6)
+
+
+def test_a_run_tells_the_scores_that_its_record_counts(tmp_path):
+    given = {"dataset": "digits", "n_train": 1000, "tag": "x", "runs_dir": str(tmp_path)}
+    assert plan("profeat", given).monitor(datasets.load("digits")).scored == slice(1000, 1797)
 
 
 def test_images_whose_class_is_not_known_are_not_scored(tmp_path, digits, monkeypatch):

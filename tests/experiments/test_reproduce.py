@@ -142,8 +142,9 @@ def test_rounds_cost_their_steps_and_memory_grows_with_the_batch():
     wide = cost.estimate(plan("profeat", given | {"pretext_batch": 1024}), 1797, (1, 8, 8), [])
     by_name = {part.name: part for part in found.parts}
     assert wide.memory > found.memory and by_name["pretext"].flops > 1.1 * by_name["self-labelling"].flops
-    item = plan("profeat", {"dataset": "cifar10", "profile": "paper"})
-    assert cost.estimate(item, 60_000, (3, 32, 32), []).n == 50_000
+    for dataset, n, learned in (("cifar10", 60_000, 50_000), ("stl10-all", 113_000, 5_000)):
+        item = plan("profeat", {"dataset": dataset, "profile": "paper", "network": "narrow", "width": 4, "tag": "x"})
+        assert cost.estimate(item, n, (3, 16, 16), []).n == learned
 
 
 def test_a_method_without_stages_costs_what_the_nearest_record_took():

@@ -380,6 +380,11 @@ def test_a_round_is_not_begun_where_too_few_or_one_sided_images_are_confident(di
         np.testing.assert_array_equal(model.results_["profeat"], model.results_["labelled"])
 
 
+def test_an_ensemble_has_no_gate_of_one_model(digits):
+    model = ProFeat(**ROUNDS | {"ensemble": 2, "round_from": 1.1, "round_largest": 0.01}).fit(digits)
+    assert {row["round"] for row in model.history_} == {0, 1}
+
+
 def test_a_collapse_ends_the_rounds_with_advice(digits, monkeypatch):
     monkeypatch.setattr(scan, "COLLAPSED", 1.1)
     model = ProFeat(**ROUNDS)
@@ -468,7 +473,8 @@ def test_a_killed_fit_goes_on_to_the_same_bits_from_every_epoch(digits, tmp_path
 
 def test_a_pretext_is_shared_between_methods(digits, tmp_path, monkeypatch):
     alone = SCAN(**FEW).fit(digits)
-    SimCLR(**TINY).fit(digits, shared=tmp_path)
+    pretext = SimCLR(**TINY).fit(digits, shared=tmp_path)
+    np.testing.assert_array_equal(alone.results_["kmeans"], pretext.labels_)
     steps = []
     monkeypatch.setattr(Contrast, "step", lambda self, batch: steps.append(self.name))
     shared = SCAN(**FEW).fit(digits, shared=tmp_path)

@@ -183,6 +183,11 @@ def test_shared_starts_are_compared_seed_by_seed(book, monkeypatch):
     better = dict(kind="better", first=["A/f"], than=["A/t"], datasets=["digits"])
     assert judge(book, **better)[0] == "cannot tell"
     assert judge(book, **better, paired=True)[0] == "holds"
+    # "does not improve" is a claim of its own: as good, and not better, is enough
+    scores["A/f"] = STARTS + pd.Series([-0.001, 0.002, -0.002])
+    assert judge(book, **better, paired=True)[0] == "does not hold"
+    assert judge(book, **better, paired=True, rule="reaches")[0] == "holds"
+    scores["A/f"] = LIFTED
     phases = dict(kind="phases", methods=["A", "B"], first="f", than="t", datasets=["digits"])
     assert judge(book, **phases) == ("holds in part", {HOLDS: ["A on Digits"], UNKNOWN: ["B on Digits"]})
     # a pair with one seed alone is no part of the mean

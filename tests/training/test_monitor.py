@@ -49,6 +49,14 @@ def test_a_log_scores_reports_and_keeps_their_spaces(monkeypatch):
     assert log.arrays["samples_q"].argmax(1).tolist() == list(range(10))
 
 
+def test_a_log_scores_what_is_counted():
+    found = DIGITS.labels.copy()
+    found[:100] = 0
+    log = Log(DIGITS, scored=slice(100, 120))
+    log(Report("scan", 1, found, np.zeros((120, 2), np.float32)))
+    assert log.reports[0]["acc"] == 1.0 and log.reports[0]["n_clusters"] == len(np.unique(found))
+
+
 def test_merges_keep_principal_components_and_a_row_a_report():
     rng = np.random.default_rng(0)
     log = Log(DIGITS, figure=True)
